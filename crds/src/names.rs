@@ -1,0 +1,101 @@
+//! The names that the parts must agree on: labels, ports, hosts.
+
+use std::fmt::Write as _;
+
+/// On everything that the operator makes for a plugin: the plugin's name.
+pub const PLUGIN_LABEL: &str = "samovar.dev/plugin";
+/// On assignments: the ControllerRevision that they carry.
+pub const REVISION_LABEL: &str = "samovar.dev/revision";
+/// The value of `app.kubernetes.io/managed-by` on what the operator makes, and its field manager.
+pub const OPERATOR: &str = "samovar-operator";
+/// The field manager of an agent's status writes.
+pub const AGENT: &str = "samovar-agent";
+/// The label selector of the agents' Pods, unless a flag says another.
+pub const AGENT_SELECTOR: &str = "app.kubernetes.io/name=samovar,app.kubernetes.io/component=agent";
+/// The name of the agents' container port that takes calls.
+pub const HTTP_PORT: &str = "http";
+
+/// Where callers inside the cluster find a plugin: `http://<plugin>.<namespace>.svc`.
+pub fn url(namespace: &str, plugin: &str) -> String {
+    format!("http://{plugin}.{namespace}.svc")
+}
+
+/// The plugin's name and namespace that a `Host` header means, or `None` where it means no plugin.
+///
+/// Taken are `plugin.namespace`, `plugin.namespace.svc` and the same followed by any cluster domain, each
+/// with or without a port and a trailing dot.
+pub fn plugin_of_host(host: &str) -> Option<(&str, &str)> {
+    let host = host.rsplit_once(':').map_or(host, |(name, port)| {
+        if port.bytes().all(|b| b.is_ascii_digit()) {
+            name
+        } else {
+            host
+        }
+    });
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let mut labels = host.split('.');
+    let (plugin, namespace) = (labels.next()?, labels.next()?);
+    if !is_dns_label(plugin) || !is_dns_label(namespace) {
+        return None;
+    }
+    match labels.next() {
+        None | Some("svc") => Some((plugin, namespace)),
+        Some(_) => None,
+    }
+}
+
+/// Whether `name` is a DNS label as in RFC 1123: lower-case letters, digits and `-`, at most 63.
+pub fn is_dns_label(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let bytes = name.as_bytes();
+    (1..=63).contains(&bytes.len())
+        && bytes.iter().all(|&b| plain(b) || b == b'-')
+        && plain(bytes[0])
+        && plain(bytes[bytes.len() - 1])
+}
+
+/// `bytes` as lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_names_its_plugin_in_every_form_that_cluster_dns_knows() {
+        for host in [
+            "text.demo",
+            "text.demo:8080",
+            "text.demo.svc",
+            "text.demo.svc:80",
+            "text.demo.svc.cluster.local",
+            "text.demo.svc.example.org.",
+        ] {
+            assert_eq!(plugin_of_host(host), Some(("text", "demo")), "{host}");
+        }
+    }
+
+    #[test]
+    fn other_hosts_name_no_plugin() {
+        for host in [
+            "",
+            "text",
+            "127.0.0.1.nip.io",
+            "text.demo.pod",
+            "Text.demo",
+            "-a.demo",
+            "a..svc",
+            "[::1]:8080",
+            "a_b.demo",
+        ] {
+            assert_eq!(plugin_of_host(host), None, "{host}");
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! The CRDs: what the schemas say, and that the rules refuse what they should.
+
+use samovar_crds::{WasmPlugin, all};
+use serde_json::{Value, json};
+
+fn plugin(spec: Value) -> WasmPlugin {
+    serde_json::from_value(json!({
+        "apiVersion": samovar_crds::API_VERSION, "kind": "WasmPlugin",
+        "metadata": { "name": "text", "namespace": "demo" }, "spec": spec
+    }))
+    .unwrap()
+}
+
+fn refusal(plugin: &WasmPlugin) -> Option<String> {
+    plugin.validate_cel().err().map(|errors| format!("{errors:?}"))
+}
+
+#[test]
+fn a_plugin_of_an_image_alone_has_every_default() {
+    let plugin = plugin(json!({ "image": "registry.example.com/text:1" }));
+    assert_eq!(refusal(&plugin), None);
+    assert_eq!(plugin.spec.template.limits.memory.bytes(), 64 << 20);
+    assert_eq!(plugin.spec.template.instances.reuse, None);
+}
+
+#[test]
+fn the_rules_refuse_with_a_sentence() {
+    for (spec, sentence) in [
+        (
+            json!({ "image": "a", "replicas": -1 }),
+            "replicas must be 0 or more",
+        ),
+        (json!({ "image": "a", "modulePath": "../x.wasm" }), "without `..`"),
+        (json!({ "image": "a", "modulePath": "/x.wasm" }), "without `..`"),
+        (
+            json!({ "image": "a", "functions": [{ "name": "Upper" }] }),
+            "DNS label",
+        ),
+        (json!({ "image": "a:1", "imagePullPolicy": "Never" }), "by digest"),
+    ] {
+        let refusal = refusal(&plugin(spec.clone())).unwrap_or_else(|| panic!("{spec} was taken"));
+        assert!(refusal.contains(sentence), "{refusal}");
+    }
+}
+
+#[test]
+fn every_field_that_people_write_is_described() {
+    fn undescribed(path: &str, schema: &Value, found: &mut Vec<String>) {
+        for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+            let path = format!("{path}.{name}");
+            if property["description"].as_str().is_none() && !path.contains(".conditions") {
+                found.push(path.clone());
+            }
+            undescribed(&path, property, found);
+            undescribed(&format!("{path}[]"), &property["items"], found);
+        }
+    }
+    for crd in all() {
+        let schema = serde_json::to_value(&crd.spec.versions[0].schema).unwrap();
+        let mut found = Vec::new();
+        undescribed("", &schema["openAPIV3Schema"]["properties"]["spec"], &mut found);
+        assert_eq!(found, Vec::<String>::new(), "{}", crd.spec.names.kind);
+    }
+}
