@@ -1,0 +1,217 @@
+//! The artifact cache: compiled once, found by content, never trusted when it is not whole and our own.
+
+use std::{
+    collections::HashMap,
+    fs,
+    hash::{Hash, Hasher},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use crate::{
+    Artifact, CompileError, Compiler, Engine, Kind, ModuleDigest,
+    artifact::{WeakArtifact, hex},
+};
+
+/// Compiled artifacts in a directory, one file each. Cheap to clone.
+///
+/// A file's name says the module's digest and what made it: this build of Samovar, wasmtime's own
+/// compatibility hash, and so the CPU's features. Its first bytes say what kind it is and the digest of what
+/// follows. A file that does not match is removed and compiled again.
+#[derive(Clone)]
+pub struct ArtifactCache {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    directory: PathBuf,
+    engine: Engine,
+    compiler: Compiler,
+    maker: String,
+    loaded: Mutex<HashMap<ModuleDigest, WeakArtifact>>,
+}
+
+/// The cache's directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("the artifact cache cannot be used: {0}; the state directory must be writable")]
+pub struct CacheError(#[from] io::Error);
+
+const MAGIC: &[u8; 8] = b"samovar1";
+/// Magic, kind, digest of the rest.
+const HEADER: usize = MAGIC.len() + 1 + 32;
+
+impl ArtifactCache {
+    /// Opens the cache in `directory`, making it where it is missing and removing what a crash left half-written.
+    pub fn open(directory: PathBuf, engine: Engine, compiler: Compiler) -> Result<Self, CacheError> {
+        fs::create_dir_all(&directory)?;
+        for entry in fs::read_dir(&directory)?.flatten() {
+            if entry
+                .path()
+                .extension()
+                .is_some_and(|extension| extension == "tmp")
+            {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        let maker = maker(&engine);
+        let inner = Inner {
+            directory,
+            engine,
+            compiler,
+            maker,
+            loaded: Mutex::default(),
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// The artifact of a module, if the cache holds it whole and made by this very build.
+    pub async fn get(&self, digest: &ModuleDigest) -> Option<Artifact> {
+        if let Some(artifact) = self.loaded(digest) {
+            return Some(artifact);
+        }
+        let (inner, digest) = (Arc::clone(&self.inner), *digest);
+        let read = tokio::task::spawn_blocking(move || {
+            let path = inner.path(&digest);
+            match read(&inner.engine, &path) {
+                Ok(artifact) => Some(artifact),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => {
+                    tracing::warn!(module = %digest, %error, "a cached artifact is not usable; it is compiled again");
+                    let _ = fs::remove_file(path);
+                    None
+                }
+            }
+        });
+        let artifact = read.await.ok()??;
+        self.remember(digest, &artifact);
+        Some(artifact)
+    }
+
+    /// Compiles a module and keeps its artifact. Where the disk refuses, the artifact is used all the same.
+    pub async fn compile(&self, digest: &ModuleDigest, wasm: Bytes) -> Result<Artifact, CompileError> {
+        let kind = Kind::of(&wasm).ok_or_else(|| {
+            CompileError::Invalid("it does not begin as a WebAssembly binary does".to_owned())
+        })?;
+        let serialized = self.inner.compiler.compile(wasm).await?;
+        let (inner, digest) = (Arc::clone(&self.inner), *digest);
+        let artifact = tokio::task::spawn_blocking(move || {
+            if let Err(error) = write(&inner.directory, &inner.path(&digest), kind, &serialized) {
+                tracing::warn!(module = %digest, %error, "an artifact could not be kept; it is compiled again next time");
+            }
+            deserialize(&inner.engine, kind, &serialized)
+        })
+        .await
+        .map_err(|error| CompileError::Failed(error.to_string()))?
+        .map_err(|error| CompileError::Failed(error.to_string()))?;
+        self.remember(digest, &artifact);
+        Ok(artifact)
+    }
+
+    /// Removes the files of every module for which `keep` says no. Loaded artifacts go on working.
+    pub fn retain(&self, keep: impl Fn(&ModuleDigest) -> bool) -> io::Result<()> {
+        for entry in fs::read_dir(&self.inner.directory)?.flatten() {
+            let name = entry.file_name();
+            let digest = name
+                .to_str()
+                .and_then(|name| format!("sha256:{}", name.get(..64)?).parse().ok());
+            if digest.is_some_and(|digest| !keep(&digest)) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn loaded(&self, digest: &ModuleDigest) -> Option<Artifact> {
+        self.inner
+            .loaded
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(digest)?
+            .upgrade()
+    }
+
+    fn remember(&self, digest: ModuleDigest, artifact: &Artifact) {
+        let mut loaded = self.inner.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        loaded.retain(|_, artifact| artifact.upgrade().is_some());
+        loaded.insert(digest, artifact.downgrade());
+    }
+}
+
+impl Inner {
+    fn path(&self, digest: &ModuleDigest) -> PathBuf {
+        self.directory
+            .join(format!("{}-{}.artifact", digest.hex(), self.maker))
+    }
+}
+
+fn read(engine: &Engine, path: &Path) -> io::Result<Artifact> {
+    let mut bytes = Vec::new();
+    fs::File::open(path)?.read_to_end(&mut bytes)?;
+    let refuse = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why);
+    let (header, serialized) = bytes
+        .split_at_checked(HEADER)
+        .ok_or_else(|| refuse("it is cut short"))?;
+    let rest = header
+        .strip_prefix(MAGIC)
+        .ok_or_else(|| refuse("it is not an artifact of Samovar"))?;
+    let kind = match rest[0] {
+        0 => Kind::Core,
+        1 => Kind::Component,
+        _ => return Err(refuse("it is of no known kind")),
+    };
+    if rest[1..] != *Sha256::digest(serialized) {
+        return Err(refuse("it is damaged"));
+    }
+    deserialize(engine, kind, serialized)
+}
+
+#[expect(
+    unsafe_code,
+    reason = "the one place where compiled code is loaded; see Artifact::deserialize"
+)]
+fn deserialize(engine: &Engine, kind: Kind, serialized: &[u8]) -> io::Result<Artifact> {
+    // SAFETY: `serialized` either came out of this program's compiler a moment ago, or was read from a file in
+    // the agent's own directory whose name and digest say that it did, and is checked and loaded from one
+    // buffer, so that a file swapped meanwhile changes nothing.
+    unsafe { Artifact::deserialize(engine, kind, serialized) }
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("{error:#}")))
+}
+
+/// Writes a whole artifact or none: a temporary file, synced, then renamed.
+fn write(directory: &Path, path: &Path, kind: Kind, serialized: &[u8]) -> io::Result<()> {
+    let mut file = tempfile::Builder::new().suffix(".tmp").tempfile_in(directory)?;
+    file.write_all(MAGIC)?;
+    file.write_all(&[u8::from(kind == Kind::Component)])?;
+    file.write_all(&Sha256::digest(serialized))?;
+    file.write_all(serialized)?;
+    file.as_file()
+        .set_permissions(fs::Permissions::from_mode(0o400))?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    fs::File::open(directory)?.sync_all()
+}
+
+/// What made an artifact, as 16 hexadecimal digits: this version of Samovar and all that wasmtime says decides
+/// whether compiled code fits, CPU features among it.
+fn maker(engine: &Engine) -> String {
+    struct Sha(Sha256);
+    impl Hasher for Sha {
+        fn write(&mut self, bytes: &[u8]) {
+            self.0.update(bytes);
+        }
+        fn finish(&self) -> u64 {
+            // Never asked: the whole digest is taken below.
+            0
+        }
+    }
+    let mut sha = Sha(Sha256::new_with_prefix(env!("CARGO_PKG_VERSION")));
+    engine.wasmtime().precompile_compatibility_hash().hash(&mut sha);
+    hex(&sha.0.finalize()[..8])
+}

@@ -1,0 +1,175 @@
+//! Compiling: a module's bytes to machine code, in a child process with limits of its own.
+
+use std::{
+    ffi::OsString,
+    io::{self, Read as _, Write as _},
+    path::PathBuf,
+    process::{ExitCode, Stdio},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use rustix::process::{Resource, Rlimit, setrlimit};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::{Kind, engine};
+
+/// Where modules are compiled.
+#[derive(Clone, Debug)]
+pub enum Compiler {
+    /// In this process. For tools that end soon; an agent wants a child, whose memory and time are bounded
+    /// and whose crash is not the agent's.
+    InProcess,
+    /// In a child process: `program args..` must call [`compile_child`].
+    Child {
+        /// The program, usually this very one.
+        program: PathBuf,
+        /// Its arguments.
+        args: Vec<OsString>,
+    },
+}
+
+/// Why a module has no compiled code.
+#[derive(Debug, thiserror::Error)]
+pub enum CompileError {
+    /// The bytes are not a valid module or component.
+    #[error("not a valid WebAssembly module: {0}; build it again, or look at it with `samovar inspect`")]
+    Invalid(String),
+    /// The compiler gave up or went over its limits.
+    #[error("the compiler failed: {0}")]
+    Failed(String),
+    /// The compiler could not be run.
+    #[error("the compiler could not be run: {0}")]
+    Run(#[source] io::Error),
+}
+
+/// The longest that one module may compile.
+const TIME: Duration = Duration::from_mins(2);
+/// The CPU time of the child over all its threads, in seconds.
+const CPU_SECONDS: u64 = 240;
+/// The child's address space in bytes.
+const ADDRESS_SPACE: u64 = 4 << 30;
+/// The largest artifact that is taken, in bytes.
+const ARTIFACT_BYTES: u64 = 1 << 30;
+/// The child's exit code for bytes that are no valid module.
+const INVALID: u8 = 2;
+
+impl Compiler {
+    /// The serialized artifact of `wasm`.
+    pub(crate) async fn compile(&self, wasm: Bytes) -> Result<Vec<u8>, CompileError> {
+        match self {
+            Self::InProcess => tokio::task::spawn_blocking(move || compile(&wasm))
+                .await
+                .map_err(|error| CompileError::Failed(error.to_string()))?,
+            Self::Child { program, args } => {
+                let work = in_child(program.clone(), args, wasm);
+                tokio::time::timeout(TIME, work)
+                    .await
+                    .map_err(|_| CompileError::Failed(format!("it took longer than {} s", TIME.as_secs())))?
+            }
+        }
+    }
+}
+
+async fn in_child(program: PathBuf, args: &[OsString], wasm: Bytes) -> Result<Vec<u8>, CompileError> {
+    let mut child = tokio::process::Command::new(program)
+        .args(args)
+        .env_clear()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(CompileError::Run)?;
+    let (Some(mut stdin), Some(stdout), Some(stderr)) =
+        (child.stdin.take(), child.stdout.take(), child.stderr.take())
+    else {
+        return Err(CompileError::Run(io::Error::other("the child has no pipes")));
+    };
+    let write = async move {
+        // A child that refuses the module early closes its end; what it then says is the error.
+        let _ = stdin.write_all(&wasm).await;
+    };
+    let (mut artifact, mut message) = (Vec::new(), Vec::new());
+    let (mut stdout, mut stderr) = (stdout.take(ARTIFACT_BYTES), stderr.take(4096));
+    let ((), read, _, status) = tokio::join!(
+        write,
+        stdout.read_to_end(&mut artifact),
+        stderr.read_to_end(&mut message),
+        child.wait()
+    );
+    read.map_err(CompileError::Run)?;
+    let status = status.map_err(CompileError::Run)?;
+    let message = String::from_utf8_lossy(&message).trim().to_owned();
+    match status.code() {
+        Some(0) => Ok(artifact),
+        Some(code) if code == i32::from(INVALID) => Err(CompileError::Invalid(message)),
+        Some(_) => Err(CompileError::Failed(message)),
+        None => Err(CompileError::Failed(format!(
+            "it went over its limits ({} GiB of address space, {CPU_SECONDS} s of CPU time) and was stopped",
+            ADDRESS_SPACE >> 30
+        ))),
+    }
+}
+
+/// The whole life of the compiling child: limits itself, reads a module from stdin, writes its artifact to
+/// stdout. Its exit code and stderr are for the process that started it.
+pub fn compile_child() -> ExitCode {
+    match limited_compile() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(CompileError::Invalid(message)) => {
+            eprintln!("{message}");
+            ExitCode::from(INVALID)
+        }
+        Err(CompileError::Failed(message)) => {
+            eprintln!("{message}");
+            ExitCode::FAILURE
+        }
+        Err(CompileError::Run(error)) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn limited_compile() -> Result<(), CompileError> {
+    for (resource, limit) in [
+        (Resource::As, ADDRESS_SPACE),
+        (Resource::Cpu, CPU_SECONDS),
+        (Resource::Core, 0),
+    ] {
+        setrlimit(
+            resource,
+            Rlimit {
+                current: Some(limit),
+                maximum: Some(limit),
+            },
+        )
+        .map_err(|error| CompileError::Run(error.into()))?;
+    }
+    let mut wasm = Vec::new();
+    io::stdin()
+        .lock()
+        .read_to_end(&mut wasm)
+        .map_err(CompileError::Run)?;
+    let artifact = compile(&wasm)?;
+    io::stdout()
+        .lock()
+        .write_all(&artifact)
+        .map_err(CompileError::Run)
+}
+
+fn compile(wasm: &[u8]) -> Result<Vec<u8>, CompileError> {
+    let kind = Kind::of(wasm)
+        .ok_or_else(|| CompileError::Invalid("it does not begin as a WebAssembly binary does".to_owned()))?;
+    let engine = wasmtime::Engine::new(&engine::config())
+        .map_err(|error| CompileError::Failed(format!("{error:#}")))?;
+    match kind {
+        Kind::Core => engine.precompile_module(wasm),
+        Kind::Component => engine.precompile_component(wasm),
+    }
+    .map_err(|error| match wasmparser::validate(wasm) {
+        Err(invalid) => CompileError::Invalid(invalid.to_string()),
+        Ok(_) => CompileError::Failed(format!("{error:#}")),
+    })
+}

@@ -1,0 +1,111 @@
+//! The wasmtime engine of this process: its configuration, its linkers, its epoch ticker.
+
+use std::sync::Arc;
+
+use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+use crate::{link::Linkers, ticker::Ticker};
+
+/// The wasmtime engine of this process. Cheap to clone; made once.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    wasmtime: wasmtime::Engine,
+    linkers: Linkers,
+    ticker: Ticker,
+}
+
+/// How much room the engine sets aside.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// Instances that may exist at once in this process, warm ones included. Each reserves address space,
+    /// not memory. A component takes one, however many core modules it is made of.
+    pub instances: u32,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self { instances: 2000 }
+    }
+}
+
+/// The engine could not be made: the machine lacks address space or a CPU feature.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the WebAssembly engine could not start: {0:#}; with less address space, lower the number of instances"
+)]
+pub struct EngineError(wasmtime::Error);
+
+/// Core instances that one component may be made of, counted on average over the pool. A component made
+/// from a core module by `wasm-tools component new` is made of four.
+const CORE_INSTANCES_EACH: u32 = 4;
+/// The same for linear memories: a component's adapter shares its main module's.
+const MEMORIES_EACH: u32 = 2;
+/// The same for tables: the main module's and the adapter's shim's.
+const TABLES_EACH: u32 = 3;
+/// Bytes of an idle slot's memory that stay mapped and are cleared by hand: cheaper than giving them back.
+const KEPT_RESIDENT: usize = 64 << 10;
+/// Slots that keep those bytes while nothing uses them. Bounds what an idle agent holds.
+const WARM_SLOTS: u32 = 64;
+/// The stack of one call, in bytes, of which the guest may use half.
+const STACK: usize = 1 << 20;
+
+impl Engine {
+    /// Starts the engine and its ticker.
+    pub fn new(options: &EngineOptions) -> Result<Self, EngineError> {
+        let mut pool = PoolingAllocationConfig::new();
+        let instances = options.instances.max(1);
+        pool.total_component_instances(instances)
+            .total_core_instances(instances.saturating_mul(CORE_INSTANCES_EACH))
+            .total_memories(instances.saturating_mul(MEMORIES_EACH))
+            .total_tables(instances.saturating_mul(TABLES_EACH))
+            .total_stacks(instances)
+            .total_gc_heaps(instances)
+            .max_unused_warm_slots(WARM_SLOTS)
+            .linear_memory_keep_resident(KEPT_RESIDENT)
+            .table_keep_resident(KEPT_RESIDENT)
+            .async_stack_keep_resident(KEPT_RESIDENT)
+            .pagemap_scan(wasmtime::Enabled::Auto);
+        let mut config = config();
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+        let wasmtime = wasmtime::Engine::new(&config).map_err(EngineError)?;
+        let linkers = Linkers::new(&wasmtime).map_err(EngineError)?;
+        let ticker = Ticker::start(wasmtime.clone());
+        Ok(Self {
+            inner: Arc::new(Inner {
+                wasmtime,
+                linkers,
+                ticker,
+            }),
+        })
+    }
+
+    pub(crate) fn wasmtime(&self) -> &wasmtime::Engine {
+        &self.inner.wasmtime
+    }
+
+    pub(crate) fn linkers(&self) -> &Linkers {
+        &self.inner.linkers
+    }
+
+    pub(crate) fn ticker(&self) -> &Ticker {
+        &self.inner.ticker
+    }
+}
+
+/// What decides the compiled code. The process that compiles and the one that runs must agree in all of it;
+/// the pooling allocator is not part of it.
+pub(crate) fn config() -> Config {
+    let mut config = Config::new();
+    config
+        .epoch_interruption(true)
+        .wasm_component_model(true)
+        .concurrency_support(false)
+        .async_stack_size(STACK)
+        .max_wasm_stack(STACK / 2)
+        .memory_init_cow(true);
+    config
+}

@@ -1,0 +1,242 @@
+//! Which functions a plugin has: found in its module's exports, by the spec's wishes or all of them.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use crate::{
+    Abi, Artifact, Limits, LoadError,
+    abi::Target,
+    exports::{self, Export},
+};
+
+/// What a spec says of one function.
+#[derive(Clone, Debug, Default)]
+pub struct FunctionRequest {
+    /// The endpoint's name.
+    pub name: String,
+    /// The export; left out: the one whose own name is the function's.
+    pub export: Option<String>,
+    /// How it is called; left out: as the export itself says.
+    pub abi: Option<Abi>,
+    /// Over the plugin's `timeout`.
+    pub timeout: Option<Duration>,
+    /// Over the plugin's `request_bytes`.
+    pub request_bytes: Option<u64>,
+    /// Over the plugin's `response_bytes`.
+    pub response_bytes: Option<u64>,
+}
+
+/// One function of a plugin.
+pub struct Function {
+    name: String,
+    export: String,
+    signature: String,
+    target: Result<Target, String>,
+    timeout: Duration,
+    request_bytes: u64,
+    response_bytes: u64,
+}
+
+impl Function {
+    /// The endpoint's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The module's export that is called: `demo:text/api#upper`, or its bare name.
+    pub fn export(&self) -> &str {
+        &self.export
+    }
+
+    /// How it is called; `None` where it cannot be.
+    pub fn abi(&self) -> Option<Abi> {
+        self.target.as_ref().ok().map(Target::abi)
+    }
+
+    /// Its type in WIT's words: `func(text: string) -> string`.
+    pub fn signature(&self) -> &str {
+        &self.signature
+    }
+
+    /// Why it cannot be called; `None` where it can be.
+    pub fn not_callable(&self) -> Option<&str> {
+        self.target.as_ref().err().map(String::as_str)
+    }
+
+    /// Whether a body of plain bytes makes sense for it.
+    pub fn takes_bytes(&self) -> bool {
+        self.target.as_ref().is_ok_and(Target::takes_bytes)
+    }
+
+    /// How long a call may take.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// The largest request body, in bytes.
+    pub fn request_bytes(&self) -> u64 {
+        self.request_bytes
+    }
+
+    /// The largest answer, in bytes.
+    pub fn response_bytes(&self) -> u64 {
+        self.response_bytes
+    }
+
+    pub(crate) fn target(&self) -> Result<&Target, &str> {
+        self.target.as_ref().map_err(String::as_str)
+    }
+}
+
+impl Function {
+    fn new(
+        name: String,
+        export: &Export,
+        target: Result<Target, String>,
+        request: &FunctionRequest,
+        limits: &Limits,
+    ) -> Self {
+        Self {
+            name,
+            export: export.full_name(),
+            signature: export.signature(),
+            target,
+            timeout: request.timeout.unwrap_or(limits.timeout),
+            request_bytes: request.request_bytes.unwrap_or(limits.request_bytes),
+            response_bytes: request.response_bytes.unwrap_or(limits.response_bytes),
+        }
+    }
+}
+
+/// The plugin's functions, in the order of the spec or of the exports; at least one of them can be called.
+pub(crate) fn find(
+    artifact: &Artifact,
+    requests: &[FunctionRequest],
+    limits: &Limits,
+) -> Result<Vec<Arc<Function>>, LoadError> {
+    let exports = exports::of(artifact);
+    let functions = if requests.is_empty() {
+        every(artifact, &exports, limits)
+    } else {
+        requests
+            .iter()
+            .map(|request| requested(artifact, &exports, request, limits))
+            .collect::<Result<_, _>>()?
+    };
+    if functions.iter().all(|function| function.target.is_err()) {
+        return Err(LoadError::ExportNotFound(match &functions[..] {
+            [] => "the module exports no function".to_owned(),
+            _ => format!(
+                "the module exports no function that can be called: {}",
+                list(functions.iter().map(|function| {
+                    format!(
+                        "{} ({})",
+                        function.export,
+                        function.not_callable().unwrap_or_default()
+                    )
+                }))
+            ),
+        }));
+    }
+    Ok(functions.into_iter().map(Arc::new).collect())
+}
+
+/// Every export, each under its own name; under `interface.function` where two would share it.
+fn every(artifact: &Artifact, exports: &[Export], limits: &Limits) -> Vec<Function> {
+    let mut sharing: HashMap<String, u32> = HashMap::new();
+    for export in exports {
+        *sharing.entry(export.endpoint()).or_default() += 1;
+    }
+    let mut taken = HashSet::new();
+    let function = |export: &Export| {
+        let own = export.endpoint();
+        let name = match export.interface() {
+            Some(interface) if sharing[&own] > 1 => format!("{interface}.{own}"),
+            _ => own,
+        };
+        let is_endpoint = name.split('.').all(is_label);
+        let (name, target) = if !is_endpoint {
+            (
+                export.full_name(),
+                Err("its name is no DNS label: name it in spec.functions".to_owned()),
+            )
+        } else if !taken.insert(name.clone()) {
+            (
+                export.full_name(),
+                Err(format!(
+                    "another export is `{name}` too: name it in spec.functions"
+                )),
+            )
+        } else {
+            (name, export.target(artifact, None))
+        };
+        Function::new(name, export, target, &FunctionRequest::default(), limits)
+    };
+    exports.iter().map(function).collect()
+}
+
+/// The one export that a request means.
+fn requested(
+    artifact: &Artifact,
+    exports: &[Export],
+    request: &FunctionRequest,
+    limits: &Limits,
+) -> Result<Function, LoadError> {
+    let name = &request.name;
+    let meant = |export: &&Export| match &request.export {
+        Some(wanted) => export.is(wanted),
+        None => export.endpoint() == *name,
+    };
+    let found: Vec<_> = exports.iter().filter(meant).collect();
+    let refuse = |why: String| LoadError::ExportNotFound(format!("function `{name}`: {why}"));
+    let names = |exports: &mut dyn Iterator<Item = &Export>| list(exports.map(Export::full_name));
+    let export = match found[..] {
+        [export] => export,
+        [] => {
+            let wanted = request.export.as_ref().unwrap_or(name);
+            let all = names(&mut exports.iter());
+            return Err(refuse(format!(
+                "the module has no export `{wanted}`; it exports {all}"
+            )));
+        }
+        _ => {
+            let several = names(&mut found.iter().copied());
+            return Err(refuse(format!(
+                "several exports have that name; set `export` to one of {several}"
+            )));
+        }
+    };
+    let target = export.target(artifact, request.abi).map_err(|why| {
+        refuse(format!(
+            "the export `{}` cannot be called: {why}",
+            export.full_name()
+        ))
+    })?;
+    Ok(Function::new(name.clone(), export, Ok(target), request, limits))
+}
+
+/// The most names that an error lists.
+const LISTED: usize = 20;
+
+fn list(names: impl Iterator<Item = String>) -> String {
+    let mut names: Vec<_> = names.collect();
+    let more = names.len().saturating_sub(LISTED);
+    names.truncate(LISTED);
+    match (names.is_empty(), more) {
+        (true, _) => "nothing".to_owned(),
+        (false, 0) => names.join(", "),
+        (false, more) => format!("{} and {more} more", names.join(", ")),
+    }
+}
+
+/// Whether `name` is a DNS label, as an endpoint's name must be.
+fn is_label(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let ends = [name.as_bytes().first(), name.as_bytes().last()];
+    name.len() <= 63
+        && name.bytes().all(|b| plain(b) || b == b'-')
+        && ends.into_iter().all(|end| end.is_some_and(|&b| plain(b)))
+}

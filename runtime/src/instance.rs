@@ -1,0 +1,118 @@
+//! One instance: a store with one instantiation of a plugin's artifact.
+
+use wasmtime::{ModuleExport, Store, UpdateDeadline, component};
+
+use crate::{CallError, Engine, guest_log::GuestLog, host::Host, link::Linked};
+
+/// An instance, and the store that is its alone.
+pub(crate) struct Instance {
+    store: Store<Host>,
+    handle: Handle,
+    /// Calls that it has served.
+    pub(crate) calls: u32,
+}
+
+#[derive(Clone, Copy)]
+enum Handle {
+    Core(wasmtime::Instance),
+    Component(component::Instance),
+}
+
+/// The export that reactors want called before any other.
+const INITIALIZE: &str = "_initialize";
+
+impl Instance {
+    /// Makes an instance and runs its start and `_initialize` functions.
+    pub(crate) async fn new(
+        engine: &Engine,
+        linked: &Linked,
+        memory_limit: u64,
+        log: GuestLog,
+    ) -> Result<Self, CallError> {
+        let mut store = Store::new(engine.wasmtime(), Host::new(memory_limit, log));
+        store.limiter(|host| &mut host.memory);
+        store.set_epoch_deadline(1);
+        // At each tick the guest steps back, through the runtime's own clock and I/O, so that whoever waits
+        // for it can end it, and others get their turn.
+        store.epoch_deadline_callback(|_| {
+            Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+        });
+        let _running = engine.ticker().run();
+        let made = match linked {
+            Linked::Core(pre) => initialized(pre, &mut store).await.map(Handle::Core),
+            Linked::Component(pre) => pre.instantiate_async(&mut store).await.map(Handle::Component),
+        };
+        match made {
+            Ok(handle) => Ok(Self {
+                store,
+                handle,
+                calls: 0,
+            }),
+            Err(error) if error.is::<wasmtime::PoolConcurrencyLimitError>() => Err(CallError::AgentFull),
+            Err(_) if store.data().memory.refused() => Err(CallError::MemoryLimit { limit: memory_limit }),
+            Err(error) => Err(CallError::Init(failure(&error))),
+        }
+    }
+
+    /// Whether its memory limit refused it anything.
+    pub(crate) fn memory_refused(&self) -> bool {
+        self.store.data().memory.refused()
+    }
+
+    /// Readies the instance for its next call, whenever it was made.
+    pub(crate) fn prepare(&mut self) {
+        self.store.set_epoch_deadline(1);
+        self.calls += 1;
+    }
+
+    pub(crate) fn core(&mut self) -> Result<(wasmtime::Instance, &mut Store<Host>), CallError> {
+        match self.handle {
+            Handle::Core(instance) => Ok((instance, &mut self.store)),
+            Handle::Component(_) => Err(CallError::NotCallable(
+                "a component has no core exports".to_owned(),
+            )),
+        }
+    }
+
+    pub(crate) fn core_func(
+        &mut self,
+        export: &ModuleExport,
+    ) -> Result<(wasmtime::Func, &mut Store<Host>), CallError> {
+        let (instance, store) = self.core()?;
+        let func = instance
+            .get_module_export(&mut *store, export)
+            .and_then(wasmtime::Extern::into_func);
+        let missing =
+            || CallError::NotCallable("its instance lacks an export that its module has".to_owned());
+        Ok((func.ok_or_else(missing)?, store))
+    }
+
+    pub(crate) fn component(&mut self) -> Result<(component::Instance, &mut Store<Host>), CallError> {
+        match self.handle {
+            Handle::Component(instance) => Ok((instance, &mut self.store)),
+            Handle::Core(_) => Err(CallError::NotCallable(
+                "a core module has no component exports".to_owned(),
+            )),
+        }
+    }
+}
+
+async fn initialized(
+    pre: &wasmtime::InstancePre<Host>,
+    store: &mut Store<Host>,
+) -> wasmtime::Result<wasmtime::Instance> {
+    let instance = pre.instantiate_async(&mut *store).await?;
+    if let Ok(initialize) = instance.get_typed_func::<(), ()>(&mut *store, INITIALIZE) {
+        initialize.call_async(store, ()).await?;
+    }
+    Ok(instance)
+}
+
+/// What happened, and where in the guest.
+fn failure(error: &wasmtime::Error) -> String {
+    match CallError::of_guest(error) {
+        CallError::Trap { message, backtrace } if backtrace.is_empty() => message,
+        CallError::Trap { message, backtrace } => format!("{message}, in {}", backtrace.join(" < ")),
+        other => other.to_string(),
+    }
+}

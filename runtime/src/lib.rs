@@ -1,0 +1,33 @@
+//! Runs a plugin: compile, cache, instantiate, call. Knows no Kubernetes and no registry.
+//!
+//! An [`Engine`] is made once in a process. An [`ArtifactCache`] turns a module's bytes into an [`Artifact`],
+//! compiling each module once. [`Plugin::load`] links an artifact, finds its functions and makes instances
+//! ahead of the calls; [`Plugin::call`] runs one function on one of them, within the plugin's limits.
+
+mod abi;
+mod artifact;
+mod cache;
+mod call;
+mod compile;
+mod engine;
+mod exports;
+mod functions;
+mod gate;
+mod guest_log;
+mod host;
+mod instance;
+mod link;
+mod memory;
+mod plugin;
+mod pool;
+mod ticker;
+pub mod wit;
+
+pub use abi::Abi;
+pub use artifact::{Artifact, DigestError, Kind, ModuleDigest};
+pub use cache::{ArtifactCache, CacheError};
+pub use call::{Answer, Call, CallError, Format, Timing};
+pub use compile::{CompileError, Compiler, compile_child};
+pub use engine::{Engine, EngineError, EngineOptions};
+pub use functions::{Function, FunctionRequest};
+pub use plugin::{Instances, Limits, LoadError, Plugin, PluginSpec, Reuse};

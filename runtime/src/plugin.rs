@@ -1,0 +1,238 @@
+//! A plugin: an artifact, its functions, its limits, and the instances that serve its calls.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    Answer, Artifact, Call, CallError, Engine, Function, FunctionRequest, Timing,
+    abi::Arguments,
+    functions,
+    gate::{Full, Gate},
+    guest_log::GuestLog,
+    pool::Pool,
+};
+
+/// What a plugin is to be.
+#[derive(Clone, Debug)]
+pub struct PluginSpec {
+    /// Its name in the guests' log lines: `demo/text`.
+    pub name: String,
+    /// The functions that can be called; none: every export that can be.
+    pub functions: Vec<FunctionRequest>,
+    /// How much each call may use.
+    pub limits: Limits,
+    /// How many instances are kept.
+    pub instances: Instances,
+}
+
+/// How much each call may use.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// The most memory of one instance, in bytes: linear memories and tables together.
+    pub memory: u64,
+    /// The longest that a call may take, waiting for an instance included.
+    pub timeout: Duration,
+    /// Calls that run at once.
+    pub concurrency: u32,
+    /// Calls that may wait.
+    pub queue: u32,
+    /// The largest request body, in bytes.
+    pub request_bytes: u64,
+    /// The largest answer, in bytes.
+    pub response_bytes: u64,
+}
+
+/// How many instances are kept, and whether one serves more than one call.
+#[derive(Clone, Debug)]
+pub struct Instances {
+    /// Never-used instances that are made ahead of the calls.
+    pub warm: u32,
+    /// Whether an instance serves again; `None`: a fresh one for every call.
+    pub reuse: Option<Reuse>,
+}
+
+/// How long an instance is used again.
+#[derive(Clone, Debug)]
+pub struct Reuse {
+    /// Calls after which it is dropped.
+    pub max_calls: u32,
+    /// How long it may wait for its next call.
+    pub idle: Duration,
+}
+
+/// Why a plugin cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The module has no such export, or none that can be called so.
+    #[error("{0}")]
+    ExportNotFound(String),
+    /// The module imports something that it is not given.
+    #[error(
+        "{0}; guests are given WASI 0.2 and preview 1 and nothing else: build the module without that import"
+    )]
+    ImportNotGranted(String),
+    /// Its start or `_initialize` function failed.
+    #[error("the module does not start: {0}")]
+    Init(String),
+    /// There is no room for its first instance.
+    #[error("there is no room for another instance on this node")]
+    AgentFull,
+}
+
+/// A plugin that can be called. Cheap to clone; the last clone dropped takes its instances with it.
+#[derive(Clone)]
+pub struct Plugin {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    functions: Vec<Arc<Function>>,
+    by_name: HashMap<String, usize>,
+    memory: u64,
+    gate: Gate,
+    pool: Arc<Pool>,
+}
+
+impl Plugin {
+    /// Links an artifact, finds its functions, and makes its warm instances.
+    pub async fn load(engine: &Engine, artifact: &Artifact, spec: PluginSpec) -> Result<Self, LoadError> {
+        let PluginSpec {
+            name,
+            functions,
+            limits,
+            instances,
+        } = spec;
+        let linked = engine.linkers().link(artifact)?;
+        let functions = functions::find(artifact, &functions, &limits)?;
+        let pool = Pool::new(
+            engine.clone(),
+            linked,
+            limits.memory,
+            GuestLog::new(&name),
+            instances,
+        );
+        pool.warm_up().await.map_err(|error| match error {
+            CallError::AgentFull => LoadError::AgentFull,
+            CallError::MemoryLimit { limit } => LoadError::Init(format!(
+                "it needs more than its limit of {limit} bytes from the start; raise `limits.memory`"
+            )),
+            CallError::Init(why) => LoadError::Init(why),
+            other => LoadError::Init(other.to_string()),
+        })?;
+        let by_name = functions
+            .iter()
+            .enumerate()
+            .map(|(at, function)| (function.name().to_owned(), at))
+            .collect();
+        let gate = Gate::new(limits.concurrency, limits.queue);
+        let inner = Inner {
+            functions,
+            by_name,
+            memory: limits.memory,
+            gate,
+            pool: Arc::new(pool),
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// Every function that was found, those that cannot be called included.
+    pub fn functions(&self) -> &[Arc<Function>] {
+        &self.inner.functions
+    }
+
+    /// The function of that endpoint.
+    pub fn function(&self, name: &str) -> Option<&Arc<Function>> {
+        self.inner.by_name.get(name).map(|&at| &self.inner.functions[at])
+    }
+
+    /// Instances that wait for a call.
+    pub fn ready_instances(&self) -> u32 {
+        self.inner.pool.ready()
+    }
+
+    /// Calls that run now.
+    pub fn running(&self) -> u32 {
+        self.inner.gate.running()
+    }
+
+    /// Calls that wait now.
+    pub fn waiting(&self) -> u32 {
+        self.inner.gate.waiting()
+    }
+
+    /// Drops the idle instances and makes no more. Calls under way go on; new ones are refused.
+    pub fn close(&self) {
+        self.inner.pool.close();
+    }
+
+    /// Calls a function of this plugin, within its limits. Dropping the future stops the guest.
+    pub async fn call(&self, function: &Function, call: Call) -> Result<Answer, CallError> {
+        if call.body.len() as u64 > function.request_bytes() {
+            return Err(CallError::TooLarge {
+                limit: function.request_bytes(),
+            });
+        }
+        let answer_bytes = call.answer_bytes || call.format == crate::Format::Bytes;
+        let target = function
+            .target()
+            .map_err(|why| CallError::NotCallable(why.to_owned()))?;
+        let arguments = target.arguments(call)?;
+        let limit = function.timeout();
+        let work = self.run(function, arguments, answer_bytes);
+        tokio::time::timeout(limit, work)
+            .await
+            .unwrap_or(Err(CallError::Timeout { limit }))
+    }
+
+    async fn run(
+        &self,
+        function: &Function,
+        arguments: Arguments,
+        answer_bytes: bool,
+    ) -> Result<Answer, CallError> {
+        let started = Instant::now();
+        let Inner {
+            gate, pool, memory, ..
+        } = &*self.inner;
+        let target = function
+            .target()
+            .map_err(|why| CallError::NotCallable(why.to_owned()))?;
+        let _pass = gate.enter().await.map_err(|Full| CallError::Overloaded)?;
+        let entered = Instant::now();
+        let mut instance = pool.take().await?;
+        let taken = Instant::now();
+        instance.prepare();
+        let _running = pool.engine().ticker().run();
+        let output = target
+            .run(&mut instance, arguments, answer_bytes, function.response_bytes())
+            .await;
+        let timing = Timing {
+            queue: entered - started,
+            instantiate: taken - entered,
+            run: taken.elapsed(),
+        };
+        match output {
+            Ok(output) => {
+                pool.give_back(instance);
+                Ok(Answer {
+                    body: output.body,
+                    format: output.format,
+                    timing,
+                })
+            }
+            Err(CallError::GuestError(error)) => {
+                pool.give_back(instance);
+                Err(CallError::GuestError(error))
+            }
+            Err(CallError::Trap { .. }) if instance.memory_refused() => {
+                Err(CallError::MemoryLimit { limit: *memory })
+            }
+            Err(error) => Err(error),
+        }
+    }
+}

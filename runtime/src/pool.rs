@@ -1,0 +1,209 @@
+//! A plugin's instances: warm ones made ahead of the calls, and used ones that may serve again.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant as Clock},
+};
+
+use crate::{CallError, Engine, Instances, Reuse, guest_log::GuestLog, instance::Instance, link::Linked};
+
+/// How long making an instance ahead of the calls may take, its start functions included.
+pub(crate) const INIT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The instances of one plugin that no call uses.
+pub(crate) struct Pool {
+    engine: Engine,
+    linked: Linked,
+    memory_limit: u64,
+    log: GuestLog,
+    instances: Instances,
+    idle: Mutex<Idle>,
+    refilling: AtomicBool,
+    sweeping: AtomicBool,
+}
+
+#[derive(Default)]
+struct Idle {
+    /// Never used.
+    warm: Vec<Instance>,
+    /// Used, and may serve again: the most recent at the back.
+    used: VecDeque<(Clock, Instance)>,
+    closed: bool,
+}
+
+impl Pool {
+    pub(crate) fn new(
+        engine: Engine,
+        linked: Linked,
+        memory_limit: u64,
+        log: GuestLog,
+        instances: Instances,
+    ) -> Self {
+        Self {
+            engine,
+            linked,
+            memory_limit,
+            log,
+            instances,
+            idle: Mutex::default(),
+            refilling: AtomicBool::new(false),
+            sweeping: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Makes the warm instances, at least one: what cannot start should be known before the first call.
+    pub(crate) async fn warm_up(&self) -> Result<(), CallError> {
+        let count = self.instances.warm.max(1) as usize;
+        for made in 0..count {
+            match self.make_ahead().await {
+                Ok(instance) if self.instances.warm > 0 => self.lock().warm.push(instance),
+                Ok(_) => {}
+                // One will do: those that are missing are made when there is room again.
+                Err(CallError::AgentFull) if made > 0 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// An instance for one call: one that may serve again, a warm one, or a new one.
+    pub(crate) async fn take(self: &Arc<Self>) -> Result<Instance, CallError> {
+        let ready = {
+            let mut idle = self.lock();
+            if idle.closed {
+                return Err(CallError::Closed);
+            }
+            idle.used
+                .pop_back()
+                .map(|(_, instance)| instance)
+                .or_else(|| idle.warm.pop())
+        };
+        match ready {
+            Some(instance) => {
+                self.refill();
+                Ok(instance)
+            }
+            None => self.make().await,
+        }
+    }
+
+    /// Takes an instance back after a call that ended well; it serves again where the plugin wants that.
+    pub(crate) fn give_back(self: &Arc<Self>, instance: Instance) {
+        let Some(Reuse { max_calls, idle }) = self.instances.reuse else {
+            return;
+        };
+        if instance.calls >= max_calls {
+            return;
+        }
+        let mut kept = self.lock();
+        if !kept.closed {
+            kept.used.push_back((Clock::now(), instance));
+            drop(kept);
+            self.sweep(idle);
+        }
+    }
+
+    /// Instances that wait for a call.
+    pub(crate) fn ready(&self) -> u32 {
+        let idle = self.lock();
+        u32::try_from(idle.warm.len() + idle.used.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Drops every idle instance, and makes no more ahead.
+    pub(crate) fn close(&self) {
+        let dropped = {
+            let mut idle = self.lock();
+            idle.closed = true;
+            (std::mem::take(&mut idle.warm), std::mem::take(&mut idle.used))
+        };
+        drop(dropped);
+    }
+
+    async fn make(&self) -> Result<Instance, CallError> {
+        Instance::new(&self.engine, &self.linked, self.memory_limit, self.log.clone()).await
+    }
+
+    async fn make_ahead(&self) -> Result<Instance, CallError> {
+        tokio::time::timeout(INIT_TIMEOUT, self.make())
+            .await
+            .unwrap_or_else(|_| {
+                Err(CallError::Init(format!(
+                    "its start functions ran longer than {} s",
+                    INIT_TIMEOUT.as_secs()
+                )))
+            })
+    }
+
+    /// Makes the warm instances that are missing, behind the callers' backs, one such task at a time.
+    fn refill(self: &Arc<Self>) {
+        if !self.wants_more() || self.refilling.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let pool = Arc::clone(self);
+        tokio::spawn(async move {
+            while pool.wants_more() {
+                match pool.make_ahead().await {
+                    Ok(instance) => pool.add(instance),
+                    // The call that needs one makes it, and says why it cannot.
+                    Err(_) => break,
+                }
+            }
+            pool.refilling.store(false, Ordering::Release);
+        });
+    }
+
+    fn wants_more(&self) -> bool {
+        let idle = self.lock();
+        !idle.closed && idle.warm.len() < self.instances.warm as usize
+    }
+
+    fn add(&self, instance: Instance) {
+        let mut idle = self.lock();
+        if !idle.closed {
+            idle.warm.push(instance);
+        }
+    }
+
+    /// Drops used instances that waited too long, one such task at a time, until none is left.
+    fn sweep(self: &Arc<Self>, longest: Duration) {
+        if self.sweeping.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let pool: Weak<Self> = Arc::downgrade(self);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(longest).await;
+                let Some(pool) = pool.upgrade() else { return };
+                let (expired, left) = {
+                    let mut idle = pool.lock();
+                    let stale = idle
+                        .used
+                        .iter()
+                        .take_while(|(since, _)| since.elapsed() >= longest)
+                        .count();
+                    let expired: Vec<_> = idle.used.drain(..stale).collect();
+                    if idle.used.is_empty() {
+                        pool.sweeping.store(false, Ordering::Release);
+                    }
+                    (expired, idle.used.len())
+                };
+                drop(expired);
+                if left == 0 {
+                    return;
+                }
+            }
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Idle> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,436 @@
+//! JSON to WIT values, straight from the bytes: no tree of JSON values in between.
+
+use std::fmt;
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use serde::de::{
+    DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, Unexpected, VariantAccess,
+    Visitor, value::MapAccessDeserializer,
+};
+use wasmtime::component::Val;
+
+use super::Type;
+
+/// The arguments of a call from its JSON body: an object by parameter name, an array by position, or nothing
+/// at all where no parameter needs a value. A parameter of an option type may be left out.
+///
+/// # Errors
+/// What is wrong, and where in the JSON.
+pub fn arguments(body: &[u8], params: &[(String, Type)]) -> Result<Vec<Val>, String> {
+    if body.trim_ascii().is_empty() {
+        return params.iter().map(|(name, ty)| left_out(name, ty)).collect();
+    }
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let values = json
+        .deserialize_any(Arguments(params))
+        .map_err(|error| error.to_string())?;
+    json.end().map_err(|error| error.to_string())?;
+    Ok(values)
+}
+
+fn left_out(name: &str, ty: &Type) -> Result<Val, String> {
+    match ty {
+        Type::Option(_) => Ok(Val::Option(None)),
+        _ => Err(format!("`{name}` is missing; it is of type {ty}")),
+    }
+}
+
+struct Arguments<'a>(&'a [(String, Type)]);
+
+impl<'de> Visitor<'de> for Arguments<'_> {
+    type Value = Vec<Val>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the arguments as an object by name or an array by position")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        Ok(fields(self.0, map)?.into_iter().map(|(_, value)| value).collect())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut values = Vec::with_capacity(self.0.len());
+        for (name, ty) in self.0 {
+            match seq.next_element_seed(At(name, ty))? {
+                Some(value) => values.push(value),
+                None => values.push(left_out(name, ty).map_err(A::Error::custom)?),
+            }
+        }
+        end(seq, self.0.len())?;
+        Ok(values)
+    }
+}
+
+/// A value of `ty`, whose errors say that they are at `name`.
+struct At<'a>(&'a str, &'a Type);
+
+impl<'de> DeserializeSeed<'de> for At<'_> {
+    type Value = Val;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Val, D::Error> {
+        let Self(name, ty) = self;
+        Seed(ty)
+            .deserialize(deserializer)
+            .map_err(|error| D::Error::custom(format_args!("{name}: {error}")))
+    }
+}
+
+/// A value of one type.
+#[derive(Clone, Copy)]
+struct Seed<'a>(&'a Type);
+
+impl<'de> DeserializeSeed<'de> for Seed<'_> {
+    type Value = Val;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Val, D::Error> {
+        match self.0 {
+            Type::Option(_) => deserializer.deserialize_option(self),
+            Type::Variant(_) | Type::Result(..) => deserializer.deserialize_any(Cases(self.0)),
+            _ => deserializer.deserialize_any(self),
+        }
+    }
+}
+
+impl Seed<'_> {
+    fn integer<N, E>(self, number: N) -> Result<Val, E>
+    where
+        N: TryInto<i8>
+            + TryInto<u8>
+            + TryInto<i16>
+            + TryInto<u16>
+            + TryInto<i32>
+            + TryInto<u32>
+            + TryInto<i64>
+            + TryInto<u64>
+            + fmt::Display
+            + Copy,
+        E: Error,
+    {
+        let value = match self.0 {
+            Type::S8 => number.try_into().ok().map(Val::S8),
+            Type::U8 => number.try_into().ok().map(Val::U8),
+            Type::S16 => number.try_into().ok().map(Val::S16),
+            Type::U16 => number.try_into().ok().map(Val::U16),
+            Type::S32 => number.try_into().ok().map(Val::S32),
+            Type::U32 => number.try_into().ok().map(Val::U32),
+            Type::S64 => number.try_into().ok().map(Val::S64),
+            Type::U64 => number.try_into().ok().map(Val::U64),
+            Type::F32 | Type::F64 => return self.visit_str(&number.to_string()),
+            _ => {
+                return Err(E::custom(format_args!(
+                    "expected {self}, found the number {number}"
+                )));
+            }
+        };
+        value.ok_or_else(|| E::custom(format_args!("{number} is out of range for {}", self.0)))
+    }
+}
+
+impl fmt::Display for Seed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Type::Char => f.write_str("a string of one character"),
+            Type::Bytes => f.write_str("a base64 string"),
+            Type::List(element) => write!(f, "an array of {element}"),
+            Type::Tuple(types) => write!(f, "an array of {} values", types.len()),
+            Type::Flags(names) => write!(f, "an array of some of {}", quoted(names)),
+            Type::Enum(names) => write!(f, "one of {}", quoted(names)),
+            Type::Record(fields) => {
+                write!(
+                    f,
+                    "an object with {}",
+                    quoted(fields.iter().map(|(name, _)| name))
+                )
+            }
+            Type::Option(some) => write!(f, "{} or null", Seed(some)),
+            ty => write!(f, "{ty}"),
+        }
+    }
+}
+
+fn quoted<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
+    names
+        .into_iter()
+        .map(|name| format!("`{name}`"))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+impl<'de> Visitor<'de> for Seed<'_> {
+    type Value = Val;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Val, E> {
+        match self.0 {
+            Type::Bool => Ok(Val::Bool(value)),
+            _ => Err(E::invalid_type(Unexpected::Bool(value), &self)),
+        }
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Val, E> {
+        self.integer(value)
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Val, E> {
+        self.integer(value)
+    }
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a JSON number for an f32 is rounded to it"
+    )]
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Val, E> {
+        match self.0 {
+            Type::F32 => Ok(Val::Float32(value as f32)),
+            Type::F64 => Ok(Val::Float64(value)),
+            _ => Err(E::invalid_type(Unexpected::Float(value), &self)),
+        }
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<Val, E> {
+        let refuse = || E::invalid_value(Unexpected::Str(short(value)), &self);
+        match self.0 {
+            Type::String => Ok(Val::String(value.to_owned())),
+            Type::Char => {
+                let mut chars = value.chars();
+                match (chars.next(), chars.next()) {
+                    (Some(c), None) => Ok(Val::Char(c)),
+                    _ => Err(refuse()),
+                }
+            }
+            Type::Bytes => {
+                let bytes = BASE64_STANDARD.decode(value).map_err(|_| refuse())?;
+                Ok(Val::List(bytes.into_iter().map(Val::U8).collect()))
+            }
+            Type::Enum(names) if names.iter().any(|name| name == value) => Ok(Val::Enum(value.to_owned())),
+            Type::S8 | Type::S16 | Type::S32 | Type::S64 => value
+                .parse::<i64>()
+                .map_err(|_| refuse())
+                .and_then(|value| self.integer(value)),
+            Type::U8 | Type::U16 | Type::U32 | Type::U64 => value
+                .parse::<u64>()
+                .map_err(|_| refuse())
+                .and_then(|value| self.integer(value)),
+            Type::F32 => float(value).map(Val::Float32).ok_or_else(refuse),
+            Type::F64 => float(value).map(Val::Float64).ok_or_else(refuse),
+            _ => Err(refuse()),
+        }
+    }
+
+    fn visit_none<E: Error>(self) -> Result<Val, E> {
+        match self.0 {
+            Type::Option(_) => Ok(Val::Option(None)),
+            _ => Err(E::invalid_type(Unexpected::Unit, &self)),
+        }
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Val, E> {
+        self.visit_none()
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Val, D::Error> {
+        let value = match self.0 {
+            Type::Option(some) if matches!(**some, Type::Option(_)) => {
+                deserializer.deserialize_any(Wrapped(some))?
+            }
+            Type::Option(some) => Seed(some).deserialize(deserializer)?,
+            _ => return self.deserialize(deserializer),
+        };
+        Ok(Val::Option(Some(Box::new(value))))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Val, A::Error> {
+        match self.0 {
+            Type::List(element) => {
+                let mut values = Vec::new();
+                while let Some(value) = seq.next_element_seed(At(&format!("[{}]", values.len()), element))? {
+                    values.push(value);
+                }
+                Ok(Val::List(values))
+            }
+            Type::Tuple(types) => {
+                let mut values = Vec::with_capacity(types.len());
+                for ty in types {
+                    let at = format!("[{}]", values.len());
+                    let value = seq.next_element_seed(At(&at, ty))?;
+                    values.push(value.ok_or_else(|| A::Error::invalid_length(values.len(), &self))?);
+                }
+                end(seq, types.len())?;
+                Ok(Val::Tuple(values))
+            }
+            Type::Flags(names) => {
+                let mut set = vec![false; names.len()];
+                while let Some(name) = seq.next_element::<std::borrow::Cow<'_, str>>()? {
+                    let at = names.iter().position(|known| *known == name);
+                    set[at.ok_or_else(|| A::Error::invalid_value(Unexpected::Str(short(&name)), &self))?] =
+                        true;
+                }
+                Ok(Val::Flags(
+                    names
+                        .iter()
+                        .zip(set)
+                        .filter(|(_, set)| *set)
+                        .map(|(name, _)| name.clone())
+                        .collect(),
+                ))
+            }
+            _ => Err(A::Error::invalid_type(Unexpected::Seq, &self)),
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Val, A::Error> {
+        match self.0 {
+            Type::Record(types) => Ok(Val::Record(fields(types, map)?)),
+            _ => Err(A::Error::invalid_type(Unexpected::Map, &self)),
+        }
+    }
+}
+
+/// Fields by name in any order; those of an option type may be left out; no other may come.
+fn fields<'de, A: MapAccess<'de>>(
+    types: &[(String, Type)],
+    mut map: A,
+) -> Result<Vec<(String, Val)>, A::Error> {
+    let mut values: Vec<Option<Val>> = types.iter().map(|_| None).collect();
+    while let Some(key) = map.next_key::<std::borrow::Cow<'_, str>>()? {
+        let Some(at) = types.iter().position(|(name, _)| *name == key) else {
+            let known = quoted(types.iter().map(|(name, _)| name));
+            return Err(A::Error::custom(format_args!(
+                "`{}` is not known; known are {known}",
+                short(&key)
+            )));
+        };
+        if values[at].is_some() {
+            return Err(A::Error::custom(format_args!("`{key}` comes twice")));
+        }
+        values[at] = Some(map.next_value_seed(At(&types[at].0, &types[at].1))?);
+    }
+    let fill = |((name, ty), value): (&(String, Type), Option<Val>)| {
+        let value = value.map_or_else(|| left_out(name, ty).map_err(A::Error::custom), Ok)?;
+        Ok((name.clone(), value))
+    };
+    types.iter().zip(values).map(fill).collect()
+}
+
+fn end<'de, A: SeqAccess<'de>>(mut seq: A, length: usize) -> Result<(), A::Error> {
+    match seq.next_element::<serde::de::IgnoredAny>()? {
+        None => Ok(()),
+        Some(_) => Err(A::Error::custom(format_args!(
+            "too many values: {length} are taken"
+        ))),
+    }
+}
+
+/// Variants and results: `"case"`, or `{"case": payload}`.
+struct Cases<'a>(&'a Type);
+
+impl<'a> Cases<'a> {
+    /// The payload's type of a case, which may have none; `None` where there is no such case.
+    #[expect(clippy::option_option, reason = "two questions, each with its own no")]
+    fn payload(&self, case: &str) -> Option<Option<&'a Type>> {
+        match (self.0, case) {
+            (Type::Variant(cases), _) => cases
+                .iter()
+                .find(|(name, _)| name == case)
+                .map(|(_, payload)| payload.as_ref()),
+            (Type::Result(ok, _), "ok") => Some(ok.as_deref()),
+            (Type::Result(_, err), "err") => Some(err.as_deref()),
+            _ => None,
+        }
+    }
+
+    fn value(&self, case: &str, payload: Option<Val>) -> Val {
+        let payload = payload.map(Box::new);
+        match (self.0, case) {
+            (Type::Result(..), "ok") => Val::Result(Ok(payload)),
+            (Type::Result(..), _) => Val::Result(Err(payload)),
+            _ => Val::Variant(case.to_owned(), payload),
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for Cases<'_> {
+    type Value = Val;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = match self.0 {
+            Type::Variant(cases) => quoted(cases.iter().map(|(name, _)| name)),
+            _ => "`ok`, `err`".to_owned(),
+        };
+        write!(f, "\"case\" or {{\"case\": payload}}, with one of {names}")
+    }
+
+    fn visit_str<E: Error>(self, case: &str) -> Result<Val, E> {
+        match self.payload(case) {
+            Some(None) => Ok(self.value(case, None)),
+            Some(Some(payload)) => Err(E::custom(format_args!(
+                "`{case}` needs a payload of type {payload}: {{\"{case}\": ...}}"
+            ))),
+            None => Err(E::invalid_value(Unexpected::Str(short(case)), &self)),
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Val, A::Error> {
+        MapAccessDeserializer::new(map).deserialize_enum("", &[], self)
+    }
+
+    fn visit_enum<A: EnumAccess<'de>>(self, access: A) -> Result<Val, A::Error> {
+        let (case, access) = access.variant::<String>()?;
+        let payload = match self.payload(&case) {
+            Some(Some(payload)) => Some(access.newtype_variant_seed(At(&case, payload))?),
+            Some(None) => {
+                access.newtype_variant::<()>().map_err(|_| {
+                    A::Error::custom(format_args!("`{case}` has no payload: write \"{case}\""))
+                })?;
+                None
+            }
+            None => return Err(A::Error::invalid_value(Unexpected::Str(short(&case)), &self)),
+        };
+        Ok(self.value(&case, payload))
+    }
+}
+
+/// The value of an option inside an option: `{"some": value}`.
+struct Wrapped<'a>(&'a Type);
+
+impl<'de> Visitor<'de> for Wrapped<'_> {
+    type Value = Val;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("null or {\"some\": value}")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Val, A::Error> {
+        match map.next_key::<std::borrow::Cow<'_, str>>()?.as_deref() {
+            Some("some") => {}
+            _ => return Err(A::Error::invalid_type(Unexpected::Map, &self)),
+        }
+        let value = map.next_value_seed(At("some", self.0))?;
+        match map.next_key::<serde::de::IgnoredAny>()? {
+            None => Ok(value),
+            Some(_) => Err(A::Error::invalid_type(Unexpected::Map, &self)),
+        }
+    }
+}
+
+fn float<F: std::str::FromStr>(text: &str) -> Option<F> {
+    // Rust's own parser takes more spellings (`inf`, `nan`) than JSON people write.
+    match text {
+        "NaN" | "Infinity" | "-Infinity" => text.parse().ok(),
+        _ if text
+            .bytes()
+            .all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'+' | b'e' | b'E')) =>
+        {
+            text.parse().ok()
+        }
+        _ => None,
+    }
+}
+
+/// Enough of a caller's own text to recognise it in an error.
+fn short(text: &str) -> &str {
+    &text[..text.floor_char_boundary(64)]
+}
