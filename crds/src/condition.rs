@@ -125,9 +125,7 @@ pub fn set_condition(
         Some(false) => "False",
         None => "Unknown",
     };
-    let old = conditions
-        .iter()
-        .position(|condition| condition.type_ == type_.as_str());
+    let old = conditions.iter().position(|condition| condition.type_ == type_.as_str());
     let last_transition_time = match old {
         Some(at) if conditions[at].status == status => conditions[at].last_transition_time.clone(),
         _ => Time(Timestamp::from_second(Timestamp::now().as_second()).unwrap_or(Timestamp::UNIX_EPOCH)),
@@ -148,9 +146,7 @@ pub fn set_condition(
 
 /// Whether the condition is there and `True`.
 pub fn is_true(conditions: &[Condition], type_: ConditionType) -> bool {
-    conditions
-        .iter()
-        .any(|condition| condition.type_ == type_.as_str() && condition.status == "True")
+    conditions.iter().any(|condition| condition.type_ == type_.as_str() && condition.status == "True")
 }
 
 #[cfg(test)]
@@ -160,43 +156,19 @@ mod tests {
     #[test]
     fn the_transition_time_moves_only_with_the_status() {
         let mut conditions = Vec::new();
-        set_condition(
-            &mut conditions,
-            ConditionType::Ready,
-            Some(false),
-            Reason::Pulling,
-            "",
-            None,
-        );
+        set_condition(&mut conditions, ConditionType::Ready, Some(false), Reason::Pulling, "", None);
         conditions[0].last_transition_time = Time(Timestamp::UNIX_EPOCH);
-        set_condition(
-            &mut conditions,
-            ConditionType::Ready,
-            Some(false),
-            Reason::Compiling,
-            "",
-            None,
-        );
+        set_condition(&mut conditions, ConditionType::Ready, Some(false), Reason::Compiling, "", None);
         assert_eq!(conditions[0].last_transition_time.0, Timestamp::UNIX_EPOCH);
         assert_eq!(conditions[0].reason, "Compiling");
-        set_condition(
-            &mut conditions,
-            ConditionType::Ready,
-            Some(true),
-            Reason::Serving,
-            "",
-            None,
-        );
+        set_condition(&mut conditions, ConditionType::Ready, Some(true), Reason::Serving, "", None);
         assert_ne!(conditions[0].last_transition_time.0, Timestamp::UNIX_EPOCH);
         assert!(is_true(&conditions, ConditionType::Ready));
     }
 
     #[test]
     fn every_reason_reads_back() {
-        assert_eq!(
-            Reason::parse(Reason::ImageNotFound.as_str()),
-            Some(Reason::ImageNotFound)
-        );
+        assert_eq!(Reason::parse(Reason::ImageNotFound.as_str()), Some(Reason::ImageNotFound));
         assert_eq!(Reason::parse("Other"), None);
     }
 }

@@ -39,9 +39,7 @@ impl FromStr for Duration {
             .parse()
             .map_err(|error| format!("`{text}` is not a duration such as 50ms, 1s or 1m30s: {error}"))?;
         if parsed.is_negative() || parsed <= time::Duration::ZERO || parsed > LONGEST {
-            return Err(format!(
-                "`{text}` is out of range: a duration is over 0s and at most 1h"
-            ));
+            return Err(format!("`{text}` is out of range: a duration is over 0s and at most 1h"));
         }
         Ok(Self(parsed.into()))
     }
@@ -61,9 +59,7 @@ impl Serialize for Duration {
 
 impl<'de> Deserialize<'de> for Duration {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(de::Error::custom)
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
 }
 
@@ -94,20 +90,12 @@ mod tests {
 
     #[test]
     fn durations_are_read_and_written_as_kubernetes_does() {
-        for (text, millis) in [
-            ("50ms", 50),
-            ("1s", 1000),
-            ("1m30s", 90_000),
-            ("1h", 3_600_000),
-            ("0.5s", 500),
-        ] {
+        for (text, millis) in
+            [("50ms", 50), ("1s", 1000), ("1m30s", 90_000), ("1h", 3_600_000), ("0.5s", 500)]
+        {
             let duration: Duration = text.parse().unwrap();
             assert_eq!(duration, Duration::from_millis(millis), "{text}");
-            assert_eq!(
-                duration.to_string().parse::<Duration>().unwrap(),
-                duration,
-                "{text}"
-            );
+            assert_eq!(duration.to_string().parse::<Duration>().unwrap(), duration, "{text}");
         }
     }
 

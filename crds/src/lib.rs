@@ -7,6 +7,7 @@
 mod assignment;
 mod condition;
 mod duration;
+mod manifest;
 pub mod names;
 mod plugin;
 mod quantity;
@@ -17,6 +18,7 @@ pub use assignment::{
 };
 pub use condition::{ConditionType, Reason, is_true, set_condition};
 pub use duration::Duration;
+pub use manifest::ManifestError;
 pub use plugin::{NodeCounts, WasmPlugin, WasmPluginSpec, WasmPluginStatus};
 pub use quantity::{Quantity, QuantityError};
 pub use template::{

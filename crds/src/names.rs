@@ -25,13 +25,9 @@ pub fn url(namespace: &str, plugin: &str) -> String {
 /// Taken are `plugin.namespace`, `plugin.namespace.svc` and the same followed by any cluster domain, each
 /// with or without a port and a trailing dot.
 pub fn plugin_of_host(host: &str) -> Option<(&str, &str)> {
-    let host = host.rsplit_once(':').map_or(host, |(name, port)| {
-        if port.bytes().all(|b| b.is_ascii_digit()) {
-            name
-        } else {
-            host
-        }
-    });
+    let host = host
+        .rsplit_once(':')
+        .map_or(host, |(name, port)| if port.bytes().all(|b| b.is_ascii_digit()) { name } else { host });
     let host = host.strip_suffix('.').unwrap_or(host);
     let mut labels = host.split('.');
     let (plugin, namespace) = (labels.next()?, labels.next()?);
@@ -56,12 +52,10 @@ pub fn is_dns_label(name: &str) -> bool {
 
 /// `bytes` as lower-case hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 #[cfg(test)]

@@ -29,10 +29,7 @@ impl Quantity {
 
     /// `count` mebibytes.
     pub fn from_mebibytes(count: u32) -> Self {
-        Self {
-            bytes: u64::from(count) << 20,
-            text: format!("{count}Mi"),
-        }
+        Self { bytes: u64::from(count) << 20, text: format!("{count}Mi") }
     }
 }
 
@@ -49,21 +46,14 @@ impl FromStr for Quantity {
     type Err = QuantityError;
 
     fn from_str(text: &str) -> Result<Self, QuantityError> {
-        let bytes = parse(text)
-            .filter(|&bytes| bytes > 0)
-            .ok_or_else(|| QuantityError(text.to_owned()))?;
-        Ok(Self {
-            bytes,
-            text: text.to_owned(),
-        })
+        let bytes = parse(text).filter(|&bytes| bytes > 0).ok_or_else(|| QuantityError(text.to_owned()))?;
+        Ok(Self { bytes, text: text.to_owned() })
     }
 }
 
 /// The bytes that `text` means, rounded up as Kubernetes rounds; `None` where it is no quantity or over 64 bits.
 fn parse(text: &str) -> Option<u64> {
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, suffix) = text.split_at(digits);
     let unit: u128 = match suffix {
         "" => 1,
@@ -160,20 +150,9 @@ mod tests {
 
     #[test]
     fn what_is_not_an_amount_of_bytes_is_refused() {
-        for text in [
-            "",
-            "0",
-            "0Mi",
-            "-1",
-            "1 Mi",
-            "1mi",
-            "Mi",
-            "1.2.3",
-            ".",
-            "1m",
-            "99999Ei",
-            "1.0000000001Gi",
-        ] {
+        for text in
+            ["", "0", "0Mi", "-1", "1 Mi", "1mi", "Mi", "1.2.3", ".", "1m", "99999Ei", "1.0000000001Gi"]
+        {
             assert!(text.parse::<Quantity>().is_err(), "{text}");
         }
     }
@@ -182,9 +161,6 @@ mod tests {
     fn numbers_and_strings_are_read_and_the_written_form_is_kept() {
         let number: Quantity = serde_json::from_str("4096").unwrap();
         assert_eq!(number, "4Ki".parse().unwrap());
-        assert_eq!(
-            serde_json::to_string(&"4Ki".parse::<Quantity>().unwrap()).unwrap(),
-            r#""4Ki""#
-        );
+        assert_eq!(serde_json::to_string(&"4Ki".parse::<Quantity>().unwrap()).unwrap(), r#""4Ki""#);
     }
 }

@@ -26,16 +26,10 @@ fn a_plugin_of_an_image_alone_has_every_default() {
 #[test]
 fn the_rules_refuse_with_a_sentence() {
     for (spec, sentence) in [
-        (
-            json!({ "image": "a", "replicas": -1 }),
-            "replicas must be 0 or more",
-        ),
+        (json!({ "image": "a", "replicas": -1 }), "replicas must be 0 or more"),
         (json!({ "image": "a", "modulePath": "../x.wasm" }), "without `..`"),
         (json!({ "image": "a", "modulePath": "/x.wasm" }), "without `..`"),
-        (
-            json!({ "image": "a", "functions": [{ "name": "Upper" }] }),
-            "DNS label",
-        ),
+        (json!({ "image": "a", "functions": [{ "name": "Upper" }] }), "DNS label"),
         (json!({ "image": "a:1", "imagePullPolicy": "Never" }), "by digest"),
     ] {
         let refusal = refusal(&plugin(spec.clone())).unwrap_or_else(|| panic!("{spec} was taken"));

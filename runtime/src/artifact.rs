@@ -42,10 +42,7 @@ impl FromStr for ModuleDigest {
     fn from_str(text: &str) -> Result<Self, DigestError> {
         let refuse = || DigestError(text.to_owned());
         let hexadecimal = |digits: &&str| digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit());
-        let digits = text
-            .strip_prefix("sha256:")
-            .filter(hexadecimal)
-            .ok_or_else(refuse)?;
+        let digits = text.strip_prefix("sha256:").filter(hexadecimal).ok_or_else(refuse)?;
         let mut digest = [0; 32];
         for (byte, at) in digest.iter_mut().zip((0..64).step_by(2)) {
             *byte = u8::from_str_radix(&digits[at..at + 2], 16).map_err(|_| refuse())?;
@@ -105,10 +102,7 @@ impl Artifact {
     /// # Safety
     /// As wasmtime's `deserialize`: `serialized` must be, byte for byte, what this program's own compiler
     /// gave. Its only caller is the cache, which checks that.
-    #[expect(
-        unsafe_code,
-        reason = "loading machine code cannot be checked; see the contract above"
-    )]
+    #[expect(unsafe_code, reason = "loading machine code cannot be checked; see the contract above")]
     pub(crate) unsafe fn deserialize(
         engine: &Engine,
         kind: Kind,
@@ -124,10 +118,7 @@ impl Artifact {
                 Code::Component(unsafe { Component::deserialize(engine.wasmtime(), serialized)? })
             }
         };
-        Ok(Self {
-            code: Arc::new(code),
-            bytes: serialized.len() as u64,
-        })
+        Ok(Self { code: Arc::new(code), bytes: serialized.len() as u64 })
     }
 
     /// Whether it is a core module's or a component's.
@@ -148,10 +139,7 @@ impl Artifact {
     }
 
     pub(crate) fn downgrade(&self) -> WeakArtifact {
-        WeakArtifact {
-            code: Arc::downgrade(&self.code),
-            bytes: self.bytes,
-        }
+        WeakArtifact { code: Arc::downgrade(&self.code), bytes: self.bytes }
     }
 }
 
@@ -163,10 +151,7 @@ pub(crate) struct WeakArtifact {
 
 impl WeakArtifact {
     pub(crate) fn upgrade(&self) -> Option<Artifact> {
-        Some(Artifact {
-            code: self.code.upgrade()?,
-            bytes: self.bytes,
-        })
+        Some(Artifact { code: self.code.upgrade()?, bytes: self.bytes })
     }
 }
 

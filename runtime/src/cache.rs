@@ -50,25 +50,13 @@ impl ArtifactCache {
     pub fn open(directory: PathBuf, engine: Engine, compiler: Compiler) -> Result<Self, CacheError> {
         fs::create_dir_all(&directory)?;
         for entry in fs::read_dir(&directory)?.flatten() {
-            if entry
-                .path()
-                .extension()
-                .is_some_and(|extension| extension == "tmp")
-            {
+            if entry.path().extension().is_some_and(|extension| extension == "tmp") {
                 fs::remove_file(entry.path())?;
             }
         }
         let maker = maker(&engine);
-        let inner = Inner {
-            directory,
-            engine,
-            compiler,
-            maker,
-            loaded: Mutex::default(),
-        };
-        Ok(Self {
-            inner: Arc::new(inner),
-        })
+        let inner = Inner { directory, engine, compiler, maker, loaded: Mutex::default() };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// The artifact of a module, if the cache holds it whole and made by this very build.
@@ -118,9 +106,7 @@ impl ArtifactCache {
     pub fn retain(&self, keep: impl Fn(&ModuleDigest) -> bool) -> io::Result<()> {
         for entry in fs::read_dir(&self.inner.directory)?.flatten() {
             let name = entry.file_name();
-            let digest = name
-                .to_str()
-                .and_then(|name| format!("sha256:{}", name.get(..64)?).parse().ok());
+            let digest = name.to_str().and_then(|name| format!("sha256:{}", name.get(..64)?).parse().ok());
             if digest.is_some_and(|digest| !keep(&digest)) {
                 fs::remove_file(entry.path())?;
             }
@@ -129,12 +115,7 @@ impl ArtifactCache {
     }
 
     fn loaded(&self, digest: &ModuleDigest) -> Option<Artifact> {
-        self.inner
-            .loaded
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(digest)?
-            .upgrade()
+        self.inner.loaded.lock().unwrap_or_else(PoisonError::into_inner).get(digest)?.upgrade()
     }
 
     fn remember(&self, digest: ModuleDigest, artifact: &Artifact) {
@@ -146,8 +127,7 @@ impl ArtifactCache {
 
 impl Inner {
     fn path(&self, digest: &ModuleDigest) -> PathBuf {
-        self.directory
-            .join(format!("{}-{}.artifact", digest.hex(), self.maker))
+        self.directory.join(format!("{}-{}.artifact", digest.hex(), self.maker))
     }
 }
 
@@ -155,12 +135,8 @@ fn read(engine: &Engine, path: &Path) -> io::Result<Artifact> {
     let mut bytes = Vec::new();
     fs::File::open(path)?.read_to_end(&mut bytes)?;
     let refuse = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why);
-    let (header, serialized) = bytes
-        .split_at_checked(HEADER)
-        .ok_or_else(|| refuse("it is cut short"))?;
-    let rest = header
-        .strip_prefix(MAGIC)
-        .ok_or_else(|| refuse("it is not an artifact of Samovar"))?;
+    let (header, serialized) = bytes.split_at_checked(HEADER).ok_or_else(|| refuse("it is cut short"))?;
+    let rest = header.strip_prefix(MAGIC).ok_or_else(|| refuse("it is not an artifact of Samovar"))?;
     let kind = match rest[0] {
         0 => Kind::Core,
         1 => Kind::Component,
@@ -172,10 +148,7 @@ fn read(engine: &Engine, path: &Path) -> io::Result<Artifact> {
     deserialize(engine, kind, serialized)
 }
 
-#[expect(
-    unsafe_code,
-    reason = "the one place where compiled code is loaded; see Artifact::deserialize"
-)]
+#[expect(unsafe_code, reason = "the one place where compiled code is loaded; see Artifact::deserialize")]
 fn deserialize(engine: &Engine, kind: Kind, serialized: &[u8]) -> io::Result<Artifact> {
     // SAFETY: `serialized` either came out of this program's compiler a moment ago, or was read from a file in
     // the agent's own directory whose name and digest say that it did, and is checked and loaded from one
@@ -191,8 +164,7 @@ fn write(directory: &Path, path: &Path, kind: Kind, serialized: &[u8]) -> io::Re
     file.write_all(&[u8::from(kind == Kind::Component)])?;
     file.write_all(&Sha256::digest(serialized))?;
     file.write_all(serialized)?;
-    file.as_file()
-        .set_permissions(fs::Permissions::from_mode(0o400))?;
+    file.as_file().set_permissions(fs::Permissions::from_mode(0o400))?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     fs::File::open(directory)?.sync_all()

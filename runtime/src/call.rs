@@ -110,22 +110,14 @@ const FRAMES: usize = 32;
 impl CallError {
     /// What a wasmtime error means to the caller.
     pub(crate) fn of_guest(error: &wasmtime::Error) -> Self {
-        let message = match (
-            error.downcast_ref::<wasmtime::Trap>(),
-            error.downcast_ref::<wasmtime_wasi::I32Exit>(),
-        ) {
-            (Some(trap), _) => trap.to_string(),
-            (None, Some(exit)) => format!("it exited with status {}", exit.0),
-            (None, None) => error.root_cause().to_string(),
-        };
-        let frames = error
-            .downcast_ref::<wasmtime::WasmBacktrace>()
-            .map_or(&[][..], |trace| trace.frames());
-        let backtrace = frames
-            .iter()
-            .take(FRAMES)
-            .map(|frame| Frame(frame).to_string())
-            .collect();
+        let message =
+            match (error.downcast_ref::<wasmtime::Trap>(), error.downcast_ref::<wasmtime_wasi::I32Exit>()) {
+                (Some(trap), _) => trap.to_string(),
+                (None, Some(exit)) => format!("it exited with status {}", exit.0),
+                (None, None) => error.root_cause().to_string(),
+            };
+        let frames = error.downcast_ref::<wasmtime::WasmBacktrace>().map_or(&[][..], |trace| trace.frames());
+        let backtrace = frames.iter().take(FRAMES).map(|frame| Frame(frame).to_string()).collect();
         Self::Trap { message, backtrace }
     }
 }

@@ -133,30 +133,16 @@ pub fn compile_child() -> ExitCode {
 }
 
 fn limited_compile() -> Result<(), CompileError> {
-    for (resource, limit) in [
-        (Resource::As, ADDRESS_SPACE),
-        (Resource::Cpu, CPU_SECONDS),
-        (Resource::Core, 0),
-    ] {
-        setrlimit(
-            resource,
-            Rlimit {
-                current: Some(limit),
-                maximum: Some(limit),
-            },
-        )
-        .map_err(|error| CompileError::Run(error.into()))?;
+    for (resource, limit) in
+        [(Resource::As, ADDRESS_SPACE), (Resource::Cpu, CPU_SECONDS), (Resource::Core, 0)]
+    {
+        setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) })
+            .map_err(|error| CompileError::Run(error.into()))?;
     }
     let mut wasm = Vec::new();
-    io::stdin()
-        .lock()
-        .read_to_end(&mut wasm)
-        .map_err(CompileError::Run)?;
+    io::stdin().lock().read_to_end(&mut wasm).map_err(CompileError::Run)?;
     let artifact = compile(&wasm)?;
-    io::stdout()
-        .lock()
-        .write_all(&artifact)
-        .map_err(CompileError::Run)
+    io::stdout().lock().write_all(&artifact).map_err(CompileError::Run)
 }
 
 fn compile(wasm: &[u8]) -> Result<Vec<u8>, CompileError> {

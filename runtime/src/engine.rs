@@ -74,13 +74,7 @@ impl Engine {
         let wasmtime = wasmtime::Engine::new(&config).map_err(EngineError)?;
         let linkers = Linkers::new(&wasmtime).map_err(EngineError)?;
         let ticker = Ticker::start(wasmtime.clone());
-        Ok(Self {
-            inner: Arc::new(Inner {
-                wasmtime,
-                linkers,
-                ticker,
-            }),
-        })
+        Ok(Self { inner: Arc::new(Inner { wasmtime, linkers, ticker }) })
     }
 
     pub(crate) fn wasmtime(&self) -> &wasmtime::Engine {

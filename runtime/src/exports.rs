@@ -29,17 +29,8 @@ enum Item {
 }
 
 /// What core modules export for their host and not for callers: set-up and memory management.
-const FOR_THE_HOST: [&str; 9] = [
-    "_start",
-    "_initialize",
-    "alloc",
-    "malloc",
-    "calloc",
-    "realloc",
-    "dealloc",
-    "free",
-    "cabi_realloc",
-];
+const FOR_THE_HOST: [&str; 9] =
+    ["_start", "_initialize", "alloc", "malloc", "calloc", "realloc", "dealloc", "free", "cabi_realloc"];
 
 /// Every function that `artifact` exports, those of interfaces at the root included.
 pub(crate) fn of(artifact: &Artifact) -> Vec<Export> {
@@ -51,11 +42,7 @@ pub(crate) fn of(artifact: &Artifact) -> Vec<Export> {
                     return None;
                 }
                 let item = Item::Core(module.get_export_index(name)?, export.ty().func()?.clone());
-                Some(Export {
-                    interface: None,
-                    name: name.to_owned(),
-                    item,
-                })
+                Some(Export { interface: None, name: name.to_owned(), item })
             });
             functions.collect()
         }
@@ -67,11 +54,7 @@ pub(crate) fn of(artifact: &Artifact) -> Vec<Export> {
                     (item, component.get_export_index(parent, name))
                 {
                     let (interface, name) = (interface.map(str::to_owned), name.to_owned());
-                    found.push(Export {
-                        interface,
-                        name,
-                        item: Item::Component(index, ty),
-                    });
+                    found.push(Export { interface, name, item: Item::Component(index, ty) });
                 }
             };
             for (name, export) in component.component_type().exports(engine) {

@@ -117,14 +117,14 @@ pub(crate) fn find(
     requests: &[FunctionRequest],
     limits: &Limits,
 ) -> Result<Vec<Arc<Function>>, LoadError> {
-    let exports = exports::of(artifact);
     let functions = if requests.is_empty() {
-        every(artifact, &exports, limits)
+        every(artifact, limits)
     } else {
+        let exports = exports::of(artifact);
         requests
             .iter()
-            .map(|request| requested(artifact, &exports, request, limits))
-            .collect::<Result<_, _>>()?
+            .map(|request| requested(artifact, &exports, request, limits).map(Arc::new))
+            .collect::<Result<Vec<_>, _>>()?
     };
     if functions.iter().all(|function| function.target.is_err()) {
         return Err(LoadError::ExportNotFound(match &functions[..] {
@@ -132,22 +132,19 @@ pub(crate) fn find(
             _ => format!(
                 "the module exports no function that can be called: {}",
                 list(functions.iter().map(|function| {
-                    format!(
-                        "{} ({})",
-                        function.export,
-                        function.not_callable().unwrap_or_default()
-                    )
+                    format!("{} ({})", function.export, function.not_callable().unwrap_or_default())
                 }))
             ),
         }));
     }
-    Ok(functions.into_iter().map(Arc::new).collect())
+    Ok(functions)
 }
 
 /// Every export, each under its own name; under `interface.function` where two would share it.
-fn every(artifact: &Artifact, exports: &[Export], limits: &Limits) -> Vec<Function> {
+pub(crate) fn every(artifact: &Artifact, limits: &Limits) -> Vec<Arc<Function>> {
+    let exports = exports::of(artifact);
     let mut sharing: HashMap<String, u32> = HashMap::new();
-    for export in exports {
+    for export in &exports {
         *sharing.entry(export.endpoint()).or_default() += 1;
     }
     let mut taken = HashSet::new();
@@ -159,21 +156,13 @@ fn every(artifact: &Artifact, exports: &[Export], limits: &Limits) -> Vec<Functi
         };
         let is_endpoint = name.split('.').all(is_label);
         let (name, target) = if !is_endpoint {
-            (
-                export.full_name(),
-                Err("its name is no DNS label: name it in spec.functions".to_owned()),
-            )
+            (export.full_name(), Err("its name is no DNS label: name it in spec.functions".to_owned()))
         } else if !taken.insert(name.clone()) {
-            (
-                export.full_name(),
-                Err(format!(
-                    "another export is `{name}` too: name it in spec.functions"
-                )),
-            )
+            (export.full_name(), Err(format!("another export is `{name}` too: name it in spec.functions")))
         } else {
             (name, export.target(artifact, None))
         };
-        Function::new(name, export, target, &FunctionRequest::default(), limits)
+        Arc::new(Function::new(name, export, target, &FunctionRequest::default(), limits))
     };
     exports.iter().map(function).collect()
 }
@@ -198,23 +187,16 @@ fn requested(
         [] => {
             let wanted = request.export.as_ref().unwrap_or(name);
             let all = names(&mut exports.iter());
-            return Err(refuse(format!(
-                "the module has no export `{wanted}`; it exports {all}"
-            )));
+            return Err(refuse(format!("the module has no export `{wanted}`; it exports {all}")));
         }
         _ => {
             let several = names(&mut found.iter().copied());
-            return Err(refuse(format!(
-                "several exports have that name; set `export` to one of {several}"
-            )));
+            return Err(refuse(format!("several exports have that name; set `export` to one of {several}")));
         }
     };
-    let target = export.target(artifact, request.abi).map_err(|why| {
-        refuse(format!(
-            "the export `{}` cannot be called: {why}",
-            export.full_name()
-        ))
-    })?;
+    let target = export
+        .target(artifact, request.abi)
+        .map_err(|why| refuse(format!("the export `{}` cannot be called: {why}", export.full_name())))?;
     Ok(Function::new(name.clone(), export, Ok(target), request, limits))
 }
 

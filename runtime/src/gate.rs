@@ -41,10 +41,7 @@ impl Gate {
             return Ok(Pass { _permit: permit });
         }
         let _place = Place::take(self)?;
-        let permit = Arc::clone(&self.running)
-            .acquire_owned()
-            .await
-            .map_err(|_| Full)?;
+        let permit = Arc::clone(&self.running).acquire_owned().await.map_err(|_| Full)?;
         Ok(Pass { _permit: permit })
     }
 

@@ -39,24 +39,13 @@ struct Rate {
 
 impl GuestLog {
     pub(crate) fn new(plugin: &str) -> Self {
-        let rate = Rate {
-            second: Instant::now(),
-            lines: 0,
-            dropped: 0,
-        };
-        Self {
-            plugin: plugin.into(),
-            rate: Arc::new(Mutex::new(rate)),
-        }
+        let rate = Rate { second: Instant::now(), lines: 0, dropped: 0 };
+        Self { plugin: plugin.into(), rate: Arc::new(Mutex::new(rate)) }
     }
 
     /// A new stream into the log.
     pub(crate) fn stream(&self, name: &'static str) -> GuestStream {
-        GuestStream {
-            log: self.clone(),
-            name,
-            line: Arc::default(),
-        }
+        GuestStream { log: self.clone(), name, line: Arc::default() }
     }
 
     fn line(&self, stream: &'static str, line: &[u8]) {
@@ -82,16 +71,14 @@ impl GuestLog {
 
 /// `line` without what could forge log lines or drive a terminal.
 fn printable(line: &[u8]) -> String {
-    String::from_utf8_lossy(line)
-        .chars()
-        .fold(String::with_capacity(line.len()), |mut text, c| {
-            if c.is_control() && c != '\t' {
-                let _ = write!(text, "{}", c.escape_default());
-            } else {
-                text.push(c);
-            }
-            text
-        })
+    String::from_utf8_lossy(line).chars().fold(String::with_capacity(line.len()), |mut text, c| {
+        if c.is_control() && c != '\t' {
+            let _ = write!(text, "{}", c.escape_default());
+        } else {
+            text.push(c);
+        }
+        text
+    })
 }
 
 /// One of a guest's output streams.

@@ -20,18 +20,12 @@ struct Wasi {
 
 impl Host {
     pub(crate) fn new(memory_limit: u64, log: GuestLog) -> Self {
-        Self {
-            memory: MemoryLimiter::new(memory_limit),
-            log,
-            preview1: None,
-            wasi: None,
-        }
+        Self { memory: MemoryLimiter::new(memory_limit), log, preview1: None, wasi: None }
     }
 
     /// WASI preview 1, for core modules.
     pub(crate) fn preview1(&mut self) -> &mut WasiP1Ctx {
-        self.preview1
-            .get_or_insert_with(|| Box::new(nothing_granted(&self.log).build_p1()))
+        self.preview1.get_or_insert_with(|| Box::new(nothing_granted(&self.log).build_p1()))
     }
 }
 
@@ -39,15 +33,9 @@ impl Host {
 impl WasiView for Host {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         let wasi = self.wasi.get_or_insert_with(|| {
-            Box::new(Wasi {
-                context: nothing_granted(&self.log).build(),
-                table: ResourceTable::new(),
-            })
+            Box::new(Wasi { context: nothing_granted(&self.log).build(), table: ResourceTable::new() })
         });
-        WasiCtxView {
-            ctx: &mut wasi.context,
-            table: &mut wasi.table,
-        }
+        WasiCtxView { ctx: &mut wasi.context, table: &mut wasi.table }
     }
 }
 

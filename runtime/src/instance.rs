@@ -43,11 +43,7 @@ impl Instance {
             Linked::Component(pre) => pre.instantiate_async(&mut store).await.map(Handle::Component),
         };
         match made {
-            Ok(handle) => Ok(Self {
-                store,
-                handle,
-                calls: 0,
-            }),
+            Ok(handle) => Ok(Self { store, handle, calls: 0 }),
             Err(error) if error.is::<wasmtime::PoolConcurrencyLimitError>() => Err(CallError::AgentFull),
             Err(_) if store.data().memory.refused() => Err(CallError::MemoryLimit { limit: memory_limit }),
             Err(error) => Err(CallError::Init(failure(&error))),
@@ -68,9 +64,7 @@ impl Instance {
     pub(crate) fn core(&mut self) -> Result<(wasmtime::Instance, &mut Store<Host>), CallError> {
         match self.handle {
             Handle::Core(instance) => Ok((instance, &mut self.store)),
-            Handle::Component(_) => Err(CallError::NotCallable(
-                "a component has no core exports".to_owned(),
-            )),
+            Handle::Component(_) => Err(CallError::NotCallable("a component has no core exports".to_owned())),
         }
     }
 
@@ -79,9 +73,7 @@ impl Instance {
         export: &ModuleExport,
     ) -> Result<(wasmtime::Func, &mut Store<Host>), CallError> {
         let (instance, store) = self.core()?;
-        let func = instance
-            .get_module_export(&mut *store, export)
-            .and_then(wasmtime::Extern::into_func);
+        let func = instance.get_module_export(&mut *store, export).and_then(wasmtime::Extern::into_func);
         let missing =
             || CallError::NotCallable("its instance lacks an export that its module has".to_owned());
         Ok((func.ok_or_else(missing)?, store))
@@ -90,9 +82,9 @@ impl Instance {
     pub(crate) fn component(&mut self) -> Result<(component::Instance, &mut Store<Host>), CallError> {
         match self.handle {
             Handle::Component(instance) => Ok((instance, &mut self.store)),
-            Handle::Core(_) => Err(CallError::NotCallable(
-                "a core module has no component exports".to_owned(),
-            )),
+            Handle::Core(_) => {
+                Err(CallError::NotCallable("a core module has no component exports".to_owned()))
+            }
         }
     }
 }

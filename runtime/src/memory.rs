@@ -17,11 +17,7 @@ pub(crate) struct MemoryLimiter {
 
 impl MemoryLimiter {
     pub(crate) fn new(limit: u64) -> Self {
-        Self {
-            limit: usize::try_from(limit).unwrap_or(usize::MAX),
-            used: 0,
-            refusals: 0,
-        }
+        Self { limit: usize::try_from(limit).unwrap_or(usize::MAX), used: 0, refusals: 0 }
     }
 
     /// Whether growth was refused at any time: a trap that follows is the limit's doing.

@@ -45,6 +45,20 @@ pub struct Limits {
     pub response_bytes: u64,
 }
 
+/// The defaults of a plugin's spec.
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory: 64 << 20,
+            timeout: Duration::from_secs(1),
+            concurrency: 64,
+            queue: 256,
+            request_bytes: 1 << 20,
+            response_bytes: 4 << 20,
+        }
+    }
+}
+
 /// How many instances are kept, and whether one serves more than one call.
 #[derive(Clone, Debug)]
 pub struct Instances {
@@ -99,21 +113,10 @@ struct Inner {
 impl Plugin {
     /// Links an artifact, finds its functions, and makes its warm instances.
     pub async fn load(engine: &Engine, artifact: &Artifact, spec: PluginSpec) -> Result<Self, LoadError> {
-        let PluginSpec {
-            name,
-            functions,
-            limits,
-            instances,
-        } = spec;
+        let PluginSpec { name, functions, limits, instances } = spec;
         let linked = engine.linkers().link(artifact)?;
         let functions = functions::find(artifact, &functions, &limits)?;
-        let pool = Pool::new(
-            engine.clone(),
-            linked,
-            limits.memory,
-            GuestLog::new(&name),
-            instances,
-        );
+        let pool = Pool::new(engine.clone(), linked, limits.memory, GuestLog::new(&name), instances);
         pool.warm_up().await.map_err(|error| match error {
             CallError::AgentFull => LoadError::AgentFull,
             CallError::MemoryLimit { limit } => LoadError::Init(format!(
@@ -122,22 +125,11 @@ impl Plugin {
             CallError::Init(why) => LoadError::Init(why),
             other => LoadError::Init(other.to_string()),
         })?;
-        let by_name = functions
-            .iter()
-            .enumerate()
-            .map(|(at, function)| (function.name().to_owned(), at))
-            .collect();
+        let by_name =
+            functions.iter().enumerate().map(|(at, function)| (function.name().to_owned(), at)).collect();
         let gate = Gate::new(limits.concurrency, limits.queue);
-        let inner = Inner {
-            functions,
-            by_name,
-            memory: limits.memory,
-            gate,
-            pool: Arc::new(pool),
-        };
-        Ok(Self {
-            inner: Arc::new(inner),
-        })
+        let inner = Inner { functions, by_name, memory: limits.memory, gate, pool: Arc::new(pool) };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Every function that was found, those that cannot be called included.
@@ -173,20 +165,14 @@ impl Plugin {
     /// Calls a function of this plugin, within its limits. Dropping the future stops the guest.
     pub async fn call(&self, function: &Function, call: Call) -> Result<Answer, CallError> {
         if call.body.len() as u64 > function.request_bytes() {
-            return Err(CallError::TooLarge {
-                limit: function.request_bytes(),
-            });
+            return Err(CallError::TooLarge { limit: function.request_bytes() });
         }
         let answer_bytes = call.answer_bytes || call.format == crate::Format::Bytes;
-        let target = function
-            .target()
-            .map_err(|why| CallError::NotCallable(why.to_owned()))?;
+        let target = function.target().map_err(|why| CallError::NotCallable(why.to_owned()))?;
         let arguments = target.arguments(call)?;
         let limit = function.timeout();
         let work = self.run(function, arguments, answer_bytes);
-        tokio::time::timeout(limit, work)
-            .await
-            .unwrap_or(Err(CallError::Timeout { limit }))
+        tokio::time::timeout(limit, work).await.unwrap_or(Err(CallError::Timeout { limit }))
     }
 
     async fn run(
@@ -196,34 +182,20 @@ impl Plugin {
         answer_bytes: bool,
     ) -> Result<Answer, CallError> {
         let started = Instant::now();
-        let Inner {
-            gate, pool, memory, ..
-        } = &*self.inner;
-        let target = function
-            .target()
-            .map_err(|why| CallError::NotCallable(why.to_owned()))?;
+        let Inner { gate, pool, memory, .. } = &*self.inner;
+        let target = function.target().map_err(|why| CallError::NotCallable(why.to_owned()))?;
         let _pass = gate.enter().await.map_err(|Full| CallError::Overloaded)?;
         let entered = Instant::now();
         let mut instance = pool.take().await?;
         let taken = Instant::now();
         instance.prepare();
         let _running = pool.engine().ticker().run();
-        let output = target
-            .run(&mut instance, arguments, answer_bytes, function.response_bytes())
-            .await;
-        let timing = Timing {
-            queue: entered - started,
-            instantiate: taken - entered,
-            run: taken.elapsed(),
-        };
+        let output = target.run(&mut instance, arguments, answer_bytes, function.response_bytes()).await;
+        let timing = Timing { queue: entered - started, instantiate: taken - entered, run: taken.elapsed() };
         match output {
             Ok(output) => {
                 pool.give_back(instance);
-                Ok(Answer {
-                    body: output.body,
-                    format: output.format,
-                    timing,
-                })
+                Ok(Answer { body: output.body, format: output.format, timing })
             }
             Err(CallError::GuestError(error)) => {
                 pool.give_back(instance);

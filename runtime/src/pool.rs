@@ -81,10 +81,7 @@ impl Pool {
             if idle.closed {
                 return Err(CallError::Closed);
             }
-            idle.used
-                .pop_back()
-                .map(|(_, instance)| instance)
-                .or_else(|| idle.warm.pop())
+            idle.used.pop_back().map(|(_, instance)| instance).or_else(|| idle.warm.pop())
         };
         match ready {
             Some(instance) => {
@@ -132,14 +129,9 @@ impl Pool {
     }
 
     async fn make_ahead(&self) -> Result<Instance, CallError> {
-        tokio::time::timeout(INIT_TIMEOUT, self.make())
-            .await
-            .unwrap_or_else(|_| {
-                Err(CallError::Init(format!(
-                    "its start functions ran longer than {} s",
-                    INIT_TIMEOUT.as_secs()
-                )))
-            })
+        tokio::time::timeout(INIT_TIMEOUT, self.make()).await.unwrap_or_else(|_| {
+            Err(CallError::Init(format!("its start functions ran longer than {} s", INIT_TIMEOUT.as_secs())))
+        })
     }
 
     /// Makes the warm instances that are missing, behind the callers' backs, one such task at a time.
@@ -184,11 +176,7 @@ impl Pool {
                 let Some(pool) = pool.upgrade() else { return };
                 let (expired, left) = {
                     let mut idle = pool.lock();
-                    let stale = idle
-                        .used
-                        .iter()
-                        .take_while(|(since, _)| since.elapsed() >= longest)
-                        .count();
+                    let stale = idle.used.iter().take_while(|(since, _)| since.elapsed() >= longest).count();
                     let expired: Vec<_> = idle.used.drain(..stale).collect();
                     if idle.used.is_empty() {
                         pool.sweeping.store(false, Ordering::Release);

@@ -27,10 +27,7 @@ struct Shared {
 
 impl Ticker {
     pub(crate) fn start(engine: wasmtime::Engine) -> Self {
-        let shared = Arc::new(Shared {
-            running: AtomicUsize::new(0),
-            stop: AtomicBool::new(false),
-        });
+        let shared = Arc::new(Shared { running: AtomicUsize::new(0), stop: AtomicBool::new(false) });
         let ticking = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("epoch-ticker".to_owned())

@@ -27,7 +27,8 @@ fn spec() -> PluginSpec {
 async fn load(wat: &str, spec: PluginSpec) -> Result<Plugin, LoadError> {
     let engine = Engine::new(&EngineOptions { instances: 20 }).unwrap();
     let directory = tempfile::tempdir().unwrap();
-    let cache = ArtifactCache::open(directory.path().to_owned(), engine.clone(), Compiler::InProcess).unwrap();
+    let cache =
+        ArtifactCache::open(directory.path().to_owned(), engine.clone(), Compiler::InProcess).unwrap();
     let wasm = wat::parse_str(wat).unwrap();
     let artifact = cache.compile(&ModuleDigest::of(&wasm), wasm.into()).await.unwrap();
     Plugin::load(&engine, &artifact, spec).await
@@ -69,8 +70,9 @@ async fn a_scalar_takes_numbers_and_gives_numbers() {
 
 #[tokio::test]
 async fn arguments_that_do_not_fit_are_refused_with_what_would() {
-    let plugin =
-        load(r#"(module (func (export "f") (param i32 i32) (result i32) (local.get 0)))"#, spec()).await.unwrap();
+    let plugin = load(r#"(module (func (export "f") (param i32 i32) (result i32) (local.get 0)))"#, spec())
+        .await
+        .unwrap();
     for (body, says) in [
         ("[1]", "`p1` is missing"),
         ("", "`p0` is missing"),
@@ -244,8 +246,11 @@ async fn what_the_module_lacks_or_may_not_import_is_named() {
     );
 
     let mut wrong = spec();
-    wrong.functions =
-        vec![FunctionRequest { name: "count".to_owned(), abi: Some(Abi::Buffer), ..FunctionRequest::default() }];
+    wrong.functions = vec![FunctionRequest {
+        name: "count".to_owned(),
+        abi: Some(Abi::Buffer),
+        ..FunctionRequest::default()
+    }];
     assert!(matches!(load(COUNTER, wrong).await, Err(LoadError::ExportNotFound(_))));
     assert!(matches!(load("(module)", spec()).await, Err(LoadError::ExportNotFound(_))));
 }
@@ -266,7 +271,8 @@ async fn past_concurrency_and_queue_calls_are_refused_at_once() {
 async fn where_instances_run_out_the_call_says_so() {
     let engine = Engine::new(&EngineOptions { instances: 1 }).unwrap();
     let directory = tempfile::tempdir().unwrap();
-    let cache = ArtifactCache::open(directory.path().to_owned(), engine.clone(), Compiler::InProcess).unwrap();
+    let cache =
+        ArtifactCache::open(directory.path().to_owned(), engine.clone(), Compiler::InProcess).unwrap();
     let wasm = wat::parse_str(r#"(module (memory 1) (func (export "f")))"#).unwrap();
     let artifact = cache.compile(&ModuleDigest::of(&wasm), wasm.into()).await.unwrap();
     let mut plugins = Vec::new();

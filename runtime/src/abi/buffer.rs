@@ -30,12 +30,7 @@ impl Target {
         let (mut params, mut results) = (ty.params(), ty.results());
         let fits =
             params.len() == 2 && params.all(is_i32) && results.len() == 1 && results.all(|ty| ty.is_i64());
-        if !fits
-            || module
-                .get_export("memory")?
-                .memory()
-                .is_none_or(wasmtime::MemoryType::is_64)
-        {
+        if !fits || module.get_export("memory")?.memory().is_none_or(wasmtime::MemoryType::is_64) {
             return None;
         }
         let alloc = ALLOCATORS.into_iter().find(|name| is_allocator(module, name))?;
@@ -53,54 +48,32 @@ impl Target {
         response_bytes: u64,
     ) -> Result<Output, CallError> {
         let guest = |error: wasmtime::Error| CallError::of_guest(&error);
-        let length = u32::try_from(body.len()).map_err(|_| CallError::TooLarge {
-            limit: u64::from(u32::MAX),
-        })?;
+        let length =
+            u32::try_from(body.len()).map_err(|_| CallError::TooLarge { limit: u64::from(u32::MAX) })?;
         let (core, store) = instance.core()?;
         let export = |store: &mut wasmtime::Store<_>, export| core.get_module_export(store, export);
         let func = |ext: Option<Extern>| ext.and_then(Extern::into_func).ok_or_else(missing);
-        let alloc = func(export(store, &self.alloc))?
-            .typed::<u32, u32>(&mut *store)
-            .map_err(guest)?;
-        let call = func(export(store, &self.export))?
-            .typed::<(u32, u32), u64>(&mut *store)
-            .map_err(guest)?;
-        let memory = export(store, &self.memory)
-            .and_then(Extern::into_memory)
-            .ok_or_else(missing)?;
+        let alloc = func(export(store, &self.alloc))?.typed::<u32, u32>(&mut *store).map_err(guest)?;
+        let call = func(export(store, &self.export))?.typed::<(u32, u32), u64>(&mut *store).map_err(guest)?;
+        let memory = export(store, &self.memory).and_then(Extern::into_memory).ok_or_else(missing)?;
 
         let pointer = alloc.call_async(&mut *store, length).await.map_err(guest)?;
         let room = range(memory.data_mut(&mut *store), pointer, length);
         room.ok_or_else(|| {
-            lied(format!(
-                "its allocator gave {length} bytes at {pointer}, past its memory's end"
-            ))
+            lied(format!("its allocator gave {length} bytes at {pointer}, past its memory's end"))
         })?
         .copy_from_slice(body);
-        let packed = call
-            .call_async(&mut *store, (pointer, length))
-            .await
-            .map_err(guest)?;
+        let packed = call.call_async(&mut *store, (pointer, length)).await.map_err(guest)?;
         let [p0, p1, p2, p3, l0, l1, l2, l3] = packed.to_be_bytes();
-        let (pointer, length) = (
-            u32::from_be_bytes([p0, p1, p2, p3]),
-            u32::from_be_bytes([l0, l1, l2, l3]),
-        );
+        let (pointer, length) = (u32::from_be_bytes([p0, p1, p2, p3]), u32::from_be_bytes([l0, l1, l2, l3]));
         if u64::from(length) > response_bytes {
-            return Err(CallError::ResponseTooLarge {
-                limit: response_bytes,
-            });
+            return Err(CallError::ResponseTooLarge { limit: response_bytes });
         }
         let answer = range(memory.data_mut(&mut *store), pointer, length);
         let answer = answer.ok_or_else(|| {
-            lied(format!(
-                "its answer of {length} bytes at {pointer} is past its memory's end"
-            ))
+            lied(format!("its answer of {length} bytes at {pointer} is past its memory's end"))
         })?;
-        Ok(Output {
-            body: Bytes::copy_from_slice(answer),
-            format: Format::Bytes,
-        })
+        Ok(Output { body: Bytes::copy_from_slice(answer), format: Format::Bytes })
     }
 }
 
@@ -119,10 +92,7 @@ fn range(memory: &mut [u8], pointer: u32, length: u32) -> Option<&mut [u8]> {
 }
 
 fn lied(message: String) -> CallError {
-    CallError::Trap {
-        message,
-        backtrace: Vec::new(),
-    }
+    CallError::Trap { message, backtrace: Vec::new() }
 }
 
 fn missing() -> CallError {

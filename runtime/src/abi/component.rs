@@ -28,17 +28,11 @@ pub(crate) enum Arguments {
 impl Target {
     pub(crate) fn new(export: ComponentExportIndex, ty: &ComponentFunc) -> Result<Self, NotCallable> {
         let mut budget = Budget::new();
-        let params = ty
-            .params()
-            .map(|(name, ty)| Ok((name.to_owned(), Type::new(&ty, &mut budget)?)));
+        let params = ty.params().map(|(name, ty)| Ok((name.to_owned(), Type::new(&ty, &mut budget)?)));
         Ok(Self {
             export,
             params: params.collect::<Result<_, _>>()?,
-            result: ty
-                .results()
-                .next()
-                .map(|ty| Type::new(&ty, &mut budget))
-                .transpose()?,
+            result: ty.results().next().map(|ty| Type::new(&ty, &mut budget)).transpose()?,
         })
     }
 
@@ -90,19 +84,15 @@ impl Target {
         };
         let mut results = [const { Val::Bool(false) }; 1];
         let results = &mut results[..usize::from(self.result.is_some())];
-        func.call_async(&mut *store, &values, results)
-            .await
-            .map_err(guest)?;
+        func.call_async(&mut *store, &values, results).await.map_err(guest)?;
         match (results.first(), &self.result) {
             (Some(Val::Result(Err(payload))), Some(Type::Result(_, ty))) => {
                 let json = encode(payload.as_deref().zip(ty.as_deref()), response_bytes)?;
                 Err(CallError::GuestError(String::from_utf8_lossy(&json).into_owned()))
             }
-            (Some(Val::Result(Ok(payload))), Some(Type::Result(ty, _))) => output(
-                payload.as_deref().zip(ty.as_deref()),
-                answer_bytes,
-                response_bytes,
-            ),
+            (Some(Val::Result(Ok(payload))), Some(Type::Result(ty, _))) => {
+                output(payload.as_deref().zip(ty.as_deref()), answer_bytes, response_bytes)
+            }
             (value, ty) => output(value.zip(ty.as_ref()), answer_bytes, response_bytes),
         }
     }
@@ -120,27 +110,19 @@ fn output(result: Option<(&Val, &Type)>, answer_bytes: bool, limit: u64) -> Resu
     if let (Some((Val::List(values), Type::Bytes)), true) = (result, answer_bytes) {
         return bytes_output(wit::bytes(values), limit);
     }
-    Ok(Output {
-        body: encode(result, limit)?.into(),
-        format: Format::Json,
-    })
+    Ok(Output { body: encode(result, limit)?.into(), format: Format::Json })
 }
 
 fn bytes_output(answer: Vec<u8>, limit: u64) -> Result<Output, CallError> {
     if answer.len() as u64 > limit {
         return Err(CallError::ResponseTooLarge { limit });
     }
-    Ok(Output {
-        body: answer.into(),
-        format: Format::Bytes,
-    })
+    Ok(Output { body: answer.into(), format: Format::Bytes })
 }
 
 fn encode(value: Option<(&Val, &Type)>, limit: u64) -> Result<Vec<u8>, CallError> {
-    let mut capped = Capped {
-        bytes: Vec::with_capacity(128),
-        limit: usize::try_from(limit).unwrap_or(usize::MAX),
-    };
+    let mut capped =
+        Capped { bytes: Vec::with_capacity(128), limit: usize::try_from(limit).unwrap_or(usize::MAX) };
     let written = match value {
         Some((value, ty)) => serde_json::to_writer(&mut capped, &Json(value, ty)),
         None => serde_json::to_writer(&mut capped, &()),
@@ -148,10 +130,7 @@ fn encode(value: Option<(&Val, &Type)>, limit: u64) -> Result<Vec<u8>, CallError
     match written {
         Ok(()) => Ok(capped.bytes),
         Err(error) if error.is_io() => Err(CallError::ResponseTooLarge { limit }),
-        Err(error) => Err(CallError::Trap {
-            message: error.to_string(),
-            backtrace: Vec::new(),
-        }),
+        Err(error) => Err(CallError::Trap { message: error.to_string(), backtrace: Vec::new() }),
     }
 }
 
@@ -182,15 +161,8 @@ impl fmt::Display for Signature<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut budget = Budget::new();
         let mut name = |ty| Type::new(&ty, &mut budget).map_or_else(|_| "_".to_owned(), |ty| ty.to_string());
-        let params: Vec<_> = self
-            .0
-            .params()
-            .map(|(param, ty)| format!("{param}: {}", name(ty)))
-            .collect();
+        let params: Vec<_> = self.0.params().map(|(param, ty)| format!("{param}: {}", name(ty))).collect();
         write!(f, "func({})", params.join(", "))?;
-        self.0
-            .results()
-            .next()
-            .map_or(Ok(()), |ty| write!(f, " -> {}", name(ty)))
+        self.0.results().next().map_or(Ok(()), |ty| write!(f, " -> {}", name(ty)))
     }
 }

@@ -19,6 +19,17 @@ pub enum Abi {
     Buffer,
 }
 
+impl Abi {
+    /// Its name, as specs write it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Component => "Component",
+            Self::Scalar => "Scalar",
+            Self::Buffer => "Buffer",
+        }
+    }
+}
+
 /// An export, ready to be called on any instance of its artifact.
 pub(crate) enum Target {
     Component(component::Target),
@@ -76,17 +87,13 @@ impl Target {
     ) -> Result<Output, CallError> {
         match (self, arguments) {
             (Self::Component(target), Arguments::Component(arguments)) => {
-                target
-                    .run(instance, arguments, answer_bytes, response_bytes)
-                    .await
+                target.run(instance, arguments, answer_bytes, response_bytes).await
             }
             (Self::Scalar(target), Arguments::Scalar(arguments)) => target.run(instance, &arguments).await,
             (Self::Buffer(target), Arguments::Buffer(body)) => {
                 target.run(instance, &body, response_bytes).await
             }
-            _ => Err(CallError::NotCallable(
-                "its arguments were read for another ABI".to_owned(),
-            )),
+            _ => Err(CallError::NotCallable("its arguments were read for another ABI".to_owned())),
         }
     }
 }

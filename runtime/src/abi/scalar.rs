@@ -25,10 +25,7 @@ pub(crate) struct Target {
 impl Target {
     /// `None` where a parameter or a result is no number.
     pub(crate) fn new(export: ModuleExport, ty: &wasmtime::FuncType) -> Option<Self> {
-        let params = ty
-            .params()
-            .enumerate()
-            .map(|(at, ty)| Some((format!("p{at}"), number(&ty)?)));
+        let params = ty.params().enumerate().map(|(at, ty)| Some((format!("p{at}"), number(&ty)?)));
         Some(Self {
             export,
             params: params.collect::<Option<_>>()?,
@@ -51,33 +48,22 @@ impl Target {
             many.resize(self.results.len(), Val::I32(0));
             &mut many[..]
         };
-        func.call_async(store, arguments, results)
-            .await
-            .map_err(|error| CallError::of_guest(&error))?;
+        func.call_async(store, arguments, results).await.map_err(|error| CallError::of_guest(&error))?;
         let body = match &*results {
             [] => b"null".to_vec(),
             [one] => json(&Number(one, &self.results[0]))?,
             many => json(
-                &many
-                    .iter()
-                    .zip(&self.results)
-                    .map(|(value, ty)| Number(value, ty))
-                    .collect::<Vec<_>>(),
+                &many.iter().zip(&self.results).map(|(value, ty)| Number(value, ty)).collect::<Vec<_>>(),
             )?,
         };
-        Ok(Output {
-            body: Bytes::from(body),
-            format: Format::Json,
-        })
+        Ok(Output { body: Bytes::from(body), format: Format::Json })
     }
 }
 
 fn json(value: &impl Serialize) -> Result<Vec<u8>, CallError> {
     let mut body = Vec::with_capacity(24);
-    serde_json::to_writer(&mut body, value).map_err(|error| CallError::Trap {
-        message: error.to_string(),
-        backtrace: Vec::new(),
-    })?;
+    serde_json::to_writer(&mut body, value)
+        .map_err(|error| CallError::Trap { message: error.to_string(), backtrace: Vec::new() })?;
     Ok(body)
 }
 

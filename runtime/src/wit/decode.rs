@@ -21,9 +21,7 @@ pub fn arguments(body: &[u8], params: &[(String, Type)]) -> Result<Vec<Val>, Str
         return params.iter().map(|(name, ty)| left_out(name, ty)).collect();
     }
     let mut json = serde_json::Deserializer::from_slice(body);
-    let values = json
-        .deserialize_any(Arguments(params))
-        .map_err(|error| error.to_string())?;
+    let values = json.deserialize_any(Arguments(params)).map_err(|error| error.to_string())?;
     json.end().map_err(|error| error.to_string())?;
     Ok(values)
 }
@@ -69,9 +67,7 @@ impl<'de> DeserializeSeed<'de> for At<'_> {
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Val, D::Error> {
         let Self(name, ty) = self;
-        Seed(ty)
-            .deserialize(deserializer)
-            .map_err(|error| D::Error::custom(format_args!("{name}: {error}")))
+        Seed(ty).deserialize(deserializer).map_err(|error| D::Error::custom(format_args!("{name}: {error}")))
     }
 }
 
@@ -117,9 +113,7 @@ impl Seed<'_> {
             Type::U64 => number.try_into().ok().map(Val::U64),
             Type::F32 | Type::F64 => return self.visit_str(&number.to_string()),
             _ => {
-                return Err(E::custom(format_args!(
-                    "expected {self}, found the number {number}"
-                )));
+                return Err(E::custom(format_args!("expected {self}, found the number {number}")));
             }
         };
         value.ok_or_else(|| E::custom(format_args!("{number} is out of range for {}", self.0)))
@@ -136,11 +130,7 @@ impl fmt::Display for Seed<'_> {
             Type::Flags(names) => write!(f, "an array of some of {}", quoted(names)),
             Type::Enum(names) => write!(f, "one of {}", quoted(names)),
             Type::Record(fields) => {
-                write!(
-                    f,
-                    "an object with {}",
-                    quoted(fields.iter().map(|(name, _)| name))
-                )
+                write!(f, "an object with {}", quoted(fields.iter().map(|(name, _)| name)))
             }
             Type::Option(some) => write!(f, "{} or null", Seed(some)),
             ty => write!(f, "{ty}"),
@@ -149,11 +139,7 @@ impl fmt::Display for Seed<'_> {
 }
 
 fn quoted<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
-    names
-        .into_iter()
-        .map(|name| format!("`{name}`"))
-        .collect::<Vec<_>>()
-        .join(", ")
+    names.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
 impl<'de> Visitor<'de> for Seed<'_> {
@@ -178,10 +164,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
         self.integer(value)
     }
 
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "a JSON number for an f32 is rounded to it"
-    )]
+    #[expect(clippy::cast_possible_truncation, reason = "a JSON number for an f32 is rounded to it")]
     fn visit_f64<E: Error>(self, value: f64) -> Result<Val, E> {
         match self.0 {
             Type::F32 => Ok(Val::Float32(value as f32)),
@@ -206,14 +189,12 @@ impl<'de> Visitor<'de> for Seed<'_> {
                 Ok(Val::List(bytes.into_iter().map(Val::U8).collect()))
             }
             Type::Enum(names) if names.iter().any(|name| name == value) => Ok(Val::Enum(value.to_owned())),
-            Type::S8 | Type::S16 | Type::S32 | Type::S64 => value
-                .parse::<i64>()
-                .map_err(|_| refuse())
-                .and_then(|value| self.integer(value)),
-            Type::U8 | Type::U16 | Type::U32 | Type::U64 => value
-                .parse::<u64>()
-                .map_err(|_| refuse())
-                .and_then(|value| self.integer(value)),
+            Type::S8 | Type::S16 | Type::S32 | Type::S64 => {
+                value.parse::<i64>().map_err(|_| refuse()).and_then(|value| self.integer(value))
+            }
+            Type::U8 | Type::U16 | Type::U32 | Type::U64 => {
+                value.parse::<u64>().map_err(|_| refuse()).and_then(|value| self.integer(value))
+            }
             Type::F32 => float(value).map(Val::Float32).ok_or_else(refuse),
             Type::F64 => float(value).map(Val::Float64).ok_or_else(refuse),
             _ => Err(refuse()),
@@ -269,12 +250,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
                         true;
                 }
                 Ok(Val::Flags(
-                    names
-                        .iter()
-                        .zip(set)
-                        .filter(|(_, set)| *set)
-                        .map(|(name, _)| name.clone())
-                        .collect(),
+                    names.iter().zip(set).filter(|(_, set)| *set).map(|(name, _)| name.clone()).collect(),
                 ))
             }
             _ => Err(A::Error::invalid_type(Unexpected::Seq, &self)),
@@ -298,10 +274,7 @@ fn fields<'de, A: MapAccess<'de>>(
     while let Some(key) = map.next_key::<std::borrow::Cow<'_, str>>()? {
         let Some(at) = types.iter().position(|(name, _)| *name == key) else {
             let known = quoted(types.iter().map(|(name, _)| name));
-            return Err(A::Error::custom(format_args!(
-                "`{}` is not known; known are {known}",
-                short(&key)
-            )));
+            return Err(A::Error::custom(format_args!("`{}` is not known; known are {known}", short(&key))));
         };
         if values[at].is_some() {
             return Err(A::Error::custom(format_args!("`{key}` comes twice")));
@@ -318,9 +291,7 @@ fn fields<'de, A: MapAccess<'de>>(
 fn end<'de, A: SeqAccess<'de>>(mut seq: A, length: usize) -> Result<(), A::Error> {
     match seq.next_element::<serde::de::IgnoredAny>()? {
         None => Ok(()),
-        Some(_) => Err(A::Error::custom(format_args!(
-            "too many values: {length} are taken"
-        ))),
+        Some(_) => Err(A::Error::custom(format_args!("too many values: {length} are taken"))),
     }
 }
 
@@ -332,10 +303,9 @@ impl<'a> Cases<'a> {
     #[expect(clippy::option_option, reason = "two questions, each with its own no")]
     fn payload(&self, case: &str) -> Option<Option<&'a Type>> {
         match (self.0, case) {
-            (Type::Variant(cases), _) => cases
-                .iter()
-                .find(|(name, _)| name == case)
-                .map(|(_, payload)| payload.as_ref()),
+            (Type::Variant(cases), _) => {
+                cases.iter().find(|(name, _)| name == case).map(|(_, payload)| payload.as_ref())
+            }
             (Type::Result(ok, _), "ok") => Some(ok.as_deref()),
             (Type::Result(_, err), "err") => Some(err.as_deref()),
             _ => None,
@@ -420,10 +390,7 @@ fn float<F: std::str::FromStr>(text: &str) -> Option<F> {
     // Rust's own parser takes more spellings (`inf`, `nan`) than JSON people write.
     match text {
         "NaN" | "Infinity" | "-Infinity" => text.parse().ok(),
-        _ if text
-            .bytes()
-            .all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'+' | b'e' | b'E')) =>
-        {
+        _ if text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'+' | b'e' | b'E')) => {
             text.parse().ok()
         }
         _ => None,

@@ -48,10 +48,7 @@ impl Serialize for Json<'_> {
                 seq.end()
             }
             (Val::Variant(case, payload), Type::Variant(cases)) => {
-                let ty = cases
-                    .iter()
-                    .find(|(name, _)| name == case)
-                    .and_then(|(_, ty)| ty.as_ref());
+                let ty = cases.iter().find(|(name, _)| name == case).and_then(|(_, ty)| ty.as_ref());
                 variant(serializer, case, payload.as_deref().zip(ty))
             }
             (Val::Result(Ok(payload)), Type::Result(ok, _)) => {
@@ -67,9 +64,7 @@ impl Serialize for Json<'_> {
                 Type::Option(_) => variant(serializer, "some", Some((&**value, &**some))),
                 _ => Json(value, some).serialize(serializer),
             },
-            _ => Err(S::Error::custom(
-                "the guest gave a value of another type than its own",
-            )),
+            _ => Err(S::Error::custom("the guest gave a value of another type than its own")),
         }
     }
 }
@@ -91,16 +86,7 @@ fn variant<S: Serializer>(
 
 /// The bytes of a `list<u8>`.
 pub(crate) fn bytes(values: &[Val]) -> Vec<u8> {
-    values
-        .iter()
-        .filter_map(|value| {
-            if let Val::U8(byte) = value {
-                Some(*byte)
-            } else {
-                None
-            }
-        })
-        .collect()
+    values.iter().filter_map(|value| if let Val::U8(byte) = value { Some(*byte) } else { None }).collect()
 }
 
 fn not_finite(value: f64) -> &'static str {

@@ -1,0 +1,117 @@
+# What people run, and what CI runs. `make help` lists it.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+
+# Nothing is built inside the checkout, and what is built is shared by all checkouts.
+export SAMOVAR_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/samovar
+export CARGO_TARGET_DIR ?= $(SAMOVAR_CACHE)/target
+# Where the tests find the built programs.
+export SAMOVAR_BIN_DIR := $(CARGO_TARGET_DIR)/debug
+# A failing test says what it saw; forty frames of the async runtime would hide that.
+export RUST_LIB_BACKTRACE ?= 0
+
+CARGO_DENY_VERSION := 0.20.2
+CARGO_DENY := $(SAMOVAR_CACHE)/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
+
+ifeq ($(filter help,$(or $(MAKECMDGOALS),help)),)
+ifeq ($(shell command -v cargo),)
+$(error Samovar is built with Rust: install it with rustup (https://rustup.rs); rust-toolchain.toml names the version)
+endif
+endif
+
+.PHONY: help
+help: ## This list.
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-17s %s\n", $$1, $$2 }'
+
+# Where `make run` listens.
+LISTEN ?= 127.0.0.1:8080
+
+.PHONY: run
+run: ## Serve examples/text without a cluster, call it once, and print the answer. Needs Rust alone.
+	cargo build -p samovar-cli
+	samovar=$(SAMOVAR_BIN_DIR)/samovar
+	state=$$(mktemp -d)
+	coproc SERVER { exec $$samovar run examples/text/plugin.yaml --listen $(LISTEN) --ops-listen 127.0.0.1:0 --state-dir $$state; }
+	server=$$SERVER_PID
+	trap 'kill $$server 2>/dev/null || true; rm -rf $$state' EXIT
+	read -r ready <&$${SERVER[0]} || { echo "samovar run ended before the plugin was ready; is $(LISTEN) taken? Try make run LISTEN=127.0.0.1:9090" >&2; exit 1; }
+	echo "$$ready"
+	echo '$$ samovar invoke text upper '"'"'{"text": "hello"}'"'"
+	$$samovar invoke --server http://$(LISTEN) text upper '{"text": "hello"}'
+
+.PHONY: test
+test: testbed test-unit test-apiserver ## All tests. Needs Rust and Go.
+
+.PHONY: test-unit
+test-unit: ## The tests that need Rust alone.
+	cargo test --workspace
+
+.PHONY: test-apiserver
+test-apiserver: programs ## The tests against a real kube-apiserver, etcd and registry. Needs Go to build these.
+	bed=$$(tests/testbed/build.sh)
+	SAMOVAR_TESTBED_BIN=$$bed cargo test --workspace --test apiserver
+
+# With a test among the targets, so that cargo chooses the features that tests have, and compiles nothing twice.
+.PHONY: programs
+programs:
+	cargo build --workspace --bins --test apiserver
+
+.PHONY: testbed
+testbed: ## Build the servers of test-apiserver, once for each version, and print their folder.
+	@tests/testbed/build.sh
+
+.PHONY: bench
+bench: ## The benchmarks.
+	cargo bench --workspace --bench '*'
+
+.PHONY: fmt
+fmt: ## Format all Rust code.
+	cargo fmt --all
+
+.PHONY: lint
+lint: fmt-check clippy deny ## Formatting, clippy, dependencies.
+
+.PHONY: fmt-check
+fmt-check:
+	cargo fmt --all --check
+
+# The apiserver tests are not among `--all-targets`, since a plain `cargo test` leaves them out.
+.PHONY: clippy
+clippy:
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --workspace --test apiserver -- -D warnings
+
+.PHONY: deny
+deny: $(CARGO_DENY) ## Licences, sources and bans of all dependencies.
+	$(CARGO_DENY) check --hide-inclusion-graph licenses bans sources
+
+.PHONY: deny-advisories
+deny-advisories: $(CARGO_DENY) ## Known vulnerabilities of all dependencies. Needs github.com.
+	$(CARGO_DENY) check --hide-inclusion-graph advisories
+
+# Fails where the database of vulnerabilities cannot be reached.
+.PHONY: deny-fetch
+deny-fetch: $(CARGO_DENY)
+	$(CARGO_DENY) fetch db
+
+$(CARGO_DENY):
+	cargo install --locked --version $(CARGO_DENY_VERSION) --root "$(@D)/.." cargo-deny
+
+.PHONY: crds
+crds: programs ## Write crds/generated anew from the Rust types.
+	rm -rf crds/generated
+	$(SAMOVAR_BIN_DIR)/samovar crds --write crds/generated
+
+.PHONY: crds-check
+crds-check: programs ## Fail where crds/generated is not what the Rust types say.
+	generated=$$(mktemp -d)
+	trap 'rm -rf "$$generated"' EXIT
+	$(SAMOVAR_BIN_DIR)/samovar crds --write "$$generated"
+	diff -ru crds/generated "$$generated" || { echo 'crds/generated is out of date: run `make crds` and commit it.' >&2; exit 1; }
+
+.PHONY: examples
+examples: ## Build the example modules from source. Needs the wasm32-wasip2 target of Rust.
+	$(MAKE) -C examples/text

@@ -1,0 +1,32 @@
+//! `samovar push FILE REF`: a module into a registry, as a CNCF wasm artifact.
+
+use std::path::PathBuf;
+
+use samovar_registry::Reference;
+use serde_json::json;
+
+use crate::{
+    module::{self, RegistryArgs},
+    output::{Failure, Output},
+    progress,
+};
+
+/// Push a module to a registry, in the form of the CNCF's wasm artifact.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The module: `.wasm`, or `.wat` in the text format.
+    file: PathBuf,
+    /// Where to: `registry.example.com/text:1.2`.
+    reference: Reference,
+    #[command(flatten)]
+    registry: RegistryArgs,
+}
+
+pub(crate) async fn run(args: Args, output: Output) -> Result<(), Failure> {
+    let bytes = module::from_file(&args.file)?;
+    let spinner = progress::spinner("pushing");
+    let pinned = args.registry.client()?.push(&args.reference, bytes).await.map_err(Failure::failed)?;
+    spinner.finish_and_clear();
+    output.print(&json!({ "reference": pinned.to_string() }), &pinned);
+    Ok(())
+}

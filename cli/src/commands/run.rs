@@ -1,0 +1,224 @@
+//! `samovar run`: the agent without a cluster, its desired state read from files.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+use notify::{RecursiveMode, Watcher as _};
+use samovar_crds::State;
+use samovar_node_agent::{Agent, AgentOptions, Desired, Key, Report};
+use samovar_runtime::Compiler;
+use samovar_telemetry::logs;
+use serde_json::json;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+};
+
+use crate::{
+    desired::Sources,
+    module::RegistryArgs,
+    output::{Failure, Output},
+    progress,
+};
+
+/// Run plugins on this machine, without a cluster.
+///
+/// A PATH is a manifest, a folder of manifests, or a .wasm or .wat file, which becomes a plugin of that name with
+/// every default. Files are watched: an edit is a new revision, and a broken edit leaves the old one serving.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Manifests, folders of manifests, and modules. Default: this folder.
+    #[arg(value_name = "PATH", default_value = ".")]
+    paths: Vec<PathBuf>,
+    /// Where calls are taken.
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// Where /healthz, /readyz and /metrics are.
+    #[arg(long, default_value = "127.0.0.1:8081")]
+    ops_listen: SocketAddr,
+    /// The namespace of plugins that name none.
+    #[arg(long, default_value = "default")]
+    namespace: String,
+    /// Where modules and compiled code are kept. Default: a folder of the user's cache.
+    #[arg(long, value_name = "FOLDER")]
+    state_dir: Option<PathBuf>,
+    /// Stop when every plugin is ready (exit 0) or one has failed (exit 3).
+    #[arg(long)]
+    once: bool,
+    #[command(flatten)]
+    registry: RegistryArgs,
+}
+
+/// Editors write a file in several steps; what comes within this time is one edit.
+const ONE_EDIT: Duration = Duration::from_millis(100);
+
+pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
+    logs::init(logs::Format::Text, "warn,samovar::guest=info");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(Failure::failed)?;
+    runtime.block_on(serve(args, output))
+}
+
+async fn serve(args: &Args, output: Output) -> Result<(), Failure> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::failed)?;
+    let mut sources = Sources::new(args.paths.clone(), args.namespace.clone(), args.registry.client()?);
+    let (mut edits, _watcher) = watched(&args.paths)?;
+    let first = sources.read().await;
+    if let (true, Some(mistake)) = (first.is_empty(), sources.mistakes().first()) {
+        return Err(Failure::bad_input(mistake));
+    }
+    if first.is_empty() {
+        return Err(Failure::bad_input(
+            "there is no plugin in what was given; name a manifest or a .wasm file",
+        ));
+    }
+    let (wanted, desired) = watch::channel(first);
+    let agent = Agent::start(options(args)?, desired).map_err(Failure::failed)?;
+    let mut console = Console { output, address: agent.address, told: BTreeMap::new(), bar: None };
+    console.mistakes(&sources);
+    let mut changed = agent.board().subscribe();
+    loop {
+        console.tell(agent.board().reports());
+        agent.set_ready(console.all_settled(&wanted.borrow()));
+        if args.once && console.all_settled(&wanted.borrow()) {
+            let verdict = console.verdict(&sources);
+            agent.shutdown().await;
+            return verdict;
+        }
+        tokio::select! {
+            _ = changed.changed() => {}
+            Some(()) = edits.recv() => {
+                tokio::time::sleep(ONE_EDIT).await;
+                while edits.try_recv().is_ok() {}
+                let desired = sources.read().await;
+                console.mistakes(&sources);
+                wanted.send_if_modified(|wanted| {
+                    let changed = *wanted != desired;
+                    *wanted = desired;
+                    changed
+                });
+            }
+            _ = terminate.recv() => break,
+            _ = tokio::signal::ctrl_c() => break,
+        }
+    }
+    agent.shutdown().await;
+    Ok(())
+}
+
+fn options(args: &Args) -> Result<AgentOptions, Failure> {
+    let program = std::env::current_exe().map_err(Failure::failed)?;
+    let state_dir = args.state_dir.clone().or_else(|| {
+        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+        Some(
+            cache
+                .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))?
+                .join("samovar/run"),
+        )
+    });
+    Ok(AgentOptions {
+        listen: args.listen,
+        ops_listen: args.ops_listen,
+        state_dir: state_dir
+            .ok_or_else(|| Failure::bad_input("there is no HOME to keep files in; set --state-dir"))?,
+        registry: args.registry.options(),
+        max_compiles: 2,
+        max_instances: 1000,
+        compiler: Compiler::Child { program, args: vec!["compile".into()] },
+    })
+}
+
+/// Sends whenever a file at one of the paths may have changed.
+fn watched(paths: &[PathBuf]) -> Result<(mpsc::Receiver<()>, notify::RecommendedWatcher), Failure> {
+    // One place: an edit that is already announced need not be announced again.
+    let (edited, edits) = mpsc::channel(1);
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        if event.is_ok_and(|event| !event.kind.is_access()) {
+            let _ = edited.try_send(());
+        }
+    })
+    .map_err(Failure::failed)?;
+    for path in paths {
+        // The folder of a file, since editors replace files by others of the same name.
+        let folder = if path.is_dir() { path.as_path() } else { path.parent().unwrap_or(path) };
+        let folder = if folder.as_os_str().is_empty() { std::path::Path::new(".") } else { folder };
+        let refuse = |error| Failure::bad_input(format!("{}: {error}", path.display()));
+        watcher.watch(folder, RecursiveMode::NonRecursive).map_err(refuse)?;
+    }
+    Ok((edits, watcher))
+}
+
+/// What a person is told.
+struct Console {
+    output: Output,
+    address: SocketAddr,
+    told: BTreeMap<Key, Report>,
+    bar: Option<indicatif::ProgressBar>,
+}
+
+impl Console {
+    fn tell(&mut self, reports: BTreeMap<Key, Report>) {
+        let busy = reports.iter().find(|(_, report)| !settled(report));
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+        for (key, report) in &reports {
+            if self.told.get(key) == Some(report) || !settled(report) {
+                continue;
+            }
+            let Key { namespace, plugin, revision } = key;
+            let url = format!("http://{}/v1/{namespace}/{plugin}", self.address);
+            let value = json!({
+                "namespace": namespace, "plugin": plugin, "revision": revision, "url": url,
+                "state": report.state, "reason": report.reason, "message": report.message,
+                "functions": report.functions,
+            });
+            if report.state == State::Ready {
+                let names: Vec<_> = report.functions.iter().map(|function| function.name.as_str()).collect();
+                self.output.print(
+                    &value,
+                    format_args!("{namespace}/{plugin} ready at {url} ({})", names.join(", ")),
+                );
+            } else if self.output == Output::Json {
+                self.output.print(&value, "");
+            } else {
+                eprintln!("{namespace}/{plugin} failed: {}: {}", report.reason, report.message);
+            }
+        }
+        if let (Some((key, report)), Output::Text) = (busy, self.output) {
+            self.bar =
+                Some(progress::spinner(&format!("{}/{}: {}", key.namespace, key.plugin, report.message)));
+        }
+        self.told = reports;
+    }
+
+    fn mistakes(&self, sources: &Sources) {
+        for mistake in sources.mistakes() {
+            match self.output {
+                Output::Text => eprintln!("{mistake}"),
+                Output::Json => self.output.print(&json!({ "mistake": mistake }), ""),
+            }
+        }
+    }
+
+    fn all_settled(&self, desired: &Desired) -> bool {
+        desired.keys().all(|key| self.told.get(key).is_some_and(settled))
+    }
+
+    fn verdict(&self, sources: &Sources) -> Result<(), Failure> {
+        let failed = self.told.iter().filter(|(_, report)| report.state == State::Failed);
+        let mut reasons: Vec<_> = failed
+            .map(|(key, report)| {
+                format!("{}/{}: {}: {}", key.namespace, key.plugin, report.reason, report.message)
+            })
+            .collect();
+        reasons.extend(sources.mistakes().iter().cloned());
+        if reasons.is_empty() { Ok(()) } else { Err(Failure::not_ready(reasons.join("\n       "))) }
+    }
+}
+
+fn settled(report: &Report) -> bool {
+    matches!(report.state, State::Ready | State::Failed)
+}

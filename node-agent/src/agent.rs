@@ -1,0 +1,356 @@
+//! The agent: makes what runs equal to what is wanted, and serves it.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use prometheus_client::registry::Registry;
+use samovar_crds::{Reason, State};
+use samovar_registry::{Client, ClientOptions};
+use samovar_runtime::{ArtifactCache, Compiler, Engine, EngineOptions};
+use samovar_telemetry::ops::{ListenError, Ops};
+use tokio::{
+    sync::{Semaphore, mpsc, watch},
+    task::JoinHandle,
+};
+
+use crate::{
+    board::{Board, Report},
+    desired::{Desired, DesiredRevision, Key},
+    loader::{Failure, Flights, Loaded, Loader, Retry},
+    metrics::Metrics,
+    modules::Modules,
+    plan::{Plan, plan},
+    routes::{RouteTable, Serving},
+    server::{self, Server},
+};
+
+/// How an agent is set up.
+#[derive(Clone, Debug)]
+pub struct AgentOptions {
+    /// Where calls are taken.
+    pub listen: SocketAddr,
+    /// Where `/healthz`, `/readyz` and `/metrics` are.
+    pub ops_listen: SocketAddr,
+    /// Where modules and artifacts are kept.
+    pub state_dir: PathBuf,
+    /// How to reach registries.
+    pub registry: ClientOptions,
+    /// Pulls and compiles at once.
+    pub max_compiles: usize,
+    /// Instances at once, over all plugins.
+    pub max_instances: u32,
+    /// Where modules are compiled.
+    pub compiler: Compiler,
+}
+
+/// Why an agent does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A port is taken.
+    #[error("cannot listen on {address}: {source}; choose another address with --listen")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The port for operators is taken.
+    #[error(transparent)]
+    OpsListen(#[from] ListenError),
+    /// The state directory cannot be used.
+    #[error("the state directory {} cannot be used: {source}; choose another with --state-dir", path.display())]
+    State {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The WebAssembly engine does not start.
+    #[error(transparent)]
+    Engine(#[from] samovar_runtime::EngineError),
+    /// The artifact cache cannot be used.
+    #[error(transparent)]
+    Cache(#[from] samovar_runtime::CacheError),
+    /// The registry client cannot be made.
+    #[error(transparent)]
+    Registry(#[from] samovar_registry::Error),
+}
+
+/// A running agent.
+pub struct Agent {
+    /// Where calls are taken.
+    pub address: SocketAddr,
+    /// Where `/healthz`, `/readyz` and `/metrics` are.
+    pub ops_address: SocketAddr,
+    board: Board,
+    ops: Ops,
+    server: Arc<Server>,
+    /// Serving, on a runtime of its own; and the control loop.
+    guests: Option<tokio::runtime::Runtime>,
+    serving: JoinHandle<()>,
+    control: JoinHandle<()>,
+}
+
+/// How long calls may go on after draining starts.
+const DRAIN: Duration = Duration::from_secs(25);
+
+impl Agent {
+    /// Starts serving what `desired` says, now and whenever it changes. To be called in a tokio runtime, which
+    /// only controls: calls are served on another.
+    pub fn start(options: AgentOptions, desired: watch::Receiver<Desired>) -> Result<Self, StartError> {
+        let state = |source| StartError::State { path: options.state_dir.clone(), source };
+        std::fs::create_dir_all(&options.state_dir).map_err(state)?;
+        let modules = Modules::open(&options.state_dir).map_err(state)?;
+        let engine = Engine::new(&EngineOptions { instances: options.max_instances })?;
+        let artifacts =
+            ArtifactCache::open(options.state_dir.join("artifacts"), engine.clone(), options.compiler)?;
+        let mut registry = Registry::default();
+        let metrics = Metrics::new(&mut registry);
+        let guests = tokio::runtime::Builder::new_multi_thread()
+            .thread_name("guests")
+            .enable_all()
+            .build()
+            .map_err(state)?;
+        let listen = |source| StartError::Listen { address: options.listen, source };
+        let listener = server::listen(options.listen).map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        let ops = Ops::new(registry);
+        let ops_address = ops.serve(options.ops_listen)?;
+        let server = Server::new(metrics.clone());
+        let serving = {
+            let server = Arc::clone(&server);
+            guests.spawn(async move {
+                match tokio::net::TcpListener::from_std(listener) {
+                    Ok(listener) => server.serve(listener, DRAIN).await,
+                    Err(error) => tracing::error!(%error, "the port for calls did not open"),
+                }
+            })
+        };
+        let board = Board::default();
+        let loader = Arc::new(Loader {
+            engine,
+            artifacts,
+            modules,
+            registry: Client::new(options.registry)?,
+            slots: Semaphore::new(options.max_compiles.max(1)),
+            flights: Flights::default(),
+            guests: guests.handle().clone(),
+            metrics,
+        });
+        let control = Control::new(loader, Arc::clone(&server), board.clone());
+        let control = tokio::spawn(control.run(desired));
+        Ok(Self { address, ops_address, board, ops, server, guests: Some(guests), serving, control })
+    }
+
+    /// What is true of each revision.
+    pub fn board(&self) -> &Board {
+        &self.board
+    }
+
+    /// What `/readyz` answers.
+    pub fn set_ready(&self, ready: bool) {
+        self.ops.set_ready(ready);
+    }
+
+    /// Takes no more connections, lets what runs finish, then stops.
+    pub async fn shutdown(mut self) {
+        self.ops.set_ready(false);
+        self.server.draining.send_replace(true);
+        let _ = (&mut self.serving).await;
+        self.control.abort();
+        if let Some(guests) = self.guests.take() {
+            guests.shutdown_background();
+        }
+    }
+}
+
+/// An agent that is dropped without a shutdown stops at once.
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.control.abort();
+        if let Some(guests) = self.guests.take() {
+            guests.shutdown_background();
+        }
+    }
+}
+
+/// The loop that makes what runs equal to what is wanted.
+struct Control {
+    loader: Arc<Loader>,
+    server: Arc<Server>,
+    board: Board,
+    running: BTreeMap<Key, Running>,
+    done: mpsc::UnboundedSender<(Key, Arc<DesiredRevision>, Loaded)>,
+    loaded: mpsc::UnboundedReceiver<(Key, Arc<DesiredRevision>, Loaded)>,
+}
+
+struct Running {
+    revision: Arc<DesiredRevision>,
+    load: JoinHandle<()>,
+    serving: Option<(Arc<Serving>, samovar_runtime::ModuleDigest)>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.load.abort();
+        if let Some((serving, _)) = &self.serving {
+            serving.runs.close();
+        }
+    }
+}
+
+impl Control {
+    fn new(loader: Arc<Loader>, server: Arc<Server>, board: Board) -> Self {
+        // Bounded by what runs: each revision sends once.
+        let (done, loaded) = mpsc::unbounded_channel();
+        Self { loader, server, board, running: BTreeMap::new(), done, loaded }
+    }
+
+    async fn run(mut self, mut desired: watch::Receiver<Desired>) {
+        let mut board = self.board.subscribe();
+        self.take_in(&desired.borrow_and_update().clone());
+        loop {
+            tokio::select! {
+                changed = desired.changed() => match changed {
+                    Ok(()) => self.take_in(&desired.borrow_and_update().clone()),
+                    // Whoever said what is wanted is gone; what runs goes on.
+                    Err(_) => std::future::pending().await,
+                },
+                Some((key, revision, loaded)) = self.loaded.recv() => self.serve(&key, &revision, loaded),
+                // Why a plugin is not ready is part of its route.
+                Ok(()) = board.changed() => self.publish(),
+            }
+        }
+    }
+
+    fn take_in(&mut self, desired: &Desired) {
+        let running = self.running.iter().map(|(key, running)| (key.clone(), Arc::clone(&running.revision)));
+        let Plan { start, stop } = plan(desired, &running.collect());
+        // Replaced ones leave the table before they are closed, so that calls find the next one.
+        let stopped: Vec<_> = stop.iter().filter_map(|key| self.running.remove_entry(key)).collect();
+        for (key, revision) in start {
+            self.start(key, revision);
+        }
+        self.publish();
+        for (key, stopped) in stopped {
+            if !self.running.contains_key(&key) {
+                self.board.remove(&key);
+            }
+            self.forget_metrics(&key, &stopped);
+        }
+        let in_use: HashSet<_> =
+            self.running.values().filter_map(|running| Some(running.serving.as_ref()?.1)).collect();
+        let all_loaded = self.running.values().all(|running| running.serving.is_some());
+        if all_loaded && let Err(error) = self.loader.modules.evict(&in_use, &self.loader.artifacts) {
+            tracing::warn!(%error, "old modules could not be removed");
+        }
+    }
+
+    fn start(&mut self, key: Key, revision: Arc<DesiredRevision>) {
+        tracing::info!(plugin = %key, "loading");
+        let load = {
+            let (loader, board, done) = (Arc::clone(&self.loader), self.board.clone(), self.done.clone());
+            let (key, revision) = (key.clone(), Arc::clone(&revision));
+            tokio::spawn(async move {
+                if let Some(loaded) = load_until_it_works(&loader, &board, &key, &revision).await {
+                    let _ = done.send((key, revision, loaded));
+                }
+            })
+        };
+        self.running.insert(key, Running { revision, load, serving: None });
+    }
+
+    fn serve(&mut self, key: &Key, revision: &Arc<DesiredRevision>, loaded: Loaded) {
+        let Some(running) = self.running.get_mut(key).filter(|running| running.revision == *revision) else {
+            // Let go while it loaded.
+            return loaded.plugin.close();
+        };
+        let Loaded { plugin, digest, functions, figures } = loaded;
+        tracing::info!(plugin = %key, ?figures, "ready");
+        self.loader.metrics.loaded("ok");
+        let (name, number) = (&revision.revision, revision.number);
+        let serving = Serving::new(&key.namespace, &key.plugin, name, number, plugin, &self.loader.metrics);
+        running.serving = Some((Arc::new(serving), digest));
+        // The table first: whoever reads that it is ready must find it so.
+        self.publish();
+        let report = Report { functions, figures: Some(figures), ..Report::on_its_way(State::Ready) };
+        self.board.set(key, report);
+    }
+
+    fn publish(&self) {
+        let loaded = self.running.values().filter_map(|running| Some(&running.serving.as_ref()?.0));
+        let reports = self.board.reports();
+        let not_ready = self.running.keys().map(|key| {
+            let why = reports.get(key).map_or_else(
+                || "it is about to be loaded".to_owned(),
+                |report| format!("{}: {}", report.reason, report.message),
+            );
+            (key.namespace.as_str(), key.plugin.as_str(), why)
+        });
+        let table = RouteTable::new(loaded, not_ready);
+        self.loader.metrics.plugins.set(i64::try_from(table.serving().count()).unwrap_or(i64::MAX));
+        self.server.routes.store(Arc::new(table));
+    }
+
+    fn forget_metrics(&self, key: &Key, stopped: &Running) {
+        let others = self
+            .running
+            .keys()
+            .any(|other| (&other.namespace, &other.plugin) == (&key.namespace, &key.plugin));
+        if let (false, Some((serving, _))) = (others, &stopped.serving) {
+            for function in serving.runs.functions() {
+                self.loader.metrics.forget(&key.namespace, &key.plugin, function.name());
+            }
+        }
+    }
+}
+
+/// The first wait after a failure that may pass; it doubles with each.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+/// The longest wait.
+const LONGEST_WAIT: Duration = Duration::from_mins(5);
+
+/// Loads a revision, again and again while that may help. `None` where only a change can.
+async fn load_until_it_works(
+    loader: &Loader,
+    board: &Board,
+    key: &Key,
+    revision: &DesiredRevision,
+) -> Option<Loaded> {
+    let mut wait = FIRST_WAIT;
+    let mut failed_before = false;
+    loop {
+        // A retry keeps the report of why it failed until it gets further than that.
+        let progress = |state| {
+            if !failed_before || state == State::Warming {
+                board.set(key, Report::on_its_way(state));
+            }
+        };
+        let Failure { reason, message, retry } = match loader.load(key, revision, progress).await {
+            Ok(loaded) => return Some(loaded),
+            Err(failure) => failure,
+        };
+        loader.metrics.loaded(reason.as_str());
+        tracing::warn!(plugin = %key, %reason, "{message}");
+        failed_before = true;
+        board.set(key, failed(reason, message));
+        let pause = match retry {
+            Retry::Never => return None,
+            Retry::Slowly => LONGEST_WAIT,
+            Retry::Soon(asked) => asked.unwrap_or_default().max(wait).min(LONGEST_WAIT),
+        };
+        // Jitter, so that the nodes of a cluster do not all come back at once.
+        tokio::time::sleep(pause.mul_f64(rand::random_range(0.8..1.2))).await;
+        wait = (wait * 2).min(LONGEST_WAIT);
+    }
+}
+
+fn failed(reason: Reason, message: String) -> Report {
+    Report { state: State::Failed, reason, message, functions: Vec::new(), figures: None }
+}

@@ -1,0 +1,161 @@
+//! This agent's assignments: watched, kept on disk, and turned into what is wanted.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use futures::StreamExt as _;
+use kube::{
+    Api, Client, ResourceExt as _,
+    core::DeserializeGuard,
+    runtime::{WatchStreamExt as _, watcher},
+};
+use samovar_crds::PluginAssignment;
+use tokio::sync::watch;
+
+use crate::{
+    desired::{Desired, DesiredRevision, Key, Source},
+    modules::write_whole,
+};
+
+/// The last known assignments, for a start while the API server is away.
+pub(crate) struct Memory {
+    file: PathBuf,
+}
+
+impl Memory {
+    pub(crate) fn new(state: &Path) -> Self {
+        Self { file: state.join("assignments.json") }
+    }
+
+    /// What was wanted when this agent last knew. A file that does not read is as good as none.
+    pub(crate) fn recall(&self) -> Option<Desired> {
+        let bytes = std::fs::read(&self.file).ok()?;
+        let entries: Result<Vec<(Key, Arc<DesiredRevision>)>, _> = serde_json::from_slice(&bytes);
+        entries
+            .inspect_err(|error| tracing::warn!(%error, "the last known assignments cannot be read; they are asked for anew"))
+            .ok()
+            .map(|entries| entries.into_iter().collect())
+    }
+
+    fn keep(&self, desired: &Desired) {
+        let entries: Vec<_> = desired.iter().collect();
+        let written =
+            serde_json::to_vec(&entries).map_err(Into::into).and_then(|json| write_whole(&self.file, &json));
+        if let Err(error) = written {
+            tracing::warn!(%error, "the assignments could not be kept; a restart without the API server would not know them");
+        }
+    }
+}
+
+/// Watches this agent's assignments for ever, and keeps `desired` at what they say. An API server that is away
+/// changes nothing.
+pub(crate) async fn follow(
+    client: Client,
+    node: &str,
+    pod_uid: &str,
+    memory: Memory,
+    desired: watch::Sender<Desired>,
+    known: watch::Sender<bool>,
+) {
+    let api: Api<DeserializeGuard<PluginAssignment>> = Api::all(client);
+    let config = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
+    let mut events = watcher(api, config).default_backoff().boxed();
+    let mut current = Desired::new();
+    let mut relisted = Desired::new();
+    let mut listing = false;
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(watcher::Event::Init) => {
+                listing = true;
+                relisted = Desired::new();
+                continue;
+            }
+            Ok(watcher::Event::InitApply(object)) => {
+                take(&mut relisted, object, pod_uid);
+                continue;
+            }
+            Ok(watcher::Event::InitDone) => {
+                listing = false;
+                current = std::mem::take(&mut relisted);
+            }
+            Ok(watcher::Event::Apply(object)) => take(&mut current, object, pod_uid),
+            Ok(watcher::Event::Delete(object)) => {
+                let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+                current.retain(|key, _| key.namespace != namespace || key.revision != name);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the API server does not answer; what runs goes on");
+                continue;
+            }
+        }
+        if !listing {
+            let changed = desired.send_if_modified(|desired| {
+                let changed = *desired != current;
+                if changed {
+                    desired.clone_from(&current);
+                }
+                changed
+            });
+            if changed {
+                memory.keep(&current);
+            }
+            known.send_replace(true);
+        }
+    }
+}
+
+fn take(
+    desired: &mut BTreeMap<Key, Arc<DesiredRevision>>,
+    object: DeserializeGuard<PluginAssignment>,
+    pod_uid: &str,
+) {
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    let assignment = match object.0 {
+        Ok(assignment) => assignment,
+        Err(error) => {
+            tracing::error!(%namespace, %name, %error, "an assignment cannot be read; it is left as it was");
+            return;
+        }
+    };
+    let deleted = assignment.metadata.deletion_timestamp.is_some();
+    if assignment.spec.agent.pod_uid != pod_uid || deleted {
+        desired.retain(|key, _| key.namespace != namespace || key.revision != name);
+        return;
+    }
+    let spec = assignment.spec;
+    let key = Key { namespace, plugin: spec.plugin, revision: name };
+    let revision = DesiredRevision {
+        revision: spec.revision,
+        number: spec.revision_number,
+        source: Source::Image(spec.template.image.clone()),
+        template: spec.template,
+    };
+    desired.insert(key, Arc::new(revision));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_wanted_is_recalled_and_a_damaged_file_is_as_good_as_none() {
+        let state = tempfile::tempdir().unwrap();
+        let memory = Memory::new(state.path());
+        assert_eq!(memory.recall(), None);
+        let key = Key { namespace: "demo".into(), plugin: "text".into(), revision: "text-1-a".into() };
+        let revision = DesiredRevision {
+            revision: "text-1".into(),
+            number: 1,
+            source: Source::Image("r/text@sha256:1".into()),
+            template: serde_json::from_str(r#"{"image": "r/text:1"}"#).unwrap(),
+        };
+        let desired = Desired::from([(key, Arc::new(revision))]);
+        memory.keep(&desired);
+        assert_eq!(memory.recall(), Some(desired));
+        std::fs::write(state.path().join("assignments.json"), b"[[").unwrap();
+        assert_eq!(memory.recall(), None);
+    }
+}

@@ -1,0 +1,56 @@
+//! What an agent is asked to run: the one input below which a cluster and `samovar run` do not differ.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use bytes::Bytes;
+use samovar_crds::PluginTemplate;
+use samovar_runtime::ModuleDigest;
+use serde::{Deserialize, Serialize};
+
+/// Everything that is to run here. Immutable: a change is another snapshot.
+pub type Desired = BTreeMap<Key, Arc<DesiredRevision>>;
+
+/// One revision of one plugin.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, Serialize)]
+pub struct Key {
+    /// The plugin's namespace.
+    pub namespace: String,
+    /// The plugin's name.
+    pub plugin: String,
+    /// The revision's name. In a cluster, the assignment's: it says the revision and this agent.
+    pub revision: String,
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{} ({})", self.namespace, self.plugin, self.revision)
+    }
+}
+
+/// What one revision is.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct DesiredRevision {
+    /// The revision's name, as callers see it.
+    pub revision: String,
+    /// Of two revisions that are ready, the higher serves.
+    pub number: i64,
+    /// Where its module is.
+    pub source: Source,
+    /// Its functions, limits and instances.
+    pub template: PluginTemplate,
+}
+
+/// Where a module is.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub enum Source {
+    /// In a registry, pinned by digest.
+    Image(String),
+    /// Here already. Only `samovar run` says so.
+    #[serde(skip)]
+    Module {
+        /// The digest of its bytes.
+        digest: ModuleDigest,
+        /// Its bytes, in the binary format.
+        bytes: Bytes,
+    },
+}

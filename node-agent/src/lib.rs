@@ -1,0 +1,23 @@
+//! The node agent: obeys assignments, serves calls, reports.
+//!
+//! [`Agent`] serves what a [`Desired`] says and tells on its [`Board`] what is true. In a cluster ([`run::run`])
+//! the desired state is this agent's assignments and the board is written to their statuses; `samovar run`
+//! reads files and prints.
+
+mod agent;
+mod assignments;
+mod board;
+mod desired;
+mod loader;
+mod metrics;
+mod modules;
+pub mod options;
+mod plan;
+mod report;
+mod routes;
+pub mod run;
+mod server;
+
+pub use agent::{Agent, AgentOptions, StartError};
+pub use board::{Board, Report};
+pub use desired::{Desired, DesiredRevision, Key, Source};

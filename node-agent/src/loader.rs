@@ -1,0 +1,285 @@
+//! Loading one revision: pull, compile or find in the cache, link, warm.
+
+use std::{
+    collections::HashMap,
+    fmt::Display,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use samovar_crds::{Abi, Figures, FunctionStatus, ImagePullPolicy, PluginTemplate, Reason, State};
+use samovar_registry::{Client, Reference};
+use samovar_runtime::{
+    Artifact, ArtifactCache, CompileError, Engine, FunctionRequest, Instances, Limits, LoadError,
+    ModuleDigest, Plugin, PluginSpec, Reuse,
+};
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedMutexGuard, Semaphore},
+};
+
+use crate::{
+    desired::{DesiredRevision, Key, Source},
+    metrics::Metrics,
+    modules::Modules,
+};
+
+/// Loads revisions, so many at once.
+pub(crate) struct Loader {
+    pub(crate) engine: Engine,
+    pub(crate) artifacts: ArtifactCache,
+    pub(crate) modules: Modules,
+    pub(crate) registry: Client,
+    /// Pulls and compiles at once.
+    pub(crate) slots: Semaphore,
+    pub(crate) flights: Flights,
+    /// Where guests run, their start functions too.
+    pub(crate) guests: Handle,
+    pub(crate) metrics: Metrics,
+}
+
+/// A revision that can be called.
+pub(crate) struct Loaded {
+    pub(crate) plugin: Plugin,
+    pub(crate) digest: ModuleDigest,
+    pub(crate) functions: Vec<FunctionStatus>,
+    pub(crate) figures: Figures,
+}
+
+/// Why a revision cannot be served, and whether trying again may help.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Failure {
+    pub(crate) reason: Reason,
+    pub(crate) message: String,
+    pub(crate) retry: Retry,
+}
+
+/// Whether trying again may help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Retry {
+    /// Only a change can.
+    Never,
+    /// It may, soon; not sooner than the registry asked, where it did.
+    Soon(Option<Duration>),
+    /// It may, one day.
+    Slowly,
+}
+
+impl Failure {
+    fn new(reason: Reason, retry: Retry, message: impl Display) -> Self {
+        Self { reason, retry, message: message.to_string() }
+    }
+}
+
+impl Loader {
+    /// Loads a revision, telling `progress` how far it is.
+    pub(crate) async fn load(
+        &self,
+        key: &Key,
+        revision: &DesiredRevision,
+        progress: impl Fn(State),
+    ) -> Result<Loaded, Failure> {
+        let mut figures = Figures::default();
+        let (digest, artifact) = match &revision.source {
+            Source::Image(image) => {
+                self.image_artifact(image, &revision.template, &progress, &mut figures).await?
+            }
+            Source::Module { digest, bytes } => {
+                progress(State::Compiling);
+                let _flight = self.flights.enter(&digest.to_string()).await;
+                (*digest, self.compiled(digest, bytes.clone(), &mut figures).await?)
+            }
+        };
+        progress(State::Warming);
+        let started = Instant::now();
+        let plugin = self.plugin(key, &revision.template, &artifact).await?;
+        figures.load_milliseconds = millis(started);
+        figures.code_bytes = i64::try_from(artifact.code_bytes()).unwrap_or(i64::MAX);
+        figures.warm_instances = plugin.ready_instances();
+        let functions = plugin.functions().iter().map(|function| function_status(function)).collect();
+        Ok(Loaded { plugin, digest, functions, figures })
+    }
+
+    async fn image_artifact(
+        &self,
+        image: &str,
+        template: &PluginTemplate,
+        progress: &impl Fn(State),
+        figures: &mut Figures,
+    ) -> Result<(ModuleDigest, Artifact), Failure> {
+        let path = template.module_path.as_deref();
+        progress(State::Pulling);
+        // Many plugins of one image pull and compile it once: the others wait here, and then find it.
+        let _flight = self.flights.enter(&format!("{image} {}", path.unwrap_or_default())).await;
+        if let Some(digest) = self.modules.of_image(image, path) {
+            if let Some(artifact) = self.cached(&digest, figures).await {
+                return Ok((digest, artifact));
+            }
+            if let Some(wasm) = self.modules.read(&digest) {
+                progress(State::Compiling);
+                return Ok((digest, self.compiled(&digest, wasm, figures).await?));
+            }
+        }
+        if template.image_pull_policy == Some(ImagePullPolicy::Never) {
+            return Err(Failure::new(
+                Reason::ImageNotFound,
+                Retry::Slowly,
+                format!("this node does not have {image}, and imagePullPolicy is Never: nothing is pulled"),
+            ));
+        }
+        let wasm = self.pull(image, path, figures).await?;
+        let digest = ModuleDigest::of(&wasm);
+        if let Err(error) = self.modules.keep(image, path, &digest, &wasm) {
+            tracing::warn!(%image, %error, "a module could not be kept; it is pulled again after a restart");
+        }
+        progress(State::Compiling);
+        let _same_module = self.flights.enter(&digest.to_string()).await;
+        Ok((digest, self.compiled(&digest, wasm, figures).await?))
+    }
+
+    async fn pull(&self, image: &str, path: Option<&str>, figures: &mut Figures) -> Result<Bytes, Failure> {
+        let _slot = self.slots.acquire().await;
+        let started = Instant::now();
+        let reference: Reference =
+            image.parse().map_err(|error| Failure::new(Reason::ImageNotFound, Retry::Never, error))?;
+        let module = self
+            .registry
+            .pull(&reference, path, |_, _| {})
+            .await
+            .map_err(|error| registry_failure(&error))?;
+        figures.pull_milliseconds = millis(started);
+        Ok(module.bytes)
+    }
+
+    async fn cached(&self, digest: &ModuleDigest, figures: &mut Figures) -> Option<Artifact> {
+        let artifact = self.artifacts.get(digest).await?;
+        figures.cache_hit = true;
+        self.metrics.cache_hits.inc();
+        Some(artifact)
+    }
+
+    async fn compiled(
+        &self,
+        digest: &ModuleDigest,
+        wasm: Bytes,
+        figures: &mut Figures,
+    ) -> Result<Artifact, Failure> {
+        if let Some(artifact) = self.cached(digest, figures).await {
+            return Ok(artifact);
+        }
+        let _slot = self.slots.acquire().await;
+        let started = Instant::now();
+        let artifact = self.artifacts.compile(digest, wasm).await.map_err(|error| match error {
+            CompileError::Invalid(_) => Failure::new(Reason::ModuleInvalid, Retry::Never, error),
+            CompileError::Failed(_) => Failure::new(Reason::CompileFailed, Retry::Never, error),
+            CompileError::Run(_) => Failure::new(Reason::CompileFailed, Retry::Soon(None), error),
+        })?;
+        figures.compile_milliseconds = millis(started);
+        self.metrics.compile_seconds.observe(started.elapsed().as_secs_f64());
+        Ok(artifact)
+    }
+
+    async fn plugin(
+        &self,
+        key: &Key,
+        template: &PluginTemplate,
+        artifact: &Artifact,
+    ) -> Result<Plugin, Failure> {
+        let (engine, artifact, spec) = (self.engine.clone(), artifact.clone(), plugin_spec(key, template));
+        // Start functions are guests' code: they run where guests run, never where the agent is controlled.
+        let load = self.guests.spawn(async move { Plugin::load(&engine, &artifact, spec).await });
+        let loaded = load.await.map_err(|error| Failure::new(Reason::InitFailed, Retry::Slowly, error))?;
+        loaded.map_err(|error| match error {
+            LoadError::ExportNotFound(_) => Failure::new(Reason::ExportNotFound, Retry::Never, error),
+            LoadError::ImportNotGranted(_) => Failure::new(Reason::ImportNotGranted, Retry::Never, error),
+            LoadError::Init(_) => Failure::new(Reason::InitFailed, Retry::Never, error),
+            LoadError::AgentFull => Failure::new(Reason::AgentOverloaded, Retry::Soon(None), error),
+        })
+    }
+}
+
+fn registry_failure(error: &samovar_registry::Error) -> Failure {
+    use samovar_registry::Error;
+    let (reason, retry) = match error {
+        Error::NotFound { .. } => (Reason::ImageNotFound, Retry::Slowly),
+        Error::Unauthorized { .. } => (Reason::RegistryUnauthorized, Retry::Slowly),
+        Error::Unavailable { retry_after, .. } => (Reason::RegistryUnavailable, Retry::Soon(*retry_after)),
+        Error::DigestMismatch { .. } => (Reason::DigestMismatch, Retry::Slowly),
+        Error::Unsupported { .. } => (Reason::ArtifactUnsupported, Retry::Never),
+        _ => (Reason::ImageNotFound, Retry::Never),
+    };
+    Failure::new(reason, retry, error)
+}
+
+fn plugin_spec(key: &Key, template: &PluginTemplate) -> PluginSpec {
+    let limits = &template.limits;
+    let functions = template.functions.iter().map(|function| {
+        let over = function.limits.clone().unwrap_or_default();
+        FunctionRequest {
+            name: function.name.clone(),
+            export: function.export.clone(),
+            abi: match function.abi {
+                Abi::Auto => None,
+                Abi::Component => Some(samovar_runtime::Abi::Component),
+                Abi::Scalar => Some(samovar_runtime::Abi::Scalar),
+                Abi::Buffer => Some(samovar_runtime::Abi::Buffer),
+            },
+            timeout: over.timeout.map(Into::into),
+            request_bytes: over.request_bytes.map(|bytes| bytes.bytes()),
+            response_bytes: over.response_bytes.map(|bytes| bytes.bytes()),
+        }
+    });
+    let reuse = template.instances.reuse.as_ref();
+    PluginSpec {
+        name: format!("{}/{}", key.namespace, key.plugin),
+        functions: functions.collect(),
+        limits: Limits {
+            memory: limits.memory.bytes(),
+            timeout: limits.timeout.into(),
+            concurrency: limits.concurrency,
+            queue: limits.queue,
+            request_bytes: limits.request_bytes.bytes(),
+            response_bytes: limits.response_bytes.bytes(),
+        },
+        instances: Instances {
+            warm: template.instances.warm,
+            reuse: reuse.map(|reuse| Reuse { max_calls: reuse.max_calls, idle: reuse.idle.into() }),
+        },
+    }
+}
+
+fn function_status(function: &samovar_runtime::Function) -> FunctionStatus {
+    FunctionStatus {
+        name: function.name().to_owned(),
+        abi: function.abi().map(|abi| match abi {
+            samovar_runtime::Abi::Component => Abi::Component,
+            samovar_runtime::Abi::Scalar => Abi::Scalar,
+            samovar_runtime::Abi::Buffer => Abi::Buffer,
+        }),
+        signature: function.signature().to_owned(),
+        not_callable: function.not_callable().map(str::to_owned),
+    }
+}
+
+fn millis(since: Instant) -> u32 {
+    u32::try_from(since.elapsed().as_millis()).unwrap_or(u32::MAX)
+}
+
+/// One at a time for each name: whoever comes second waits for the first.
+#[derive(Default)]
+pub(crate) struct Flights(Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>);
+
+impl Flights {
+    pub(crate) async fn enter(&self, name: &str) -> OwnedMutexGuard<()> {
+        let flight = {
+            let mut flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            flights.retain(|_, flight| flight.strong_count() > 0);
+            let flight = flights.get(name).and_then(Weak::upgrade).unwrap_or_default();
+            flights.insert(name.to_owned(), Arc::downgrade(&flight));
+            flight
+        };
+        flight.lock_owned().await
+    }
+}

@@ -1,0 +1,69 @@
+//! The plan: what to start and what to stop, from what is wanted and what runs. Pure.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::desired::{Desired, DesiredRevision, Key};
+
+/// What is to be done.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Plan {
+    /// Revisions to load.
+    pub(crate) start: Vec<(Key, Arc<DesiredRevision>)>,
+    /// Revisions to let go, whether loaded or still loading. Those that are to be started too are replaced.
+    pub(crate) stop: Vec<Key>,
+}
+
+/// What is to be done so that what runs is what is wanted.
+pub(crate) fn plan(desired: &Desired, running: &BTreeMap<Key, Arc<DesiredRevision>>) -> Plan {
+    let is_new = |(key, revision): &(&Key, &Arc<DesiredRevision>)| running.get(*key) != Some(*revision);
+    let is_gone = |(key, revision): &(&Key, &Arc<DesiredRevision>)| desired.get(*key) != Some(*revision);
+    Plan {
+        start: desired
+            .iter()
+            .filter(is_new)
+            .map(|(key, revision)| (key.clone(), Arc::clone(revision)))
+            .collect(),
+        stop: running.iter().filter(is_gone).map(|(key, _)| key.clone()).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::desired::Source;
+
+    fn revisions(of: &[(&str, i64)]) -> BTreeMap<Key, Arc<DesiredRevision>> {
+        let template: samovar_crds::PluginTemplate = serde_json::from_str(r#"{"image": "a"}"#).unwrap();
+        of.iter()
+            .map(|&(name, number)| {
+                let key = Key { namespace: "demo".into(), plugin: "text".into(), revision: name.into() };
+                let source = Source::Image("a".into());
+                let revision =
+                    DesiredRevision { revision: name.into(), number, source, template: template.clone() };
+                (key, Arc::new(revision))
+            })
+            .collect()
+    }
+
+    fn names(desired: &[(&str, i64)], running: &[(&str, i64)]) -> (Vec<String>, Vec<String>) {
+        let Plan { start, stop } = plan(&revisions(desired), &revisions(running));
+        (
+            start.into_iter().map(|(key, _)| key.revision).collect(),
+            stop.into_iter().map(|key| key.revision).collect(),
+        )
+    }
+
+    #[test]
+    fn what_is_wanted_and_does_not_run_is_started_and_the_rest_is_let_be() {
+        let none: Vec<String> = Vec::new();
+        assert_eq!(names(&[("a", 1)], &[]), (vec!["a".to_owned()], none.clone()));
+        assert_eq!(names(&[("a", 1)], &[("a", 1)]), (none.clone(), none.clone()));
+        assert_eq!(names(&[], &[("a", 1)]), (none.clone(), vec!["a".to_owned()]));
+        assert_eq!(names(&[("a", 1), ("b", 2)], &[("a", 1)]), (vec!["b".to_owned()], none));
+    }
+
+    #[test]
+    fn a_revision_that_changed_under_its_name_is_replaced() {
+        assert_eq!(names(&[("a", 2)], &[("a", 1)]), (vec!["a".to_owned()], vec!["a".to_owned()]));
+    }
+}

@@ -1,0 +1,92 @@
+//! Reports: the board's latest, written to the assignments' statuses.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams},
+};
+use samovar_crds::{ConditionType, PluginAssignment, PluginAssignmentStatus, State, names, set_condition};
+use serde_json::json;
+
+use crate::{
+    board::{Board, Report},
+    desired::Key,
+};
+
+/// The longest wait between tries while the API server does not take a status.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// Writes every report that is not yet written, for ever. An API server that is away is tried again; what
+/// changed meanwhile is written once, as it is then.
+pub(crate) async fn follow(client: Client, board: Board) {
+    let mut changed = board.subscribe();
+    let mut written: BTreeMap<Key, Report> = BTreeMap::new();
+    let mut wait = Duration::from_millis(250);
+    loop {
+        changed.mark_unchanged();
+        let reports = board.reports();
+        written.retain(|key, _| reports.contains_key(key));
+        let mut missed = false;
+        for (key, report) in reports {
+            if written.get(&key) == Some(&report) {
+                continue;
+            }
+            match write(&client, &key, &report).await {
+                Ok(()) => {
+                    written.insert(key, report);
+                }
+                Err(error) => {
+                    tracing::warn!(plugin = %key, %error, "a status could not be written; it is tried again");
+                    missed = true;
+                }
+            }
+        }
+        if missed {
+            tokio::time::sleep(wait.mul_f64(rand::random_range(0.8..1.2))).await;
+            wait = (wait * 2).min(LONGEST_WAIT);
+        } else {
+            wait = Duration::from_millis(250);
+            if changed.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+async fn write(client: &Client, key: &Key, report: &Report) -> Result<(), kube::Error> {
+    let api: Api<PluginAssignment> = Api::namespaced(client.clone(), &key.namespace);
+    let Some(current) = api.get_opt(&key.revision).await? else { return Ok(()) };
+    let status = status(&current, report);
+    if current.status.as_ref() == Some(&status) {
+        return Ok(());
+    }
+    let patch =
+        json!({ "apiVersion": samovar_crds::API_VERSION, "kind": "PluginAssignment", "status": status });
+    let params = PatchParams::apply(names::AGENT).force();
+    match api.patch_status(&key.revision, &params, &Patch::Apply(&patch)).await {
+        Ok(_) => Ok(()),
+        // Deleted meanwhile: there is nobody left to tell.
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn status(current: &PluginAssignment, report: &Report) -> PluginAssignmentStatus {
+    let before = current.status.clone().unwrap_or_default();
+    let mut conditions = before.conditions;
+    let ready = Some(report.state == State::Ready);
+    let generation = current.metadata.generation;
+    set_condition(&mut conditions, ConditionType::Ready, ready, report.reason, &report.message, generation);
+    // A restart that finds everything in the cache says nothing new: what loading first took is kept.
+    let figures = match (&before.figures, report.state) {
+        (Some(figures), State::Ready) if before.state == Some(State::Ready) => Some(figures.clone()),
+        _ => report.figures.clone(),
+    };
+    PluginAssignmentStatus {
+        state: Some(report.state),
+        conditions,
+        functions: report.functions.clone(),
+        figures,
+    }
+}

@@ -1,0 +1,80 @@
+//! The agent in a cluster: its desired state is its assignments, its reports are their statuses.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use samovar_registry::ClientOptions;
+use samovar_runtime::Compiler;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+use crate::{
+    agent::{Agent, AgentOptions},
+    assignments::{self, Memory},
+    options::Options,
+    report,
+};
+
+/// Runs until SIGTERM or SIGINT, then drains.
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let program =
+        std::env::current_exe().context("this program cannot find itself, to compile in a child process")?;
+    let memory = Memory::new(&options.state_dir);
+    let recalled = memory.recall();
+    // Serving goes on from what was last known; the API server's word replaces it when it comes.
+    let known = watch::Sender::new(recalled.is_some());
+    let (desired, wanted) = watch::channel(recalled.unwrap_or_default());
+    let agent = Agent::start(
+        AgentOptions {
+            listen: options.listen,
+            ops_listen: options.ops_listen,
+            state_dir: options.state_dir.clone(),
+            registry: ClientOptions {
+                insecure_registries: options.insecure_registry.clone(),
+                docker_config: options.docker_config.clone(),
+                ..ClientOptions::default()
+            },
+            max_compiles: options.max_compiles,
+            max_instances: options.max_instances,
+            compiler: Compiler::Child { program, args: vec!["compile".into()] },
+        },
+        wanted,
+    )?;
+    tracing::info!(address = %agent.address, ops = %agent.ops_address, node = options.node_name, "started");
+    let client = client().await?;
+    let mut knows = known.subscribe();
+    let watching = {
+        let (client, node, pod_uid) = (client.clone(), options.node_name.clone(), options.pod_uid.clone());
+        tokio::spawn(
+            async move { assignments::follow(client, &node, &pod_uid, memory, desired, known).await },
+        )
+    };
+    let reporting = tokio::spawn(report::follow(client, agent.board().clone()));
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = async {
+            let _ = knows.wait_for(|knows| *knows).await;
+            agent.set_ready(true);
+            std::future::pending::<()>().await;
+        } => {}
+    }
+    tracing::info!("draining");
+    watching.abort();
+    agent.shutdown().await;
+    reporting.abort();
+    Ok(())
+}
+
+/// A client of the API server, with timeouts that let an agent notice when it is gone.
+async fn client() -> anyhow::Result<kube::Client> {
+    let mut config = kube::Config::infer()
+        .await
+        .context("the API server cannot be found; in a Pod its address is given, elsewhere set KUBECONFIG")?;
+    config.connect_timeout = Some(Duration::from_secs(5));
+    Ok(kube::Client::try_from(config)?)
+}

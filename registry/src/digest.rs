@@ -1,0 +1,21 @@
+//! SHA-256 digests, as the OCI image specification writes them.
+
+use sha2::{Digest as _, Sha256};
+
+/// The digest of `bytes`: `sha256:<64 hexadecimal digits>`.
+pub(crate) fn of(bytes: &[u8]) -> String {
+    write(&Sha256::digest(bytes))
+}
+
+/// A computed SHA-256 as a digest.
+pub(crate) fn write(sha: &[u8]) -> String {
+    let digits = sha.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    "sha256:".chars().chain(digits.map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)]))).collect()
+}
+
+/// A digest's hexadecimal digits; `None` where it is none that is known.
+pub(crate) fn parse(digest: &str) -> Option<&str> {
+    let digits = digest.strip_prefix("sha256:")?;
+    let hexadecimal = digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    (digits.len() == 64 && hexadecimal).then_some(digits)
+}

@@ -1,0 +1,109 @@
+//! Pulling: the one module of an image, in whichever form it was published.
+
+use bytes::Bytes;
+
+use crate::{
+    Client, Error, Reference, digest,
+    manifest::{ACCEPT, Descriptor, Image, Manifest},
+    unpack::{Modules, unpack},
+};
+
+/// A module out of an image.
+#[derive(Clone, Debug)]
+pub struct Module {
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// Their digest: `sha256:<64 hexadecimal digits>`.
+    pub digest: String,
+    /// What it is, as its first bytes say.
+    pub kind: Kind,
+}
+
+/// What a module is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A core module.
+    Core,
+    /// A component.
+    Component,
+}
+
+impl Kind {
+    /// What `bytes` begin as: the magic, then a version and a layer.
+    pub(crate) fn of(bytes: &[u8]) -> Option<Self> {
+        match bytes.get(..8)? {
+            [0, b'a', b's', b'm', _, _, 0, 0] => Some(Self::Core),
+            [0, b'a', b's', b'm', _, _, 1, 0] => Some(Self::Component),
+            _ => None,
+        }
+    }
+}
+
+/// The most layers that an image may have.
+const MOST_LAYERS: usize = 64;
+/// Where a layer says the path of the file that it is, in pushes without a tar.
+const TITLE: &str = "org.opencontainers.image.title";
+
+impl Client {
+    /// Pulls the one module of a pinned image; `module_path` picks it where there are several. `progress` is told
+    /// the bytes of the current layer so far, and its size where the registry says it.
+    pub async fn pull(
+        &self,
+        pinned: &Reference,
+        module_path: Option<&str>,
+        progress: impl Fn(u64, Option<u64>) + Send + Sync,
+    ) -> Result<Module, Error> {
+        let authorization = self.authorize(pinned).await?;
+        let (bytes, media_type) = self.manifest(pinned, &authorization, ACCEPT).await?;
+        let image = match Manifest::parse(pinned, &bytes, &media_type)? {
+            Manifest::Image(image) => image,
+            Manifest::Index(_) => {
+                return Err(Error::unsupported(pinned, "it is an index, not an image; resolve it first"));
+            }
+        };
+        let mut modules = Modules::new(module_path, self.max_module_bytes());
+        for layer in layers(pinned, &image)? {
+            if digest::parse(&layer.digest).is_none() {
+                return Err(Error::unsupported(pinned, "one of its layers has no SHA-256 digest"));
+            }
+            let cap = self.max_module_bytes();
+            if layer.size > cap {
+                let why = format!(
+                    "a layer of {} MiB is larger than the {} MiB that are taken",
+                    layer.size >> 20,
+                    cap >> 20
+                );
+                return Err(Error::unsupported(pinned, why));
+            }
+            let blob = self.blob(pinned, &authorization, &layer.digest, cap, &progress).await?;
+            let title = layer.annotations.get(TITLE).cloned();
+            // Unpacking is work for a thread that may be busy.
+            let unpacked = tokio::task::spawn_blocking(move || unpack(modules, blob, title.as_deref())).await;
+            modules = unpacked
+                .map_err(|error| Error::unsupported(pinned, error.to_string()))?
+                .map_err(|why| Error::unsupported(pinned, why))?;
+        }
+        let bytes = modules.one().map_err(|why| Error::unsupported(pinned, why))?;
+        let kind = Kind::of(&bytes).ok_or_else(|| {
+            Error::unsupported(pinned, "what it holds does not begin as a WebAssembly module does")
+        })?;
+        Ok(Module { digest: digest::of(&bytes), bytes, kind })
+    }
+}
+
+/// The layers that may hold the module: those that say so, else all.
+fn layers<'a>(reference: &Reference, image: &'a Image) -> Result<Vec<&'a Descriptor>, Error> {
+    if image.layers.len() > MOST_LAYERS {
+        return Err(Error::unsupported(
+            reference,
+            format!("it has over {MOST_LAYERS} layers; a module needs one"),
+        ));
+    }
+    let says_wasm = |layer: &&Descriptor| layer.media_type.contains("wasm");
+    let named: Vec<_> = image.layers.iter().filter(says_wasm).collect();
+    let layers = if named.is_empty() { image.layers.iter().collect() } else { named };
+    if layers.is_empty() {
+        return Err(Error::unsupported(reference, "it has no layers; push a module with `samovar push`"));
+    }
+    Ok(layers)
+}

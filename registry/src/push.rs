@@ -1,0 +1,50 @@
+//! Pushing: a module as a CNCF wasm artifact.
+//!
+//! The form is that of the CNCF's [Wasm OCI artifact](https://tag-runtime.cncf.io/wgs/wasm/deliverables/wasm-oci-artifact/):
+//! a config of `application/vnd.wasm.config.v0+json` that says what the module is, and one layer `application/wasm`.
+
+use std::collections::BTreeMap;
+
+use oci_client::{
+    RegistryOperation,
+    client::{Config, ImageLayer},
+    manifest::OciImageManifest,
+};
+use serde_json::json;
+
+use crate::{Client, Error, Kind, Reference, client::of_oci, digest};
+
+const CONFIG: &str = "application/vnd.wasm.config.v0+json";
+const LAYER: &str = "application/wasm";
+
+impl Client {
+    /// Pushes a module and gives its reference, pinned.
+    pub async fn push(&self, reference: &Reference, module: Vec<u8>) -> Result<Reference, Error> {
+        let Some(kind) = Kind::of(&module) else {
+            return Err(Error::unsupported(
+                reference,
+                "what is pushed does not begin as a WebAssembly module does",
+            ));
+        };
+        let layer_digest = digest::of(&module);
+        let (os, component) = match kind {
+            Kind::Core => ("wasip1", None),
+            Kind::Component => ("wasip2", Some(json!({ "exports": [], "imports": [] }))),
+        };
+        let mut config = json!({ "architecture": "wasm", "os": os, "layerDigests": [layer_digest] });
+        if let Some(component) = component {
+            config["component"] = component;
+        }
+        let config = Config::new(config.to_string(), CONFIG.to_owned(), None);
+        let layer = ImageLayer::new(module, LAYER.to_owned(), None);
+        let annotations: Option<BTreeMap<String, String>> = None;
+        let layers = [layer];
+        let manifest = OciImageManifest::build(&layers, &config, annotations);
+        let credentials = self.credentials(reference)?;
+        let oci = self.oci(reference);
+        let failed = |error| of_oci(reference, error);
+        oci.auth(reference.inner(), &credentials, RegistryOperation::Push).await.map_err(failed)?;
+        oci.push(reference.inner(), &layers, config, &credentials, Some(manifest)).await.map_err(failed)?;
+        self.resolve(reference).await
+    }
+}

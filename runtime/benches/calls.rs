@@ -1,0 +1,129 @@
+//! What a call costs over wasmtime's own typed call, in one run.
+//!
+//! `wasmtime/typed` is the floor: the same function on one instance, called synchronously. `scalar/reused` is a
+//! call through the gate, JSON in and out, on an instance that serves again; `scalar/fresh` is the same on a
+//! never-used instance each time, and waits for the refill that its call causes.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use criterion::{Criterion, criterion_group, criterion_main};
+use samovar_runtime::{
+    Artifact, ArtifactCache, Call, Compiler, Engine, EngineOptions, Format, Function, Instances, Limits,
+    ModuleDigest, Plugin, PluginSpec, Reuse,
+};
+use tokio::runtime::Runtime;
+
+const ADD: &str =
+    r#"(module (func (export "add") (param i32 i32) (result i32) (i32.add (local.get 0) (local.get 1))))"#;
+
+const ECHO: &str = r#"(module
+    (memory (export "memory") 1)
+    (func (export "alloc") (param i32) (result i32) (i32.const 1024))
+    (func (export "echo") (param i32 i32) (result i64)
+        (i64.or (i64.shl (i64.extend_i32_u (local.get 0)) (i64.const 32)) (i64.extend_i32_u (local.get 1)))))"#;
+
+struct Bench {
+    runtime: Runtime,
+    engine: Engine,
+    cache: ArtifactCache,
+    _directory: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let engine = Engine::new(&EngineOptions::default()).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let cache =
+            ArtifactCache::open(directory.path().to_owned(), engine.clone(), Compiler::InProcess).unwrap();
+        // One worker, so that the refill's time is the call's.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        Self { runtime, engine, cache, _directory: directory }
+    }
+
+    fn artifact(&self, wasm: &[u8]) -> Artifact {
+        let wasm = Bytes::copy_from_slice(wasm);
+        self.runtime.block_on(self.cache.compile(&ModuleDigest::of(&wasm), wasm)).unwrap()
+    }
+
+    fn plugin(&self, wasm: &[u8], reuse: bool) -> Plugin {
+        let spec = PluginSpec {
+            name: "bench/plugin".to_owned(),
+            functions: Vec::new(),
+            limits: Limits::default(),
+            instances: Instances {
+                warm: 2,
+                reuse: reuse.then_some(Reuse { max_calls: u32::MAX, idle: Duration::from_mins(1) }),
+            },
+        };
+        self.runtime.block_on(Plugin::load(&self.engine, &self.artifact(wasm), spec)).unwrap()
+    }
+
+    fn calls(&self, criterion: &mut Criterion, name: &str, plugin: &Plugin, function: &str, call: &Call) {
+        let function: Arc<Function> = plugin.function(function).unwrap().clone();
+        criterion.bench_function(name, |bencher| {
+            bencher.to_async(&self.runtime).iter(|| async {
+                let answer = plugin.call(&function, call.clone()).await.unwrap();
+                // Lets the refill that this call caused run now: its cost is part of the call's.
+                tokio::task::yield_now().await;
+                answer
+            });
+        });
+    }
+}
+
+fn json(body: &'static str) -> Call {
+    Call { body: Bytes::from_static(body.as_bytes()), format: Format::Json, answer_bytes: false }
+}
+
+fn typed(criterion: &mut Criterion) {
+    let mut config = wasmtime::Config::new();
+    config.epoch_interruption(true);
+    let engine = wasmtime::Engine::new(&config).unwrap();
+    let module = wasmtime::Module::new(&engine, ADD).unwrap();
+    let mut store = wasmtime::Store::new(&engine, ());
+    store.set_epoch_deadline(u64::MAX / 2);
+    let instance = wasmtime::Instance::new(&mut store, &module, &[]).unwrap();
+    let add = instance.get_typed_func::<(i32, i32), i32>(&mut store, "add").unwrap();
+    criterion.bench_function("wasmtime/typed", |bencher| {
+        bencher.iter(|| add.call(&mut store, std::hint::black_box((2, 3))).unwrap());
+    });
+}
+
+fn calls(criterion: &mut Criterion) {
+    let bench = Bench::new();
+    let add = wat::parse_str(ADD).unwrap();
+    bench.calls(criterion, "scalar/reused", &bench.plugin(&add, true), "add", &json("[2,3]"));
+    bench.calls(criterion, "scalar/fresh", &bench.plugin(&add, false), "add", &json("[2,3]"));
+
+    let echo = wat::parse_str(ECHO).unwrap();
+    let kibibyte = Call { body: Bytes::from(vec![7; 1024]), format: Format::Bytes, answer_bytes: true };
+    bench.calls(criterion, "buffer/1KiB/reused", &bench.plugin(&echo, true), "echo", &kibibyte);
+    bench.calls(criterion, "buffer/1KiB/fresh", &bench.plugin(&echo, false), "echo", &kibibyte);
+
+    let text = std::fs::read(example()).unwrap();
+    let upper = json(r#"{"text": "samovar"}"#);
+    bench.calls(criterion, "component/upper/reused", &bench.plugin(&text, true), "upper", &upper);
+    bench.calls(criterion, "component/upper/fresh", &bench.plugin(&text, false), "upper", &upper);
+}
+
+/// A module whose artifact is about 2 MB, read from the cache and ready to instantiate.
+fn artifacts(criterion: &mut Criterion) {
+    let bench = Bench::new();
+    let functions = (0..6000).map(|at| {
+        format!("(func (export \"f{at}\") (param i64 i64) (result i64) (i64.mul (i64.add (local.get 0) (i64.const {at})) (i64.popcnt (local.get 1))))")
+    });
+    let wasm = wat::parse_str(format!("(module {})", functions.collect::<String>())).unwrap();
+    let digest = ModuleDigest::of(&wasm);
+    let bytes = bench.artifact(&wasm).code_bytes();
+    criterion.bench_function(&format!("artifact/{}KiB/from-cache", bytes >> 10), |bencher| {
+        bencher.to_async(&bench.runtime).iter(|| async { bench.cache.get(&digest).await.unwrap() });
+    });
+}
+
+fn example() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../examples/text/text.wasm")
+}
+
+criterion_group!(benches, typed, calls, artifacts);
+criterion_main!(benches);

@@ -1,0 +1,91 @@
+//! What a module is, before anybody deploys it: its functions, and what it asks of its host.
+
+use std::sync::Arc;
+
+use crate::{Artifact, Function, Kind, Limits, artifact::Code, functions};
+
+/// What a module is and wants, found without running it.
+pub struct Inspection {
+    /// A core module or a component.
+    pub kind: Kind,
+    /// Every function that it exports, those that cannot be called included.
+    pub functions: Vec<Arc<Function>>,
+    /// What it imports.
+    pub imports: Vec<Import>,
+}
+
+/// One thing that a module imports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Import {
+    /// The interface, or `module` of a core module's imports: `wasi:clocks/wall-clock@0.2.6`.
+    pub name: String,
+    /// Whether guests are given it. A module that imports something else is refused.
+    pub given: bool,
+    /// What it can do with it.
+    pub note: &'static str,
+}
+
+/// WASI as guests are given it, by the start of an import's name, and what works of it.
+const GIVEN: [(&str, &str); 10] = [
+    ("wasi:io/", "works"),
+    ("wasi:clocks/", "works"),
+    ("wasi:random/", "works"),
+    ("wasi:cli/stdout", "becomes log lines"),
+    ("wasi:cli/stderr", "becomes log lines"),
+    ("wasi:cli/stdin", "is empty"),
+    ("wasi:cli/", "has nothing in it: no environment, no arguments, no terminal"),
+    ("wasi:filesystem/", "has nothing in it: no files"),
+    ("wasi:sockets/", "refuses everything: no network"),
+    ("wasi_snapshot_preview1", "output becomes log lines; no files, no network, no environment"),
+];
+
+/// The WASI 0.2 versions that are given: any patch level.
+const VERSION: &str = "@0.2.";
+
+impl Inspection {
+    /// Looks at an artifact.
+    pub fn of(artifact: &Artifact) -> Self {
+        let imports = match artifact.code() {
+            Code::Core(module) => {
+                module.imports().map(|import| import.module().to_owned()).collect::<Vec<_>>()
+            }
+            Code::Component(component) => {
+                let engine = component.engine();
+                component.component_type().imports(engine).map(|(name, _)| name.to_owned()).collect()
+            }
+        };
+        let mut imports: Vec<_> = imports.into_iter().map(Import::new).collect();
+        imports.sort_by(|a, b| a.name.cmp(&b.name));
+        imports.dedup();
+        Self { kind: artifact.kind(), functions: functions::every(artifact, &Limits::default()), imports }
+    }
+}
+
+impl Import {
+    fn new(name: String) -> Self {
+        let given = GIVEN.into_iter().find(|(start, _)| {
+            name.starts_with(start) && (!name.starts_with("wasi:") || name.contains(VERSION))
+        });
+        let note = given.map_or("is not given: the module is refused", |(_, note)| note);
+        Self { name, given: given.is_some(), note }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_import_is_given_only_in_the_versions_that_are() {
+        for (name, given) in [
+            ("wasi:cli/environment@0.2.6", true),
+            ("wasi:sockets/tcp@0.2.0", true),
+            ("wasi:clocks/wall-clock@0.3.0", false),
+            ("wasi:http/outgoing-handler@0.2.6", false),
+            ("wasi_snapshot_preview1", true),
+            ("env", false),
+        ] {
+            assert_eq!(Import::new(name.to_owned()).given, given, "{name}");
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! Logs, metrics and health: the same in every binary.
+
+pub mod logs;
+pub mod ops;

@@ -1,0 +1,132 @@
+//! The port for operators: `/healthz`, `/readyz` and `/metrics`, on a thread and a runtime of their own.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use prometheus_client::{encoding::text::encode, registry::Registry};
+
+/// What the port tells. Cheap to clone.
+#[derive(Clone)]
+pub struct Ops {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    ready: AtomicBool,
+    registry: Registry,
+}
+
+/// The port could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {source}; choose another address with --ops-listen")]
+pub struct ListenError {
+    address: SocketAddr,
+    source: io::Error,
+}
+
+/// The content type of the OpenMetrics text format.
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+impl Ops {
+    /// Not ready yet; `registry` holds every metric of this process.
+    pub fn new(registry: Registry) -> Self {
+        Self { inner: Arc::new(Inner { ready: AtomicBool::new(false), registry }) }
+    }
+
+    /// What `/readyz` answers from now on.
+    pub fn set_ready(&self, ready: bool) {
+        self.inner.ready.store(ready, Ordering::Release);
+    }
+
+    /// Serves until the process ends, on a thread and a runtime of its own: nothing that guests or the control
+    /// plane do can stall it. Returns the address that it listens on.
+    pub fn serve(&self, address: SocketAddr) -> Result<SocketAddr, ListenError> {
+        let refuse = |source| ListenError { address, source };
+        let listener = std::net::TcpListener::bind(address).map_err(refuse)?;
+        listener.set_nonblocking(true).map_err(refuse)?;
+        let bound = listener.local_addr().map_err(refuse)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(refuse)?;
+        let router = Router::new()
+            .route("/healthz", get(|| async { "ok\n" }))
+            .route("/readyz", get(readyz))
+            .route("/metrics", get(metrics))
+            .with_state(self.clone());
+        let serve = async move {
+            match tokio::net::TcpListener::from_std(listener) {
+                Ok(listener) => {
+                    if let Err(error) = axum::serve(listener, router).await {
+                        tracing::error!(%error, "the port for operators stopped");
+                    }
+                }
+                Err(error) => tracing::error!(%error, "the port for operators did not start"),
+            }
+        };
+        let named = thread::Builder::new().name("ops".to_owned());
+        named.spawn(move || runtime.block_on(serve)).map_err(refuse)?;
+        Ok(bound)
+    }
+}
+
+async fn readyz(State(ops): State<Ops>) -> (StatusCode, &'static str) {
+    if ops.inner.ready.load(Ordering::Acquire) {
+        (StatusCode::OK, "ok\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
+    }
+}
+
+async fn metrics(State(ops): State<Ops>) -> Response {
+    let mut text = String::new();
+    match encode(&mut text, &ops.inner.registry) {
+        Ok(()) => ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        net::TcpStream,
+    };
+
+    use super::*;
+
+    fn get(address: SocketAddr, path: &str) -> String {
+        let mut stream = TcpStream::connect(address).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: ops\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    #[test]
+    fn it_says_whether_the_process_is_alive_and_ready_and_what_it_counts() {
+        let mut registry = Registry::default();
+        let counter = prometheus_client::metrics::counter::Counter::<u64>::default();
+        registry.register("calls", "Calls", counter.clone());
+        counter.inc();
+        let ops = Ops::new(registry);
+        let address = ops.serve(([127, 0, 0, 1], 0).into()).unwrap();
+        assert!(get(address, "/healthz").starts_with("HTTP/1.1 200"));
+        assert!(get(address, "/readyz").starts_with("HTTP/1.1 503"));
+        ops.set_ready(true);
+        assert!(get(address, "/readyz").starts_with("HTTP/1.1 200"));
+        assert!(get(address, "/metrics").contains("calls_total 1\n"));
+        assert!(ops.serve(address).is_err());
+    }
+}

@@ -1,0 +1,282 @@
+//! A reverse proxy in front of the kube-apiserver, for one process under test: counts its writes, stops it
+//! between two of them, and breaks its connection.
+
+use std::{
+    convert::Infallible,
+    path::{Path, PathBuf},
+    pin::pin,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto::Builder,
+};
+use kube::client::Body;
+use serde_json::json;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinSet,
+    time::timeout,
+};
+
+use crate::{Bed, bed::client, pki::write_kubeconfig, scratch};
+
+/// No object in etcd is larger.
+const LARGEST_BODY: usize = 4 << 20;
+
+/// How the process under test reaches the API server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// As ever.
+    Open,
+    /// Connections stay and are taken, and nothing comes back: a dead network.
+    Hung,
+    /// Connections are closed and new ones refused: no API server.
+    Refused,
+}
+
+/// One request that changes something.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Write {
+    /// `create`, `update`, `patch` (server-side apply too) or `delete`.
+    pub verb: &'static str,
+    /// The resource's plural, with `/status` or another subresource where it is one.
+    pub resource: String,
+}
+
+/// The proxy. It ends when it is dropped.
+pub struct ApiProxy {
+    kubeconfig: PathBuf,
+    link: watch::Sender<Link>,
+    writes: watch::Sender<Writes>,
+    _connections: JoinSet<()>,
+}
+
+/// The writes so far, and how many may come.
+struct Writes {
+    begun: Vec<Write>,
+    answered: usize,
+    allowed: usize,
+}
+
+impl ApiProxy {
+    /// A proxy before the API server of `bed`. Whoever connects acts as a cluster administrator.
+    pub async fn start(bed: &Bed) -> Result<Self> {
+        Self::start_as(&bed.kubeconfig()).await
+    }
+
+    /// A proxy before the API server that `kubeconfig` names. Whoever connects acts as its user.
+    pub async fn start_as(kubeconfig: &Path) -> Result<Self> {
+        let upstream = client(kubeconfig).await?;
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let kubeconfig = scratch::folder("api-proxy")?.join("kubeconfig");
+        let server = json!({ "server": format!("http://{}", listener.local_addr()?) });
+        write_kubeconfig(&kubeconfig, &server, &json!({}))?;
+
+        let (link, _) = watch::channel(Link::Open);
+        let (writes, _) = watch::channel(Writes { begun: Vec::new(), answered: 0, allowed: usize::MAX });
+        let mut connections = JoinSet::new();
+        connections.spawn(accept(
+            listener,
+            Upstream { client: upstream, writes: writes.clone() },
+            link.subscribe(),
+        ));
+        Ok(Self { kubeconfig, link, writes, _connections: connections })
+    }
+
+    /// The kubeconfig for the process under test.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// A client that goes through the proxy.
+    pub async fn client(&self) -> Result<kube::Client> {
+        client(&self.kubeconfig).await
+    }
+
+    /// Breaks or mends the connection, those that stand included.
+    pub fn set(&self, link: Link) {
+        self.link.send_replace(link);
+    }
+
+    /// Every write so far, in the order in which they came.
+    pub fn writes(&self) -> Vec<Write> {
+        self.writes.borrow().begun.clone()
+    }
+
+    /// Lets `more` writes through, and holds the others back until [`release`](Self::release).
+    pub fn hold_after(&self, more: usize) {
+        self.writes.send_modify(|writes| writes.allowed = writes.begun.len() + more);
+    }
+
+    /// Waits until all writes that were let through are answered. `false` where `within` passes before that,
+    /// because the process has nothing more to write.
+    pub async fn held(&self, within: Duration) -> bool {
+        let mut writes = self.writes.subscribe();
+        timeout(within, writes.wait_for(|writes| writes.answered >= writes.allowed)).await.is_ok()
+    }
+
+    /// Lets everything through that comes from now on. What was held back is lost, as is right for a process
+    /// that was killed meanwhile.
+    pub fn release(&self) {
+        self.writes.send_modify(|writes| writes.allowed = usize::MAX);
+    }
+}
+
+#[derive(Clone)]
+struct Upstream {
+    client: kube::Client,
+    writes: watch::Sender<Writes>,
+}
+
+async fn accept(listener: TcpListener, upstream: Upstream, mut link: watch::Receiver<Link>) {
+    let address = listener.local_addr().expect("a bound listener has an address");
+    let mut listener = Some(listener);
+    let mut connections = JoinSet::new();
+    // Ends with the proxy: then its side of the link is dropped.
+    loop {
+        let state = *link.borrow_and_update();
+        if state == Link::Refused {
+            listener = None;
+            connections.shutdown().await;
+        } else if listener.is_none() {
+            listener = Some(TcpListener::bind(address).await.expect("the port is still the proxy's"));
+        }
+        tokio::select! {
+            changed = link.changed() => if changed.is_err() { return },
+            // Finished connections are taken out, or the set would grow.
+            Some(_) = connections.join_next() => {}
+            accepted = async { listener.as_ref().expect("guarded below").accept().await }, if listener.is_some() => {
+                if let Ok((stream, _)) = accepted {
+                    connections.spawn(serve(stream, upstream.clone(), link.clone()));
+                }
+            }
+        }
+    }
+}
+
+async fn serve(stream: TcpStream, upstream: Upstream, mut link: watch::Receiver<Link>) {
+    let service = service_fn(move |request| {
+        let upstream = upstream.clone();
+        async move { Ok::<_, Infallible>(upstream.answer(request).await) }
+    });
+    let server = Builder::new(TokioExecutor::new());
+    let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
+    loop {
+        // While the link hangs nothing of the connection is polled: neither read nor written.
+        if link.wait_for(|link| *link != Link::Hung).await.is_err() {
+            return;
+        }
+        tokio::select! {
+            _ = &mut connection => return,
+            _ = link.changed() => {}
+        }
+    }
+}
+
+impl Upstream {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        let write = write(request.method(), request.uri().path());
+        let is_write = write.is_some();
+        if let Some(write) = write
+            && !self.let_through(write)
+        {
+            // Until the client goes away.
+            std::future::pending::<()>().await;
+        }
+        let answer = self.forward(request).await.unwrap_or_else(|error| {
+            let mut answer = Response::new(Body::from(format!("{error:?}").into_bytes()));
+            *answer.status_mut() = StatusCode::BAD_GATEWAY;
+            answer
+        });
+        if is_write {
+            self.writes.send_modify(|writes| writes.answered += 1);
+        }
+        answer
+    }
+
+    fn let_through(&self, write: Write) -> bool {
+        self.writes.send_if_modified(|writes| {
+            let allowed = writes.begun.len() < writes.allowed;
+            if allowed {
+                writes.begun.push(write);
+            }
+            allowed
+        })
+    }
+
+    async fn forward(&self, request: Request<Incoming>) -> Result<Response<Body>> {
+        let (mut head, body) = request.into_parts();
+        // These two are of the connection to the proxy, not of the request.
+        head.headers.remove(header::HOST);
+        head.headers.remove(header::CONNECTION);
+        let body = Limited::new(body, LARGEST_BODY).collect().await;
+        let body = body.map_err(anyhow::Error::from_boxed).context("the request's body cannot be read")?;
+        let mut answer =
+            self.client.send(Request::from_parts(head, Body::from(body.to_bytes().to_vec()))).await?;
+        answer.headers_mut().remove(header::TRANSFER_ENCODING);
+        answer.headers_mut().insert("via", HeaderValue::from_static("1.1 samovar-tests"));
+        Ok(answer)
+    }
+}
+
+/// What a request writes, if it does.
+fn write(method: &Method, path: &str) -> Option<Write> {
+    let verb = match *method {
+        Method::POST => "create",
+        Method::PUT => "update",
+        Method::PATCH => "patch",
+        Method::DELETE => "delete",
+        _ => return None,
+    };
+    let path = path.trim_matches('/').split('/').collect::<Vec<_>>();
+    let path = match path.as_slice() {
+        ["api", _, rest @ ..] | ["apis", _, _, rest @ ..] => rest,
+        other => other,
+    };
+    let path = match path {
+        // A namespace's own subresources.
+        ["namespaces", _, "status" | "finalize"] => path,
+        ["namespaces", _, rest @ ..] if !rest.is_empty() => rest,
+        _ => path,
+    };
+    let resource = match path {
+        [resource, _, subresource, ..] => format!("{resource}/{subresource}"),
+        [resource, ..] => (*resource).to_owned(),
+        [] => String::new(),
+    };
+    Some(Write { verb, resource })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_is_known_by_its_verb_and_its_resource() {
+        for (method, path, expected) in [
+            (Method::GET, "/api/v1/pods", None),
+            (Method::POST, "/api/v1/namespaces", Some(("create", "namespaces"))),
+            (Method::DELETE, "/api/v1/namespaces/demo", Some(("delete", "namespaces"))),
+            (Method::PUT, "/api/v1/namespaces/demo/finalize", Some(("update", "namespaces/finalize"))),
+            (Method::PATCH, "/api/v1/namespaces/demo/services/text", Some(("patch", "services"))),
+            (Method::PATCH, "/api/v1/nodes/a/status", Some(("patch", "nodes/status"))),
+            (
+                Method::PATCH,
+                "/apis/samovar.dev/v1alpha1/namespaces/demo/wasmplugins/text/status",
+                Some(("patch", "wasmplugins/status")),
+            ),
+            (Method::POST, "/apis/events.k8s.io/v1/namespaces/demo/events", Some(("create", "events"))),
+        ] {
+            let found = write(&method, path);
+            let found = found.as_ref().map(|write| (write.verb, write.resource.as_str()));
+            assert_eq!(found, expected, "{method} {path}");
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! A test's place in a bed: a namespace of its own, and what a person does there.
+
+use std::{
+    fmt::Debug,
+    io::Write as _,
+    process::{Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use k8s_openapi::api::core::v1::{Event, Namespace};
+use kube::{
+    Api, Client, Resource, ResourceExt as _,
+    api::{ListParams, ObjectMeta, PostParams},
+    core::NamespaceResourceScope,
+    runtime::wait::await_condition,
+};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::task::spawn_blocking;
+
+use crate::Bed;
+
+/// A namespace of one test.
+pub struct Cluster {
+    /// The control plane, shared with the other tests unless the test started its own.
+    pub bed: Arc<Bed>,
+    /// A cluster administrator's client.
+    pub client: Client,
+    /// The namespace.
+    pub namespace: String,
+}
+
+impl Cluster {
+    /// A new namespace, its name starting with `name`, in the bed that all tests share.
+    pub async fn new(name: &str) -> Result<Self> {
+        Self::on(Bed::shared().await?, name).await
+    }
+
+    /// A new namespace in `bed`.
+    pub async fn on(bed: Arc<Bed>, name: &str) -> Result<Self> {
+        let client = bed.client().await?;
+        let metadata = ObjectMeta { generate_name: Some(format!("{name}-")), ..ObjectMeta::default() };
+        let namespace = Namespace { metadata, ..Namespace::default() };
+        let namespace = Api::all(client.clone()).create(&PostParams::default(), &namespace).await?.name_any();
+        Ok(Self { bed, client, namespace })
+    }
+
+    /// The objects of one kind in this namespace.
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType: Default>,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// `kubectl apply --server-side` of `yaml`, as one field manager. A refusal is the error.
+    pub async fn apply(&self, yaml: &str) -> Result<String> {
+        let arguments = ["apply", "--server-side", "--force-conflicts", "--field-manager=person", "-f", "-"];
+        self.kubectl_with_input(&arguments, yaml).await
+    }
+
+    /// What `kubectl`, run in this namespace, prints. Where it fails, its message is the error.
+    pub async fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        self.kubectl_with_input(arguments, "").await
+    }
+
+    async fn kubectl_with_input(&self, arguments: &[&str], input: &str) -> Result<String> {
+        let mut command = self.bed.kubectl()?;
+        command.arg("--namespace").arg(&self.namespace).args(arguments);
+        let input = input.to_owned();
+        spawn_blocking(move || output(command, &input)).await?
+    }
+
+    /// Waits until `condition` holds of the object `name`, and returns it. Past `deadline` the error shows the
+    /// object and its Events.
+    pub async fn wait_for<K>(
+        &self,
+        name: &str,
+        deadline: Duration,
+        condition: impl Fn(&K) -> bool,
+    ) -> Result<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType: Default>
+            + Clone
+            + Debug
+            + Serialize
+            + DeserializeOwned
+            + Send
+            + 'static,
+    {
+        let waiting =
+            await_condition(self.api::<K>(), name, |object: Option<&K>| object.is_some_and(&condition));
+        if let Ok(object) = tokio::time::timeout(deadline, waiting).await {
+            return object?.context("the condition held of no object");
+        }
+        bail!("after {deadline:?} this still does not hold:\n{}", self.describe::<K>(name).await?)
+    }
+
+    /// Waits until the object `name` is gone. Past `deadline` the error shows the object and its Events.
+    pub async fn wait_until_gone<K>(&self, name: &str, deadline: Duration) -> Result<()>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType: Default>
+            + Clone
+            + Debug
+            + Serialize
+            + DeserializeOwned
+            + Send
+            + 'static,
+    {
+        let waiting = await_condition(self.api::<K>(), name, |object: Option<&K>| object.is_none());
+        if let Ok(outcome) = tokio::time::timeout(deadline, waiting).await {
+            outcome?;
+            return Ok(());
+        }
+        bail!("after {deadline:?} this is still there:\n{}", self.describe::<K>(name).await?)
+    }
+
+    /// The object `name` as JSON, and what the Events say of it.
+    async fn describe<K>(&self, name: &str) -> Result<String>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType: Default>
+            + Clone
+            + Debug
+            + Serialize
+            + DeserializeOwned,
+    {
+        let object = match self.api::<K>().get_opt(name).await? {
+            Some(mut object) => {
+                object.meta_mut().managed_fields = None;
+                serde_json::to_string_pretty(&object)?
+            }
+            None => format!("(there is no {name})"),
+        };
+        let of_object = ListParams::default().fields(&format!("involvedObject.name={name}"));
+        let events = self.api::<Event>().list(&of_object).await?.items.into_iter().map(|event| {
+            let (reason, message) = (event.reason.unwrap_or_default(), event.message.unwrap_or_default());
+            format!("{} {reason}: {message}", event.type_.unwrap_or_default())
+        });
+        Ok(format!("{object}\nEvents:\n{}", events.collect::<Vec<_>>().join("\n")))
+    }
+}
+
+fn output(mut command: Command, input: &str) -> Result<String> {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(input.as_bytes())?;
+    }
+    let output = child.wait_with_output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(String::from_utf8(output.stdout)?)
+}

@@ -1,0 +1,22 @@
+//! What needs more than one part of Samovar: real servers, real processes, scenarios.
+//!
+//! A test asks for a [`Cluster`]: a namespace on a real kube-apiserver that all tests of the process share.
+//! Programs under test are [`Process`]es; whatever a test starts ends with it, and at the latest with the
+//! test process, however that ends.
+
+mod api_proxy;
+mod bed;
+mod cluster;
+mod node;
+mod pki;
+mod process;
+mod registry;
+mod scratch;
+
+pub use api_proxy::{ApiProxy, Link, Write};
+pub use bed::Bed;
+pub use cluster::Cluster;
+pub use node::{AGENT_PORT, AgentPod};
+pub use process::{Process, free_port};
+pub use registry::{Descriptor, Registry};
+pub use scratch::scratch;

@@ -1,0 +1,183 @@
+//! Programs as child processes: started, signalled, awaited; their logs shown where a test fails.
+
+use std::{
+    collections::BTreeSet,
+    ffi::OsStr,
+    fs::{File, OpenOptions},
+    net::{Ipv4Addr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::time::{Instant, interval};
+
+use crate::scratch::{self, Kept};
+
+/// How often a state that nothing announces is looked at.
+const LOOK: Duration = Duration::from_millis(5);
+/// How much of a log a failing test shows.
+const SHOWN_LINES: usize = 200;
+
+/// A running program. Killed when dropped; its log goes into the test's output, which a failure shows.
+pub struct Process {
+    name: String,
+    kept: Option<Kept>,
+    command: Command,
+    log: PathBuf,
+    quiet: bool,
+}
+
+impl Process {
+    /// Starts one of Samovar's own programs: `samovar`, `samovar-operator`, `samovar-agent`.
+    pub fn samovar<A: AsRef<OsStr>>(
+        program: &str,
+        arguments: impl IntoIterator<Item = A>,
+        environment: &[(&str, &Path)],
+    ) -> Result<Self> {
+        let folder = std::env::var_os("SAMOVAR_BIN_DIR").context(
+            "SAMOVAR_BIN_DIR is not set: run `make test-apiserver`, or set it to the folder of the built programs",
+        )?;
+        let mut command = Command::new(Path::new(&folder).join(program));
+        command.args(arguments).envs(environment.iter().copied());
+        Self::start(program, command)
+    }
+
+    /// Starts `command` and writes what it prints into a log file.
+    pub(crate) fn start(name: &str, command: Command) -> Result<Self> {
+        let log = scratch::folder(name)?.join("log");
+        let mut process = Self { name: name.to_owned(), kept: None, command, log, quiet: false };
+        process.start_again()?;
+        Ok(process)
+    }
+
+    /// A server of the bed: its log is shown only where the bed does not become ready.
+    pub(crate) fn quietly(name: &str, command: Command) -> Result<Self> {
+        let mut process = Self::start(name, command)?;
+        process.quiet = true;
+        Ok(process)
+    }
+
+    /// Starts the same command once more, after it ended. Its log goes on in the same file.
+    pub fn start_again(&mut self) -> Result<()> {
+        let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
+        self.command.stdout(log.try_clone()?).stderr(log);
+        self.kept = Some(
+            Kept::spawn(&mut self.command)
+                .with_context(|| format!("{} cannot be started", self.command.get_program().display()))?,
+        );
+        Ok(())
+    }
+
+    /// Sends SIGTERM and waits until it has ended.
+    pub async fn terminate(&mut self, within: Duration) -> Result<ExitStatus> {
+        // Not reaped yet, so the number is still its own.
+        if self.exit_status()?.is_none()
+            && let Some(kept) = &self.kept
+        {
+            kill_process(Pid::from_child(&kept.child), Signal::TERM)?;
+        }
+        self.ended(within).await
+    }
+
+    /// Sends SIGKILL and waits until it is gone.
+    pub fn kill(&mut self) {
+        self.kept = None;
+    }
+
+    /// Waits until it ends by itself.
+    pub async fn ended(&mut self, within: Duration) -> Result<ExitStatus> {
+        let deadline = Instant::now() + within;
+        let mut look = interval(LOOK);
+        while Instant::now() < deadline {
+            look.tick().await;
+            if let Some(status) = self.exit_status()? {
+                return Ok(status);
+            }
+        }
+        bail!("{} still runs after {within:?}", self.name)
+    }
+
+    /// How it ended, if it has.
+    pub fn exit_status(&mut self) -> Result<Option<ExitStatus>> {
+        let Some(kept) = &mut self.kept else { bail!("{} is not running", self.name) };
+        Ok(kept.child.try_wait()?)
+    }
+
+    /// The process id, for `/proc`.
+    pub fn id(&self) -> Option<u32> {
+        self.kept.as_ref().map(|kept| kept.child.id())
+    }
+
+    /// What it printed so far, standard output and error alike.
+    pub fn log(&self) -> String {
+        std::fs::read(&self.log).map_or_else(
+            |error| format!("(no log: {error})"),
+            |bytes| String::from_utf8_lossy(&bytes).into_owned(),
+        )
+    }
+
+    /// Waits until `url` answers with a success.
+    pub async fn answers(&mut self, url: &str, within: Duration) -> Result<()> {
+        let deadline = Instant::now() + within;
+        let mut look = interval(LOOK);
+        loop {
+            look.tick().await;
+            let answer = match reqwest::get(url).await {
+                Ok(answer) if answer.status().is_success() => return Ok(()),
+                Ok(answer) => answer.status().to_string(),
+                Err(error) => error.to_string(),
+            };
+            if let Some(status) = self.exit_status()? {
+                bail!("{} ended ({status}) before {url} answered:\n{}", self.name, self.last_lines());
+            }
+            if Instant::now() > deadline {
+                bail!("{url} does not answer after {within:?}: {answer}");
+            }
+        }
+    }
+
+    pub(crate) fn last_lines(&self) -> String {
+        let log = self.log();
+        let lines: Vec<_> = log.lines().collect();
+        lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        if !self.quiet {
+            // The test runner swallows this unless the test fails.
+            println!("--- log of {} ({}) ---\n{}", self.name, self.log.display(), self.last_lines());
+        }
+    }
+}
+
+/// A TCP port of 127.0.0.1 that nothing listens on, and that was not given out before.
+pub fn free_port() -> Result<u16> {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        if GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(port) {
+            return Ok(port);
+        }
+    }
+}
+
+/// The program `name` of the test bed.
+pub(crate) fn bed_program(name: &str) -> Result<Command> {
+    let folder = std::env::var_os("SAMOVAR_TESTBED_BIN").context(
+        "SAMOVAR_TESTBED_BIN is not set: run `make test`, or `make testbed` and set it to the folder that is printed",
+    )?;
+    let program = Path::new(&folder).join(name);
+    File::open(&program).with_context(|| {
+        format!(
+            "SAMOVAR_TESTBED_BIN has no {name}: run `make testbed` and set it to the folder that is printed"
+        )
+    })?;
+    Ok(Command::new(program))
+}

@@ -1,0 +1,146 @@
+//! An OCI registry (distribution's own) with its data in a folder, and what people push to it.
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use anyhow::{Context as _, Result, bail};
+use reqwest::{Client, Response, header};
+use samovar_crds::names::hex;
+use serde::Serialize;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    Process,
+    process::{bed_program, free_port},
+    scratch,
+};
+
+const START: Duration = Duration::from_secs(20);
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// A running registry, without authentication, over plain HTTP.
+pub struct Registry {
+    address: String,
+    folder: PathBuf,
+    process: Process,
+    http: Client,
+}
+
+/// What a manifest says of one of its blobs.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Descriptor {
+    /// What the bytes are.
+    pub media_type: String,
+    /// `sha256:` and 64 hexadecimal digits.
+    pub digest: String,
+    /// Bytes.
+    pub size: usize,
+}
+
+impl Registry {
+    /// Starts an empty registry of its own.
+    pub async fn start() -> Result<Self> {
+        let folder = scratch::folder("registry")?;
+        let address = format!("127.0.0.1:{}", free_port()?);
+        let config = json!({
+            "version": 0.1,
+            "log": { "level": "warn" },
+            "storage": { "filesystem": { "rootdirectory": folder }, "delete": { "enabled": true } },
+            "http": { "addr": address },
+        });
+        // JSON is YAML.
+        let path = folder.join("config.yaml");
+        fs::write(&path, serde_json::to_vec(&config)?)?;
+        let mut command = bed_program("registry")?;
+        command.arg("serve").arg(path).env("OTEL_TRACES_EXPORTER", "none");
+        let process = Process::quietly("registry", command)?;
+        let mut registry = Self { address, folder, process, http: Client::new() };
+        registry.is_up().await?;
+        Ok(registry)
+    }
+
+    /// `host:port`.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Ends it, so that connections are refused.
+    pub fn stop(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it anew at the same address, with the same data.
+    pub async fn start_again(&mut self) -> Result<()> {
+        self.process.start_again()?;
+        self.is_up().await
+    }
+
+    async fn is_up(&mut self) -> Result<()> {
+        self.process.answers(&format!("http://{}/v2/", self.address), START).await
+    }
+
+    /// Pushes a module as a CNCF wasm artifact, and returns the reference to put into a manifest.
+    pub async fn push(&self, repository: &str, tag: &str, wasm: &[u8]) -> Result<String> {
+        let config = json!({ "architecture": "wasm", "os": "wasip2", "layerDigests": [digest(wasm)] });
+        let config = serde_json::to_vec(&config)?;
+        let config = self.push_blob(repository, "application/vnd.wasm.config.v0+json", &config).await?;
+        let layer = self.push_blob(repository, "application/wasm", wasm).await?;
+        self.push_manifest(repository, tag, &config, &[layer]).await?;
+        Ok(format!("{}/{repository}:{tag}", self.address))
+    }
+
+    /// Uploads one blob.
+    pub async fn push_blob(&self, repository: &str, media_type: &str, bytes: &[u8]) -> Result<Descriptor> {
+        let digest = digest(bytes);
+        let uploads = format!("http://{}/v2/{repository}/blobs/uploads/", self.address);
+        let begun = succeeded(self.http.post(uploads).send().await?).await?;
+        let location = begun.headers().get(header::LOCATION).context("an upload has no Location")?;
+        let location = location.to_str()?;
+        let separator = if location.contains('?') { '&' } else { '?' };
+        let upload = self.http.put(format!("{location}{separator}digest={digest}"));
+        let upload = upload.header(header::CONTENT_TYPE, "application/octet-stream").body(bytes.to_vec());
+        succeeded(upload.send().await?).await?;
+        Ok(Descriptor { media_type: media_type.to_owned(), digest, size: bytes.len() })
+    }
+
+    /// Uploads the manifest of an image, and returns its digest.
+    pub async fn push_manifest(
+        &self,
+        repository: &str,
+        tag: &str,
+        config: &Descriptor,
+        layers: &[Descriptor],
+    ) -> Result<String> {
+        let manifest: Value =
+            json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers });
+        let body = serde_json::to_vec(&manifest)?;
+        let digest = digest(&body);
+        let url = format!("http://{}/v2/{repository}/manifests/{tag}", self.address);
+        succeeded(self.http.put(url).header(header::CONTENT_TYPE, MANIFEST).body(body).send().await?).await?;
+        Ok(digest)
+    }
+
+    /// Changes a blob's bytes behind the registry's back, so that they no longer are what `digest` says.
+    pub fn spoil(&self, digest: &str) -> Result<()> {
+        let hex = digest.strip_prefix("sha256:").context("a digest starts with `sha256:`")?;
+        let blob = format!("docker/registry/v2/blobs/sha256/{}/{hex}/data", &hex[..2]);
+        let path = self.folder.join(blob);
+        let mut bytes = fs::read(&path).context("the registry has no such blob")?;
+        let last = bytes.last_mut().context("an empty blob cannot be spoilt")?;
+        *last ^= 1;
+        Ok(fs::write(path, bytes)?)
+    }
+}
+
+fn digest(bytes: &[u8]) -> String {
+    format!("sha256:{}", hex(&Sha256::digest(bytes)))
+}
+
+async fn succeeded(answer: Response) -> Result<Response> {
+    let status = answer.status();
+    if !status.is_success() {
+        bail!("the registry answered {status}: {}", answer.text().await?);
+    }
+    Ok(answer)
+}

@@ -1,0 +1,62 @@
+//! The custom resources as a real API server takes them: refusals, explanations, columns, Istio beside us.
+
+use anyhow::Result;
+use samovar_tests::Cluster;
+
+const ISTIO: &str = include_str!("istio-wasmplugin-crd.yaml");
+
+#[tokio::test]
+async fn istios_kind_of_the_same_name_lives_beside_ours() -> Result<()> {
+    let cluster = Cluster::new("istio").await?;
+    cluster.apply(ISTIO).await?;
+    cluster.kubectl(&["wait", "--for=condition=Established", "crd/wasmplugins.extensions.istio.io"]).await?;
+    cluster
+        .apply("{apiVersion: extensions.istio.io/v1alpha1, kind: WasmPlugin, metadata: {name: theirs}, spec: {url: 'oci://a'}}")
+        .await?;
+    cluster.apply(&plugin("ours", "{image: a}")).await?;
+
+    let ours = cluster.kubectl(&["get", "wplug", "-o", "name"]).await?;
+    assert_eq!(ours.trim(), "wasmplugin.samovar.dev/ours");
+    let theirs = cluster.kubectl(&["get", "wasmplugins.extensions.istio.io", "-o", "name"]).await?;
+    assert_eq!(theirs.trim(), "wasmplugin.extensions.istio.io/theirs");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_api_server_refuses_what_one_object_shows_to_be_wrong() -> Result<()> {
+    let cluster = Cluster::new("rules").await?;
+    for (spec, sentence) in [
+        ("{image: a, replicas: -1}", "replicas must be 0 or more"),
+        ("{image: a, modulePath: ../x.wasm}", "without `..`"),
+        ("{image: a, functions: [{name: Upper}]}", "DNS label"),
+        ("{image: 'a:1', imagePullPolicy: Never}", "by digest"),
+    ] {
+        let refusal = cluster.apply(&plugin("wrong", spec)).await.expect_err(spec).to_string();
+        assert!(refusal.contains(sentence), "{spec}: {refusal}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn fields_are_explained_and_plugins_scaled() -> Result<()> {
+    let cluster = Cluster::new("explained").await?;
+    let limits = cluster.kubectl(&["explain", "wplug.spec.limits"]).await?;
+    for field in ["memory", "timeout", "concurrency", "queue", "requestBytes", "responseBytes"] {
+        assert!(limits.contains(field), "{limits}");
+    }
+
+    cluster.apply(&plugin("text", "{image: a}")).await?;
+    cluster.kubectl(&["scale", "wplug/text", "--replicas=2"]).await?;
+    let replicas = cluster.kubectl(&["get", "wplug/text", "-o", "jsonpath={.spec.replicas}"]).await?;
+    assert_eq!(replicas, "2");
+    let columns = cluster.kubectl(&["get", "wplug", "-o", "wide"]).await?;
+    let columns: Vec<_> = columns.lines().next().unwrap_or_default().split_whitespace().collect();
+    assert_eq!(columns, ["NAME", "READY", "REASON", "REVISION", "URL", "IMAGE", "AGE"]);
+    Ok(())
+}
+
+fn plugin(name: &str, spec: &str) -> String {
+    format!(
+        "{{apiVersion: samovar.dev/v1alpha1, kind: WasmPlugin, metadata: {{name: {name}}}, spec: {spec}}}"
+    )
+}

@@ -1,0 +1,6 @@
+//! Samovar on a real control plane: every test has a namespace of its own on a shared kube-apiserver.
+//!
+//! `make test-apiserver` brings the servers and the built programs.
+
+mod bed;
+mod crds;
