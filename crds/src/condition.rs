@@ -82,6 +82,8 @@ reasons! {
     NoMatchingNode,
     /// A chosen node's agent does not answer.
     AgentUnavailable,
+    /// A Service of the plugin's name belongs to somebody else.
+    NameConflict,
     /// The spec asks for no node at all.
     ScaledToZero,
     /// New revisions are held back.

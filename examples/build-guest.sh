@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# build-guest.sh FOLDER [--wasi]: builds the Rust component in FOLDER (a crate with its WIT) into FOLDER/<crate>.wasm.
+#
+# With rustup it uses the target wasm32-wasip2, whose linker makes the component. Where that target is not installed and
+# cannot be had, it uses Debian's own Rust for WebAssembly:
+#   apt-get install rustc-web rust-web-src cargo-web wasi-libc lld-19
+# There, --wasi says that the guest uses files, time or other things of its host; without it, its std knows no host.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+cache=${SAMOVAR_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/samovar}
+folder=$(cd "$1" && pwd)
+name=$(sed -n 's/^name = "\(.*\)"$/\1/p' "$folder/Cargo.toml" | head -1)
+export CARGO_TARGET_DIR=$cache/guests
+cd "$folder"
+
+# A panic names its source file, but not where that lies on the machine that built it.
+flags=("--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}/registry/src/=")
+
+if rustup target list --installed 2>/dev/null | grep -qx wasm32-wasip2; then
+  CARGO_ENCODED_RUSTFLAGS=${flags[0]} cargo build --release --target wasm32-wasip2
+  cp "$CARGO_TARGET_DIR/wasm32-wasip2/release/$name.wasm" "$name.wasm"
+elif [ -x /usr/bin/rustc ] && command -v wasm-ld-19 >/dev/null; then
+  target=wasm32-unknown-unknown
+  flags+=(-Clinker=wasm-ld-19)
+  if [ "${2:-}" = --wasi ]; then
+    target=wasm32-wasip1
+    libc=/usr/lib/wasm32-wasi
+    flags+=(-Clink-self-contained=no "-Lnative=$libc" "-Clink-arg=$libc/crt1-reactor.o")
+  fi
+  RUSTUP_TOOLCHAIN='' RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f' && echo "${flags[*]}") \
+    /usr/bin/cargo build --release --target "$target" -Zbuild-std=std,panic_abort
+  cargo run --release --quiet --manifest-path "$here/componentize/Cargo.toml" -- \
+    "$CARGO_TARGET_DIR/$target/release/$name.wasm" "$name.wasm"
+else
+  echo "building a guest needs Rust's WebAssembly target: rustup target add wasm32-wasip2" >&2
+  exit 1
+fi
+ls -l "$name.wasm"

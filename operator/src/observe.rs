@@ -1,0 +1,160 @@
+//! Observing: what there is, out of caches that watches keep.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use futures::{Stream, StreamExt as _};
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{
+        apps::v1::ControllerRevision,
+        core::v1::{Node, Pod, Service},
+        discovery::v1::EndpointSlice,
+    },
+};
+use kube::{
+    Api, Client, Resource, ResourceExt as _,
+    core::DeserializeGuard,
+    runtime::{
+        WatchStreamExt as _,
+        reflector::{self, Store, store::Writer},
+        watcher,
+    },
+};
+use samovar_crds::{PluginAssignment, WasmPlugin, names};
+use serde::de::DeserializeOwned;
+
+/// What there is of one plugin, and of the cluster.
+pub(crate) struct Observed {
+    pub(crate) revisions: Vec<Arc<ControllerRevision>>,
+    pub(crate) assignments: Vec<PluginAssignment>,
+    pub(crate) service: Option<Arc<Service>>,
+    pub(crate) slices: Vec<Arc<EndpointSlice>>,
+    pub(crate) nodes: Vec<Arc<Node>>,
+    pub(crate) agents: Vec<Arc<Pod>>,
+}
+
+/// The caches. Reading them asks the API server nothing.
+pub(crate) struct Caches {
+    pub(crate) revisions: Store<ControllerRevision>,
+    pub(crate) assignments: Store<DeserializeGuard<PluginAssignment>>,
+    pub(crate) services: Store<Service>,
+    pub(crate) slices: Store<EndpointSlice>,
+    pub(crate) nodes: Store<Node>,
+    pub(crate) agents: Store<Pod>,
+}
+
+impl Caches {
+    /// Waits until every cache has been filled once: an empty one says nothing of what there is.
+    pub(crate) async fn ready(&self) -> bool {
+        let (revisions, assignments, services) = tokio::join!(
+            self.revisions.wait_until_ready(),
+            self.assignments.wait_until_ready(),
+            self.services.wait_until_ready()
+        );
+        let (slices, nodes, agents) = tokio::join!(
+            self.slices.wait_until_ready(),
+            self.nodes.wait_until_ready(),
+            self.agents.wait_until_ready()
+        );
+        revisions.is_ok()
+            && assignments.is_ok()
+            && services.is_ok()
+            && slices.is_ok()
+            && nodes.is_ok()
+            && agents.is_ok()
+    }
+
+    pub(crate) fn observe(&self, plugin: &WasmPlugin) -> Observed {
+        let assignments = of_plugin(&self.assignments, plugin);
+        Observed {
+            revisions: of_plugin(&self.revisions, plugin),
+            // One that does not read is not counted; it is replaced when its name is wanted.
+            assignments: assignments.iter().filter_map(|guard| guard.0.as_ref().ok().cloned()).collect(),
+            service: of_plugin(&self.services, plugin)
+                .into_iter()
+                .find(|service| service.name_any() == plugin.name_any()),
+            slices: of_plugin(&self.slices, plugin),
+            nodes: self.nodes.state(),
+            agents: self.agents.state(),
+        }
+    }
+}
+
+/// The objects that the plugin controls, by name.
+fn of_plugin<K>(store: &Store<K>, plugin: &WasmPlugin) -> Vec<Arc<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    let uid = plugin.uid();
+    let is_own = |object: &K| {
+        let owners = object.owner_references();
+        object.namespace() == plugin.namespace()
+            && owners.iter().any(|owner| owner.controller == Some(true) && Some(&owner.uid) == uid.as_ref())
+    };
+    let mut objects: Vec<_> = store.state().into_iter().filter(|object| is_own(object)).collect();
+    objects.sort_by_key(|object| object.name_any());
+    objects
+}
+
+/// A cache of what the operator made, and the stream that fills it and tells of each change.
+pub(crate) fn own<K>(
+    client: Client,
+) -> (Store<K>, impl Stream<Item = Result<K, watcher::Error>> + Send + 'static)
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + std::fmt::Debug
+        + Send
+        + Sync
+        + 'static,
+{
+    let labels = format!("app.kubernetes.io/managed-by={}", names::OPERATOR);
+    cached(Api::all(client), watcher::Config::default().labels(&labels))
+}
+
+/// A cache and the stream that fills it.
+pub(crate) fn cached<K>(
+    api: Api<K>,
+    config: watcher::Config,
+) -> (Store<K>, impl Stream<Item = Result<K, watcher::Error>> + Send + 'static)
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+{
+    let writer: Writer<K> = Writer::default();
+    let store = writer.as_reader();
+    let stream = watcher(api, config)
+        .default_backoff()
+        .modify(|object| object.managed_fields_mut().clear())
+        .reflect(writer)
+        .touched_objects();
+    (store, stream)
+}
+
+/// Tells when an object's facts change: the part of it that decides anything. Heartbeats do not.
+pub(crate) fn changes<K, F>(
+    store: Store<K>,
+    stream: impl Stream<Item = Result<K, watcher::Error>> + Send + 'static,
+    facts: impl Fn(&K) -> F + Send + 'static,
+) -> impl Stream<Item = ()> + Send + 'static
+where
+    K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
+    F: PartialEq + Send + 'static,
+{
+    let mut known: BTreeMap<String, F> = BTreeMap::new();
+    stream.filter_map(move |event| {
+        let changed = event.is_ok_and(|object| {
+            let name = object.name_any();
+            match store.get(&reflector::ObjectRef::from_obj(&object)) {
+                Some(object) => {
+                    let facts = facts(&object);
+                    let changed = known.get(&name) != Some(&facts);
+                    known.insert(name, facts);
+                    changed
+                }
+                None => known.remove(&name).is_some(),
+            }
+        });
+        std::future::ready(changed.then_some(()))
+    })
+}

@@ -1,0 +1,30 @@
+//! The flags of `samovar-operator`.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use samovar_crds::names;
+use samovar_telemetry::logs;
+
+/// The operator of Samovar: resolves images, places plugins on nodes, and says what is true.
+#[derive(Clone, Debug, clap::Parser)]
+#[command(name = "samovar-operator", version, max_term_width = 110)]
+pub struct Options {
+    /// The namespace of the agents' Pods.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "samovar-system")]
+    pub agent_namespace: String,
+    /// The labels of the agents' Pods.
+    #[arg(long, default_value = names::AGENT_SELECTOR)]
+    pub agent_selector: String,
+    /// Where /healthz, /readyz and /metrics are.
+    #[arg(long, default_value = "0.0.0.0:8081")]
+    pub ops_listen: SocketAddr,
+    /// A registry that is spoken to over plain HTTP; loopback addresses always are. May be repeated.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub insecure_registry: Vec<String>,
+    /// The Docker `config.json` with the registries' credentials.
+    #[arg(long, value_name = "FILE")]
+    pub docker_config: Option<PathBuf>,
+    /// The form of log lines: text or json.
+    #[arg(long, default_value = "text")]
+    pub log_format: logs::Format,
+}

@@ -1,0 +1,119 @@
+//! Reconciling one plugin: a row of steps.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use kube::{
+    Client, ResourceExt as _,
+    core::{DeserializeGuard, error_boundary::InvalidObject},
+    runtime::{controller::Action, events::Recorder},
+};
+use prometheus_client::metrics::counter::Counter;
+use samovar_crds::WasmPlugin;
+
+use crate::{
+    apply, build, events,
+    observe::Caches,
+    place::place,
+    resolve::Resolver,
+    status::{self, status},
+    validate::validate,
+};
+
+/// What every reconcile shares.
+pub(crate) struct Context {
+    pub(crate) client: Client,
+    pub(crate) caches: Caches,
+    pub(crate) resolver: Resolver,
+    pub(crate) recorder: Recorder,
+    pub(crate) reconciles: Counter,
+    pub(crate) failures: Counter,
+    /// Tries in a row that failed, by UID.
+    pub(crate) tries: Mutex<HashMap<String, u32>>,
+}
+
+/// Why a plugin could not be reconciled.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// It is not of this version's form. It is left as it is until it changes.
+    #[error("the plugin cannot be read: {0}")]
+    Unreadable(#[source] Box<InvalidObject>),
+    /// The caches are gone: the operator is stopping.
+    #[error("the operator is stopping")]
+    Stopping,
+    /// A write was not taken.
+    #[error(transparent)]
+    Apply(#[from] apply::Error),
+    /// The status was not taken.
+    #[error(transparent)]
+    Status(#[from] status::Error),
+}
+
+/// One plugin: observe, validate, resolve, place, build, apply, say what is true.
+pub(crate) async fn reconcile(
+    guard: Arc<DeserializeGuard<WasmPlugin>>,
+    context: Arc<Context>,
+) -> Result<Action, Error> {
+    context.reconciles.inc();
+    let plugin = guard.0.as_ref().map_err(|error| Error::Unreadable(Box::new(error.clone())))?;
+    if plugin.metadata.deletion_timestamp.is_some() {
+        // The garbage collector takes what is owned.
+        return Ok(Action::await_change());
+    }
+    if !context.caches.ready().await {
+        return Err(Error::Stopping);
+    }
+    let namespace = plugin.namespace().unwrap_or_default();
+    let observed = context.caches.observe(plugin);
+    let valid = validate(plugin);
+    let resolution = context.resolver.resolve(plugin, valid, &observed.revisions).await;
+    let carries =
+        |node: &str| observed.assignments.iter().any(|assignment| assignment.spec.node_name == node);
+    let placement = place(plugin, &observed.nodes, &observed.agents, carries);
+    let prepared = build::build(plugin, resolution.revision.as_ref(), &placement, &observed);
+    let applied = apply::apply(&context.client, &namespace, &observed, prepared).await?;
+    let next = status(plugin, &resolution, &placement, &observed.assignments, &applied);
+    status::write(&context.client, plugin, &next).await?;
+    events::publish(&context.recorder, plugin, &next).await;
+    context.succeeded(&plugin.uid().unwrap_or_default());
+    Ok(resolution.again.map_or_else(Action::await_change, Action::requeue))
+}
+
+/// The first wait after a failed write; it doubles with each.
+const FIRST: Duration = Duration::from_millis(500);
+/// The longest.
+const LONGEST: Duration = Duration::from_mins(2);
+
+/// What comes after a failure: a broken object waits for a change, everything else is tried again, later each time.
+pub(crate) fn after(guard: &DeserializeGuard<WasmPlugin>, error: &Error, context: &Context) -> Action {
+    context.failures.inc();
+    let name = format!("{}/{}", guard.namespace().unwrap_or_default(), guard.name_any());
+    match error {
+        Error::Unreadable(_) | Error::Stopping => {
+            tracing::error!(plugin = %name, %error, "left as it is until it changes");
+            Action::await_change()
+        }
+        Error::Apply(_) | Error::Status(_) => {
+            let wait = context.failed(&guard.uid().unwrap_or_default());
+            tracing::warn!(plugin = %name, %error, "tried again in {} ms", wait.as_millis());
+            Action::requeue(wait)
+        }
+    }
+}
+
+impl Context {
+    fn succeeded(&self, uid: &str) {
+        self.tries.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+
+    fn failed(&self, uid: &str) -> Duration {
+        let mut tries = self.tries.lock().unwrap_or_else(PoisonError::into_inner);
+        let tried = tries.entry(uid.to_owned()).or_default();
+        *tried += 1;
+        let wait = FIRST.saturating_mul(1 << (*tried - 1).min(10)).min(LONGEST);
+        wait.mul_f64(rand::random_range(0.8..1.2))
+    }
+}

@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Builds the Rust guests anew, each beside its source.
+set -euo pipefail
+cd "$(dirname "$0")"
+../../examples/build-guest.sh types
+../../examples/build-guest.sh wasi --wasi

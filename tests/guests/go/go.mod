@@ -1,0 +1,3 @@
+module samovar.dev/tests/guests/go
+
+go 1.24

@@ -1,0 +1,10 @@
+;; A reactor: `_initialize` sets what `ready` gives, 1 where it ran once and 0 where it did not; `count` tells instances apart.
+(module
+  (global $ready (mut i32) (i32.const 0))
+  (global $calls (mut i32) (i32.const 0))
+  (func (export "_initialize")
+    (global.set $ready (i32.add (global.get $ready) (i32.const 1))))
+  (func (export "ready") (result i32) (global.get $ready))
+  (func (export "count") (result i32)
+    (global.set $calls (i32.add (global.get $calls) (i32.const 1)))
+    (global.get $calls)))
