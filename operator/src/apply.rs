@@ -140,9 +140,10 @@ impl Applier<'_> {
 /// Whether `there` has everything that `wanted` says; what the API server added is its own.
 fn covers(there: &Value, wanted: &Value) -> bool {
     match (there, wanted) {
+        // What is not said is anybody's.
         (_, Value::Null) => true,
         (Value::Object(there), Value::Object(wanted)) => {
-            wanted.iter().all(|(key, wanted)| there.get(key).is_some_and(|there| covers(there, wanted)))
+            wanted.iter().all(|(key, wanted)| covers(there.get(key).unwrap_or(&Value::Null), wanted))
         }
         (Value::Array(there), Value::Array(wanted)) => {
             there.len() == wanted.len()

@@ -154,13 +154,18 @@ pub(crate) fn every(artifact: &Artifact, limits: &Limits) -> Vec<Arc<Function>> 
             Some(interface) if sharing[&own] > 1 => format!("{interface}.{own}"),
             _ => own,
         };
-        let is_endpoint = name.split('.').all(is_label);
-        let (name, target) = if !is_endpoint {
-            (export.full_name(), Err("its name is no DNS label: name it in spec.functions".to_owned()))
-        } else if !taken.insert(name.clone()) {
-            (export.full_name(), Err(format!("another export is `{name}` too: name it in spec.functions")))
-        } else {
-            (name, export.target(artifact, None))
+        let target = export.target(artifact, None);
+        let (name, target) = match target {
+            // What cannot be called needs no endpoint; its own name is told with the reason.
+            Err(why) => (export.full_name(), Err(why)),
+            Ok(_) if !name.split('.').all(is_label) => {
+                (export.full_name(), Err("its name is no DNS label: name it in spec.functions".to_owned()))
+            }
+            Ok(_) if !taken.insert(name.clone()) => (
+                export.full_name(),
+                Err(format!("another export is `{name}` too: name it in spec.functions")),
+            ),
+            Ok(target) => (name, Ok(target)),
         };
         Arc::new(Function::new(name, export, target, &FunctionRequest::default(), limits))
     };

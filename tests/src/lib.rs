@@ -16,7 +16,7 @@ mod scratch;
 pub use api_proxy::{ApiProxy, Link, Write};
 pub use bed::Bed;
 pub use cluster::Cluster;
-pub use node::{AGENT_PORT, AgentPod};
+pub use node::{AGENT_NAMESPACE, AGENT_PORT, AgentPod};
 pub use process::{Process, free_port};
 pub use registry::{Descriptor, Registry};
 pub use scratch::scratch;

@@ -1,7 +1,7 @@
 //! Nodes and agent Pods as a kubelet would report them: no kubelet runs in the bed.
 
 use anyhow::{Context as _, Result};
-use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ServiceAccount};
 use kube::{
     Api, ResourceExt as _,
     api::{DeleteParams, Patch, PatchParams, PostParams},
@@ -14,6 +14,8 @@ use crate::Cluster;
 /// The port that agent Pods declare. The agents of tests listen elsewhere: their addresses are made up,
 /// since an EndpointSlice takes no loopback address.
 pub const AGENT_PORT: u16 = 8080;
+/// The namespace of the agents' Pods.
+pub const AGENT_NAMESPACE: &str = "samovar-system";
 
 /// One agent of the DaemonSet, as the API server knows it.
 #[derive(Clone, Debug)]
@@ -55,9 +57,9 @@ impl Cluster {
         Ok(())
     }
 
-    /// A Ready agent Pod on `node`, in this namespace.
+    /// A Ready agent Pod on `node`, in the agents' namespace.
     pub async fn agent_pod(&self, node: &str) -> Result<AgentPod> {
-        self.service_account().await?;
+        self.agent_namespace().await?;
         let labels: Value = names::AGENT_SELECTOR
             .split(',')
             .filter_map(|label| label.split_once('='))
@@ -73,14 +75,15 @@ impl Cluster {
                 }],
             },
         });
-        let pod = self.api::<Pod>().create(&PostParams::default(), &serde_json::from_value(pod)?).await?;
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), AGENT_NAMESPACE);
+        let pod = pods.create(&PostParams::default(), &serde_json::from_value(pod)?).await?;
         let uid = pod.uid().context("the API server gives every Pod a UID")?;
         // Different for each Pod, as addresses are, and never one that something answers at.
         let [a, b, c] = [0, 2, 4].map(|at| u8::from_str_radix(&uid[at..at + 2], 16).unwrap_or_default());
         let agent = AgentPod {
             node: node.to_owned(),
             name: pod.name_any(),
-            namespace: self.namespace.clone(),
+            namespace: AGENT_NAMESPACE.to_owned(),
             uid,
             ip: format!("10.{a}.{b}.{c}"),
         };
@@ -106,14 +109,23 @@ impl Cluster {
         Ok(())
     }
 
-    /// The ServiceAccount that every Pod needs. A whole controller manager would have made it.
-    async fn service_account(&self) -> Result<()> {
-        let account = json!({ "metadata": { "name": "default" } });
-        let account: ServiceAccount = serde_json::from_value(account)?;
-        match self.api::<ServiceAccount>().create(&PostParams::default(), &account).await {
-            Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
-            outcome => Ok(outcome.map(drop)?),
-        }
+    /// The agents' namespace, with the ServiceAccount that every Pod needs. A whole controller manager would
+    /// have made that.
+    async fn agent_namespace(&self) -> Result<()> {
+        let namespace: Namespace =
+            serde_json::from_value(json!({ "metadata": { "name": AGENT_NAMESPACE } }))?;
+        let account: ServiceAccount = serde_json::from_value(json!({ "metadata": { "name": "default" } }))?;
+        there(Api::all(self.client.clone()).create(&PostParams::default(), &namespace).await)?;
+        let accounts = Api::namespaced(self.client.clone(), AGENT_NAMESPACE);
+        there(accounts.create(&PostParams::default(), &account).await)
+    }
+}
+
+/// Made now, or by another test before.
+fn there<K>(made: kube::Result<K>) -> Result<()> {
+    match made {
+        Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
+        outcome => Ok(outcome.map(drop)?),
     }
 }
 

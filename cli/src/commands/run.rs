@@ -176,7 +176,8 @@ impl Console {
                 "functions": report.functions,
             });
             if report.state == State::Ready {
-                let names: Vec<_> = report.functions.iter().map(|function| function.name.as_str()).collect();
+                let callable = report.functions.iter().filter(|function| function.not_callable.is_none());
+                let names: Vec<_> = callable.map(|function| function.name.as_str()).collect();
                 self.output.print(
                     &value,
                     format_args!("{namespace}/{plugin} ready at {url} ({})", names.join(", ")),

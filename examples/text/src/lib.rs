@@ -52,12 +52,21 @@ impl Guest for Text {
         trimmed.parse().map_err(|_| ParseError { problem: Problem::OutOfRange, at: 0 })
     }
 
-    fn search(text: String, needle: String, options: SearchOptions, limit: Option<u32>) -> Vec<(u32, String)> {
+    fn search(
+        text: String,
+        needle: String,
+        options: SearchOptions,
+        limit: Option<u32>,
+    ) -> Vec<(u32, String)> {
         if needle.is_empty() {
             return Vec::new();
         }
         let fold = |text: &str| {
-            if options.contains(SearchOptions::IGNORE_CASE) { text.to_ascii_lowercase() } else { text.to_owned() }
+            if options.contains(SearchOptions::IGNORE_CASE) {
+                text.to_ascii_lowercase()
+            } else {
+                text.to_owned()
+            }
         };
         let (folded, needle) = (fold(&text), fold(&needle));
         let is_word = |at: usize| {

@@ -32,14 +32,11 @@ async fn a_node_and_its_agent_pod_are_ready() -> Result<()> {
     let node = cluster.node("a").await?;
     let agent = cluster.agent_pod(&node).await?;
 
-    let ready = cluster.wait_for::<Pod>(&agent.name, SOON, |pod| {
-        let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref());
-        conditions
-            .unwrap_or_default()
-            .iter()
-            .any(|condition| condition.type_ == "Ready" && condition.status == "True")
-    });
-    assert_eq!(ready.await?.uid(), Some(agent.uid));
+    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), &agent.namespace);
+    let pod = pods.get(&agent.name).await?;
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    assert!(conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"));
+    assert_eq!(pod.uid(), Some(agent.uid));
     let node = Api::<Node>::all(cluster.client.clone()).get(&node).await?;
     assert_eq!(node.spec.unwrap_or_default().taints, None);
     Ok(())

@@ -3,4 +3,10 @@
 //! `make test-apiserver` brings the servers and the built programs.
 
 mod bed;
+mod converge;
 mod crds;
+mod failures;
+mod lifecycle;
+mod outages;
+mod placement;
+mod stage;

@@ -5,7 +5,6 @@ wit_bindgen::generate!({ world: "wasi", path: "wit" });
 use std::{
     hash::{BuildHasher as _, RandomState},
     io::Read as _,
-    net::TcpStream,
     time::{Duration, SystemTime},
 };
 
@@ -36,10 +35,6 @@ impl Guest for Wasi {
 
     fn write_file(path: String, content: Vec<u8>) -> Result<(), String> {
         std::fs::write(path, content).map_err(|error| error.to_string())
-    }
-
-    fn connect(address: String) -> Result<(), String> {
-        TcpStream::connect(address).map(drop).map_err(|error| error.to_string())
     }
 
     fn read_stdin() -> Result<Vec<u8>, String> {

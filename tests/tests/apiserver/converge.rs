@@ -1,0 +1,106 @@
+//! The operator stopped anywhere: what it makes is the same, and at rest it writes nothing.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Result;
+use k8s_openapi::api::{apps::v1::ControllerRevision, core::v1::Service, discovery::v1::EndpointSlice};
+use kube::{ResourceExt, api::ListParams};
+use samovar_crds::PluginAssignment;
+use samovar_tests::{ApiProxy, Bed, Cluster};
+
+use crate::stage::{ADD, SOON, Stage, operator};
+
+/// The names of everything that was made for a plugin.
+async fn made(stage: &Stage, plugin: &str) -> Result<Vec<String>> {
+    let all = ListParams::default().labels(&format!("samovar.dev/plugin={plugin}"));
+    let mut names = Vec::new();
+    let cluster = &stage.cluster;
+    names.extend(cluster.api::<ControllerRevision>().list(&all).await?.iter().map(ResourceExt::name_any));
+    names.extend(cluster.api::<Service>().list(&all).await?.iter().map(ResourceExt::name_any));
+    names.extend(cluster.api::<PluginAssignment>().list(&all).await?.iter().map(ResourceExt::name_any));
+    names.extend(cluster.api::<EndpointSlice>().list(&all).await?.iter().map(ResourceExt::name_any));
+    Ok(names)
+}
+
+#[tokio::test]
+async fn an_operator_killed_between_any_two_writes_converges_to_the_same_objects() -> Result<()> {
+    let bed = Arc::new(Bed::start().await?);
+    let proxy = ApiProxy::start(&bed).await?;
+    let stage = Stage::on(Cluster::on(bed, "killed").await?, 2).await?;
+    let image = stage.push("1", ADD).await?;
+    let mut operator = operator(proxy.kubeconfig()).await?;
+
+    stage.apply("whole", &image, "").await?;
+    stage.all_ready("whole").await?;
+    // The names of a revision and its assignments hold a hash of what runs, which is the same for every plugin here.
+    let whole: Vec<_> =
+        made(&stage, "whole").await?.iter().map(|name| name.replace("whole", "math")).collect();
+
+    let mut cut = 0;
+    for writes in 1.. {
+        let name = format!("cut{writes}");
+        proxy.hold_after(writes);
+        stage.apply(&name, &image, "").await?;
+        let ended = tokio::select! {
+            held = proxy.held(SOON) => !held,
+            ready = stage.all_ready(&name) => ready.map(|_| true)?,
+        };
+        operator.kill();
+        proxy.release();
+        operator.start_again()?;
+        stage.all_ready(&name).await?;
+        let names: Vec<_> =
+            made(&stage, &name).await?.iter().map(|made| made.replace(&name, "math")).collect();
+        assert_eq!(names, whole, "killed after {writes} writes");
+        if ended {
+            break;
+        }
+        cut += 1;
+    }
+    // A revision, a Service, two assignments, a status: fewer cuts than that would show that nothing was cut.
+    assert!(cut >= 5, "only {cut} places to stop at were found");
+    Ok(())
+}
+
+#[tokio::test]
+async fn at_rest_nothing_is_written() -> Result<()> {
+    let bed = Arc::new(Bed::start().await?);
+    let proxy = ApiProxy::start(&bed).await?;
+    let mut stage = Stage::on(Cluster::on(bed, "rest").await?, 0).await?;
+    let _operator = operator(proxy.kubeconfig()).await?;
+    for name in ["a", "b"] {
+        let node = stage.cluster.node(name).await?;
+        let pod = stage.cluster.agent_pod(&node).await?;
+        stage.agents.push(crate::stage::Agent::start(pod, proxy.kubeconfig()).await?);
+    }
+    stage.apply("math", &stage.push("1", ADD).await?, "").await?;
+    stage.all_ready("math").await?;
+    // A heartbeat of a node, as kubelets send them, decides nothing and so causes nothing.
+    let quiet =
+        Duration::from_secs(std::env::var("SAMOVAR_REST_SECONDS").map_or(Ok(5), |text| text.parse())?);
+    let settled = settled(&proxy).await;
+    stage.cluster.set_node_ready(&stage.agents[0].pod.node, true).await?;
+    assert!(!proxy_writes(&proxy, settled, quiet).await, "{:?}", &proxy.writes()[settled..]);
+    Ok(())
+}
+
+/// How many writes there were once none had come for a second.
+async fn settled(proxy: &ApiProxy) -> usize {
+    loop {
+        let before = proxy.writes().len();
+        if !proxy_writes(proxy, before, Duration::from_secs(1)).await {
+            return before;
+        }
+    }
+}
+
+/// Whether another write comes within a time.
+async fn proxy_writes(proxy: &ApiProxy, before: usize, within: Duration) -> bool {
+    let comes = async {
+        let mut look = tokio::time::interval(Duration::from_millis(20));
+        while proxy.writes().len() == before {
+            look.tick().await;
+        }
+    };
+    tokio::time::timeout(within, comes).await.is_ok()
+}

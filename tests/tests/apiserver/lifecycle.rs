@@ -1,0 +1,160 @@
+//! A plugin's life: applied, served, changed, paused, deleted.
+
+use anyhow::Result;
+use k8s_openapi::api::{
+    apps::v1::ControllerRevision,
+    core::v1::{Event, Service},
+    discovery::v1::EndpointSlice,
+};
+use kube::{ResourceExt as _, api::ListParams};
+use samovar_crds::{PluginAssignment, WasmPlugin};
+
+use crate::stage::{ADD, MULTIPLY, SOON, Stage, condition, json};
+
+#[tokio::test]
+async fn an_applied_plugin_is_served_by_every_agent() -> Result<()> {
+    let stage = Stage::new("served", 2).await?;
+    stage.apply("math", &stage.push("1", ADD).await?, "").await?;
+    let plugin = stage.all_ready("math").await?;
+    assert_eq!(stage.answers("math").await?, ["13", "13"]);
+
+    let status = plugin.status.unwrap_or_default();
+    assert!(status.resolved_image.unwrap_or_default().contains("@sha256:"));
+    assert_eq!(status.url, Some(format!("http://math.{}.svc", stage.cluster.namespace)));
+    assert_eq!(status.functions[0].signature, "func(i32, i32) -> i32");
+    let table = stage.cluster.kubectl(&["get", "wplug"]).await?;
+    assert!(table.contains("2/2") && table.contains("AllNodesReady"), "{table}");
+
+    let slices = stage.cluster.api::<EndpointSlice>().list(&ListParams::default()).await?.items;
+    let mut addresses: Vec<_> = slices
+        .iter()
+        .flat_map(|slice| &slice.endpoints)
+        .flat_map(|endpoint| endpoint.addresses.clone())
+        .collect();
+    let mut agents: Vec<_> = stage.agents.iter().map(|agent| agent.pod.ip.clone()).collect();
+    addresses.sort();
+    agents.sort();
+    assert_eq!(addresses, agents);
+    let service = stage.cluster.api::<Service>().get("math").await?;
+    assert_eq!(service.spec.unwrap_or_default().selector, None);
+
+    let events = stage.cluster.api::<Event>().list(&ListParams::default()).await?.items;
+    assert!(events.iter().any(|event| event.reason.as_deref() == Some("AllNodesReady")), "{events:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn deleting_a_plugin_removes_everything() -> Result<()> {
+    let stage = Stage::new("deleted", 1).await?;
+    stage.apply("math", &stage.push("1", ADD).await?, "").await?;
+    stage.all_ready("math").await?;
+    let assignment =
+        stage.cluster.api::<PluginAssignment>().list(&ListParams::default()).await?.items.remove(0);
+    let revision =
+        stage.cluster.api::<ControllerRevision>().list(&ListParams::default()).await?.items.remove(0);
+    stage.cluster.kubectl(&["delete", "wplug", "math"]).await?;
+    stage.cluster.wait_until_gone::<WasmPlugin>("math", SOON).await?;
+    stage.cluster.wait_until_gone::<PluginAssignment>(&assignment.name_any(), SOON).await?;
+    stage.cluster.wait_until_gone::<ControllerRevision>(&revision.name_any(), SOON).await?;
+    stage.cluster.wait_until_gone::<Service>("math", SOON).await?;
+    stage.cluster.wait_until_gone::<EndpointSlice>("math-ipv4-8080-0", SOON).await?;
+    let deadline = tokio::time::Instant::now() + SOON;
+    while stage.agents[0].call(&stage.cluster.namespace, "math", "add", "[1, 2]").await?.0 != 404 {
+        assert!(tokio::time::Instant::now() < deadline, "the agent still knows it");
+        tokio::task::yield_now().await;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_moved_tag_changes_nothing_and_a_spec_edit_does() -> Result<()> {
+    let stage = Stage::new("moved", 2).await?;
+    let image = stage.push("1", ADD).await?;
+    stage.apply("math", &image, "").await?;
+    let first = stage.all_ready("math").await?.status.unwrap_or_default().revision;
+    stage.push("1", MULTIPLY).await?;
+    // An edit of what does not run leaves the revision as it is.
+    stage.apply("math", &image, "replicas: 2").await?;
+    let second = stage.all_ready("math").await?.status.unwrap_or_default().revision;
+    assert_eq!(first, second);
+    assert_eq!(stage.answers("math").await?, ["13", "13"]);
+
+    stage.apply("math", &image, "limits: {timeout: 2s}").await?;
+    let third = stage.all_ready("math").await?.status.unwrap_or_default().revision;
+    assert_ne!(second, third);
+    assert_eq!(stage.answers("math").await?, ["42", "42"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn going_back_to_an_old_spec_serves_the_old_revision_again() -> Result<()> {
+    let stage = Stage::new("back", 1).await?;
+    let (one, two) = (stage.push("1", ADD).await?, stage.push("2", MULTIPLY).await?);
+    stage.apply("math", &one, "").await?;
+    let first = stage.all_ready("math").await?.status.unwrap_or_default().revision;
+    stage.apply("math", &two, "").await?;
+    stage.all_ready("math").await?;
+    assert_eq!(stage.answers("math").await?, ["42"]);
+    stage.apply("math", &one, "").await?;
+    let third = stage.all_ready("math").await?.status.unwrap_or_default().revision;
+    assert_eq!(first, third);
+    assert_eq!(stage.answers("math").await?, ["13"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_paused_plugin_holds_new_revisions_back_and_goes_on_serving() -> Result<()> {
+    let stage = Stage::new("paused", 1).await?;
+    let (one, two) = (stage.push("1", ADD).await?, stage.push("2", MULTIPLY).await?);
+    stage.apply("math", &one, "").await?;
+    stage.all_ready("math").await?;
+    stage.apply("math", &two, "paused: true").await?;
+    let plugin = stage.ready("math", "False", "Paused").await?;
+    assert_eq!(condition(&plugin, "Progressing").map(|condition| condition.status.as_str()), Some("Unknown"));
+    assert_eq!(stage.answers("math").await?, ["13"]);
+    stage.apply("math", &two, "paused: false").await?;
+    stage.all_ready("math").await?;
+    assert_eq!(stage.answers("math").await?, ["42"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_change_of_revision_loses_no_call() -> Result<()> {
+    let stage = Stage::new("seamless", 1).await?;
+    let (one, two) = (stage.push("1", ADD).await?, stage.push("2", MULTIPLY).await?);
+    stage.apply("math", &one, "").await?;
+    stage.all_ready("math").await?;
+    let (agent, namespace) = (&stage.agents[0], &stage.cluster.namespace);
+    let calls = async {
+        let mut answers = Vec::new();
+        while answers.last().is_none_or(|(status, answer): &(u16, String)| *status == 200 && answer == "13") {
+            answers.push(agent.call(namespace, "math", "add", "[6, 7]").await?);
+        }
+        anyhow::Ok(answers)
+    };
+    let (answers, applied) = tokio::join!(tokio::time::timeout(SOON, calls), stage.apply("math", &two, ""));
+    applied?;
+    let answers = answers??;
+    assert_eq!(answers.last(), Some(&(200, "42".to_owned())), "after {} calls", answers.len());
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_agent_describes_a_plugin_and_counts_its_calls() -> Result<()> {
+    let stage = Stage::new("described", 1).await?;
+    stage.apply("math", &stage.push("1", ADD).await?, "").await?;
+    stage.all_ready("math").await?;
+    stage.answers("math").await?;
+    let (agent, namespace) = (&stage.agents[0], &stage.cluster.namespace);
+    let description = reqwest::get(format!("{}/v1/{namespace}/math", agent.url)).await?.text().await?;
+    assert_eq!(json(&description)?["functions"][0]["name"], "add");
+    let metrics = reqwest::get(format!("{}/metrics", agent.ops)).await?.text().await?;
+    let line = format!(
+        "samovar_agent_calls_total{{namespace=\"{namespace}\",plugin=\"math\",function=\"add\",outcome=\"ok\"}} 1"
+    );
+    assert!(metrics.contains(&line), "{metrics}");
+    let by_host = reqwest::Client::new().post(format!("{}/add", agent.url));
+    let by_host = by_host.header("host", format!("math.{namespace}.svc.cluster.local")).body("[1, 2]");
+    assert_eq!(by_host.send().await?.text().await?, "3");
+    Ok(())
+}

@@ -1,0 +1,77 @@
+//! Parts that stop: agents serve from disk and memory, and come back to what they served.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use samovar_tests::{AGENT_NAMESPACE, ApiProxy, Link};
+
+use crate::stage::{ADD, Agent, SOON, Stage};
+
+#[tokio::test]
+async fn a_killed_agent_serves_again_from_its_cache() -> Result<()> {
+    let mut stage = Stage::new("killed", 1).await?;
+    stage.apply("math", &stage.push("1", ADD).await?, "").await?;
+    stage.all_ready("math").await?;
+    // Nothing can be pulled any more.
+    stage.registry.stop();
+    let agent = &mut stage.agents[0];
+    agent.process.kill();
+    agent.process.start_again()?;
+    agent.answers(&stage.cluster.namespace, "math", "add", "[6, 7]", "13").await?;
+    let metrics = reqwest::get(format!("{}/metrics", agent.ops)).await?.text().await?;
+    assert!(metrics.contains("samovar_agent_artifact_cache_hits_total 1"), "{metrics}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_agent_serves_through_an_outage_of_the_api_server_and_starts_into_one() -> Result<()> {
+    let mut stage = Stage::new("apiless", 0).await?;
+    let proxy = ApiProxy::start(&stage.cluster.bed).await?;
+    let node = stage.cluster.node("n").await?;
+    let pod = stage.cluster.agent_pod(&node).await?;
+    assert_eq!(pod.namespace, AGENT_NAMESPACE);
+    stage.agents.push(Agent::start(pod, proxy.kubeconfig()).await?);
+    stage.apply("math", &stage.push("1", ADD).await?, "").await?;
+    stage.all_ready("math").await?;
+
+    proxy.set(Link::Refused);
+    assert_eq!(stage.answers("math").await?, ["13"]);
+    let agent = &mut stage.agents[0];
+    agent.process.kill();
+    agent.process.start_again()?;
+    agent.is_ready().await?;
+    agent.answers(&stage.cluster.namespace, "math", "add", "[6, 7]", "13").await?;
+
+    // Back again, it learns what changed meanwhile.
+    stage.apply("math", &stage.push("2", crate::stage::MULTIPLY).await?, "").await?;
+    proxy.set(Link::Open);
+    stage.agents[0].answers(&stage.cluster.namespace, "math", "add", "[6, 7]", "42").await
+}
+
+#[tokio::test]
+async fn a_terminated_agent_finishes_its_calls_and_exits_well() -> Result<()> {
+    let mut stage = Stage::new("drained", 1).await?;
+    let slow = r#"(module (func (export "add") (param i32 i32) (result i32)
+        (local $i i64) (local.set $i (i64.const 400000000))
+        (loop (local.set $i (i64.sub (local.get $i) (i64.const 1))) (br_if 0 (i64.gt_s (local.get $i) (i64.const 0))))
+        (i32.const 13)))"#;
+    stage.apply("math", &stage.push("slow", slow).await?, "limits: {timeout: 20s}").await?;
+    stage.all_ready("math").await?;
+    let (namespace, ops) = (stage.cluster.namespace.clone(), stage.agents[0].ops.clone());
+    let call = {
+        let url = format!("{}/v1/{namespace}/math/add", stage.agents[0].url);
+        tokio::spawn(
+            async move { reqwest::Client::new().post(url).body("[6, 7]").send().await?.text().await },
+        )
+    };
+    // The call runs once the agent has counted its connection.
+    let deadline = tokio::time::Instant::now() + SOON;
+    while !reqwest::get(format!("{ops}/metrics")).await?.text().await?.contains("samovar_agent_connections 1")
+    {
+        assert!(tokio::time::Instant::now() < deadline, "the call does not come in");
+    }
+    let status = stage.agents[0].process.terminate(Duration::from_secs(30)).await?;
+    assert!(status.success(), "{status}");
+    assert_eq!(call.await??, "13");
+    Ok(())
+}

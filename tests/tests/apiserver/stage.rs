@@ -1,0 +1,206 @@
+//! A stage: the operator, agents on nodes of their own, a registry; and what a person does with them.
+
+use std::{path::Path, time::Duration};
+
+use anyhow::{Context as _, Result, anyhow};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use samovar_crds::WasmPlugin;
+use samovar_tests::{AGENT_NAMESPACE, AgentPod, Bed, Cluster, Process, Registry, free_port, scratch};
+use serde_json::Value;
+use tokio::sync::OnceCell;
+
+/// What takes a moment, on a machine that runs many tests at once.
+pub const SOON: Duration = Duration::from_secs(30);
+
+/// `add(a, b) -> a + b`.
+pub const ADD: &str =
+    r#"(module (func (export "add") (param i32 i32) (result i32) (i32.add (local.get 0) (local.get 1))))"#;
+/// The same name, another answer.
+pub const MULTIPLY: &str =
+    r#"(module (func (export "add") (param i32 i32) (result i32) (i32.mul (local.get 0) (local.get 1))))"#;
+
+/// One test's place.
+pub struct Stage {
+    pub cluster: Cluster,
+    pub registry: Registry,
+    pub agents: Vec<Agent>,
+}
+
+/// An agent as a process, and its Pod as the API server knows it.
+pub struct Agent {
+    pub pod: AgentPod,
+    pub process: Process,
+    pub url: String,
+    pub ops: String,
+}
+
+impl Stage {
+    /// A namespace, a registry, and so many nodes with an agent each. The operator is shared by all tests.
+    pub async fn new(name: &str, agents: usize) -> Result<Self> {
+        shared_operator().await?;
+        Self::on(Cluster::new(name).await?, agents).await
+    }
+
+    /// The same in a cluster of one's own, without an operator.
+    pub async fn on(cluster: Cluster, agents: usize) -> Result<Self> {
+        let mut stage = Self { cluster, registry: Registry::start().await?, agents: Vec::new() };
+        for at in 0..agents {
+            stage.add_agent(&format!("n{at}")).await?;
+        }
+        Ok(stage)
+    }
+
+    /// A new node with an agent.
+    pub async fn add_agent(&mut self, node: &str) -> Result<()> {
+        let node = self.cluster.node(node).await?;
+        let pod = self.cluster.agent_pod(&node).await?;
+        let kubeconfig = self.cluster.bed.kubeconfig();
+        self.agents.push(Agent::start(pod, &kubeconfig).await?);
+        Ok(())
+    }
+
+    /// Pushes a module in the text format and gives its reference by tag.
+    pub async fn push(&self, tag: &str, wat: &str) -> Result<String> {
+        self.registry.push("demo/math", tag, &wat::parse_str(wat)?).await.map(|_| self.image(tag))
+    }
+
+    pub fn image(&self, tag: &str) -> String {
+        format!("{}/demo/math:{tag}", self.registry.address())
+    }
+
+    /// Applies a plugin of this image on this test's nodes; `more` is more of its spec, in YAML's flow style.
+    pub async fn apply(&self, name: &str, image: &str, more: &str) -> Result<()> {
+        let namespace = &self.cluster.namespace;
+        let more = if more.is_empty() { String::new() } else { format!(", {more}") };
+        let yaml = format!(
+            "{{apiVersion: samovar.dev/v1alpha1, kind: WasmPlugin, metadata: {{name: {name}}}, \
+             spec: {{image: '{image}', nodeSelector: {{test: {namespace}}}{more}}}}}"
+        );
+        self.cluster.apply(&yaml).await.map(drop)
+    }
+
+    /// Waits until the plugin's Ready condition says this of the newest spec.
+    pub async fn ready(&self, name: &str, status: &str, reason: &str) -> Result<WasmPlugin> {
+        let says = |plugin: &WasmPlugin| {
+            let observed = plugin.status.as_ref().and_then(|status| status.observed_generation);
+            observed == plugin.metadata.generation
+                && condition(plugin, "Ready")
+                    .is_some_and(|ready| ready.status == status && ready.reason == reason)
+        };
+        self.cluster.wait_for(name, SOON, says).await
+    }
+
+    pub async fn all_ready(&self, name: &str) -> Result<WasmPlugin> {
+        self.ready(name, "True", "AllNodesReady").await
+    }
+
+    /// What each agent answers to `add [6, 7]`.
+    pub async fn answers(&self, plugin: &str) -> Result<Vec<String>> {
+        let mut answers = Vec::new();
+        for agent in &self.agents {
+            answers.push(agent.call(&self.cluster.namespace, plugin, "add", "[6, 7]").await?.1);
+        }
+        Ok(answers)
+    }
+}
+
+impl Agent {
+    /// Starts an agent and waits until it is ready.
+    pub async fn start(pod: AgentPod, kubeconfig: &Path) -> Result<Self> {
+        let (url, ops) = (format!("127.0.0.1:{}", free_port()?), format!("127.0.0.1:{}", free_port()?));
+        let state = scratch().join(&pod.uid);
+        let process = Process::samovar(
+            "samovar-agent",
+            [
+                format!("--node-name={}", pod.node),
+                format!("--pod-uid={}", pod.uid),
+                format!("--listen={url}"),
+                format!("--ops-listen={ops}"),
+                format!("--state-dir={}", state.display()),
+            ],
+            &[("KUBECONFIG", kubeconfig)],
+        )?;
+        let mut agent = Self { pod, process, url: format!("http://{url}"), ops: format!("http://{ops}") };
+        agent.is_ready().await?;
+        Ok(agent)
+    }
+
+    pub async fn is_ready(&mut self) -> Result<()> {
+        self.process.answers(&format!("{}/readyz", self.ops), SOON).await
+    }
+
+    /// Calls a function; gives the status and the body.
+    pub async fn call(
+        &self,
+        namespace: &str,
+        plugin: &str,
+        function: &str,
+        body: &str,
+    ) -> Result<(u16, String)> {
+        let url = format!("{}/v1/{namespace}/{plugin}/{function}", self.url);
+        let answer =
+            reqwest::Client::new().post(url).body(body.to_owned()).header("content-type", "application/json");
+        let answer = answer.send().await?;
+        Ok((answer.status().as_u16(), answer.text().await?))
+    }
+
+    /// Waits until a call answers so.
+    pub async fn answers(
+        &self,
+        namespace: &str,
+        plugin: &str,
+        function: &str,
+        body: &str,
+        wanted: &str,
+    ) -> Result<()> {
+        let deadline = tokio::time::Instant::now() + SOON;
+        let mut look = tokio::time::interval(Duration::from_millis(10));
+        loop {
+            look.tick().await;
+            let answer = self.call(namespace, plugin, function, body).await;
+            match answer {
+                Ok((200, answer)) if answer == wanted => return Ok(()),
+                other if tokio::time::Instant::now() > deadline => {
+                    return Err(anyhow!("{plugin}/{function} does not answer {wanted}: {other:?}"));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Starts an operator.
+pub async fn operator(kubeconfig: &Path) -> Result<Process> {
+    let ops = format!("127.0.0.1:{}", free_port()?);
+    let mut operator = Process::samovar(
+        "samovar-operator",
+        [format!("--agent-namespace={AGENT_NAMESPACE}"), format!("--ops-listen={ops}")],
+        &[("KUBECONFIG", kubeconfig)],
+    )?;
+    operator.answers(&format!("http://{ops}/healthz"), SOON).await?;
+    Ok(operator)
+}
+
+/// One operator for the cluster that all tests share: it watches every namespace.
+async fn shared_operator() -> Result<()> {
+    static OPERATOR: OnceCell<Result<Process, String>> = OnceCell::const_new();
+    let start = || async {
+        let bed = Bed::shared().await.map_err(|error| format!("{error:?}"))?;
+        operator(&bed.kubeconfig()).await.map_err(|error| format!("{error:?}"))
+    };
+    OPERATOR.get_or_init(start).await.as_ref().map(drop).map_err(|error| anyhow!("{error}"))
+}
+
+pub fn condition<'a>(plugin: &'a WasmPlugin, type_: &str) -> Option<&'a Condition> {
+    plugin.status.as_ref()?.conditions.iter().find(|condition| condition.type_ == type_)
+}
+
+/// The message of the plugin's Ready condition.
+pub fn message(plugin: &WasmPlugin) -> &str {
+    condition(plugin, "Ready").map(|ready| ready.message.as_str()).unwrap_or_default()
+}
+
+/// A field of an answer in JSON.
+pub fn json(body: &str) -> Result<Value> {
+    serde_json::from_str(body).with_context(|| format!("{body} is no JSON"))
+}
