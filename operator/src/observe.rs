@@ -44,8 +44,9 @@ pub(crate) struct Caches {
 }
 
 impl Caches {
-    /// Waits until every cache has been filled once: an empty one says nothing of what there is.
-    pub(crate) async fn ready(&self) -> bool {
+    /// Waits until every cache has been filled once: an empty one says nothing of what there is. To be awaited in
+    /// one place only, since of several that wait for a store only the last is woken.
+    pub(crate) async fn filled(&self) -> bool {
         let (revisions, assignments, services) = tokio::join!(
             self.revisions.wait_until_ready(),
             self.assignments.wait_until_ready(),

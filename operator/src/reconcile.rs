@@ -13,6 +13,7 @@ use kube::{
 };
 use prometheus_client::metrics::counter::Counter;
 use samovar_crds::WasmPlugin;
+use tokio::sync::SetOnce;
 
 use crate::{
     apply, build, events,
@@ -27,6 +28,8 @@ use crate::{
 pub(crate) struct Context {
     pub(crate) client: Client,
     pub(crate) caches: Caches,
+    /// Set once the caches are filled.
+    pub(crate) filled: SetOnce<()>,
     pub(crate) resolver: Resolver,
     pub(crate) recorder: Recorder,
     pub(crate) reconciles: Counter,
@@ -41,9 +44,6 @@ pub(crate) enum Error {
     /// It is not of this version's form. It is left as it is until it changes.
     #[error("the plugin cannot be read: {0}")]
     Unreadable(#[source] Box<InvalidObject>),
-    /// The caches are gone: the operator is stopping.
-    #[error("the operator is stopping")]
-    Stopping,
     /// A write was not taken.
     #[error(transparent)]
     Apply(#[from] apply::Error),
@@ -63,9 +63,7 @@ pub(crate) async fn reconcile(
         // The garbage collector takes what is owned.
         return Ok(Action::await_change());
     }
-    if !context.caches.ready().await {
-        return Err(Error::Stopping);
-    }
+    context.filled.wait().await;
     let namespace = plugin.namespace().unwrap_or_default();
     let observed = context.caches.observe(plugin);
     let valid = validate(plugin);
@@ -92,7 +90,7 @@ pub(crate) fn after(guard: &DeserializeGuard<WasmPlugin>, error: &Error, context
     context.failures.inc();
     let name = format!("{}/{}", guard.namespace().unwrap_or_default(), guard.name_any());
     match error {
-        Error::Unreadable(_) | Error::Stopping => {
+        Error::Unreadable(_) => {
             tracing::error!(plugin = %name, %error, "left as it is until it changes");
             Action::await_change()
         }

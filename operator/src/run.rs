@@ -20,7 +20,10 @@ use prometheus_client::{metrics::counter::Counter, registry::Registry};
 use samovar_crds::WasmPlugin;
 use samovar_registry::{Client as RegistryClient, ClientOptions};
 use samovar_telemetry::ops::Ops;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::SetOnce,
+};
 
 use crate::{
     events, observe,
@@ -70,6 +73,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     })?;
     let context = Arc::new(Context {
         caches: Caches { revisions, assignments, services, slices, nodes, agents },
+        filled: SetOnce::new(),
         resolver: Resolver::new(registry),
         recorder: events::recorder(client.clone()),
         reconciles,
@@ -105,8 +109,9 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let ready = {
         let (context, ops) = (Arc::clone(&context), ops.clone());
         async move {
-            if context.caches.ready().await && !stopping.load(Ordering::Acquire) {
-                ops.set_ready(true);
+            if context.caches.filled().await {
+                let _ = context.filled.set(());
+                ops.set_ready(!stopping.load(Ordering::Acquire));
             }
         }
     };

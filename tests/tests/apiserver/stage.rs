@@ -177,7 +177,7 @@ pub async fn operator(kubeconfig: &Path) -> Result<Process> {
         [format!("--agent-namespace={AGENT_NAMESPACE}"), format!("--ops-listen={ops}")],
         &[("KUBECONFIG", kubeconfig)],
     )?;
-    operator.answers(&format!("http://{ops}/healthz"), SOON).await?;
+    operator.answers(&format!("http://{ops}/readyz"), SOON).await?;
     Ok(operator)
 }
 
