@@ -1,0 +1,90 @@
+//! The artifact cache: found by content, never trusted when it is not whole and our own.
+
+use std::{fs, path::PathBuf};
+
+use bytes::Bytes;
+use samovar_runtime::{ArtifactCache, CompileError, Compiler, Engine, EngineOptions, ModuleDigest};
+
+struct Setup {
+    directory: tempfile::TempDir,
+    engine: Engine,
+    wasm: Bytes,
+    digest: ModuleDigest,
+}
+
+impl Setup {
+    fn new() -> Self {
+        let wasm = wat::parse_str(r#"(module (func (export "f")))"#).unwrap();
+        let digest = ModuleDigest::of(&wasm);
+        let engine = Engine::new(&EngineOptions { instances: 4 }).unwrap();
+        Self { directory: tempfile::tempdir().unwrap(), engine, wasm: wasm.into(), digest }
+    }
+
+    /// As a process that was started again sees the directory.
+    fn open(&self) -> ArtifactCache {
+        let directory = self.directory.path().to_owned();
+        ArtifactCache::open(directory, self.engine.clone(), Compiler::InProcess).unwrap()
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        fs::read_dir(self.directory.path()).unwrap().map(|entry| entry.unwrap().path()).collect()
+    }
+}
+
+#[tokio::test]
+async fn what_was_compiled_once_is_found_again_and_cannot_be_written_to() {
+    let setup = Setup::new();
+    assert!(setup.open().get(&setup.digest).await.is_none());
+    setup.open().compile(&setup.digest, setup.wasm.clone()).await.unwrap();
+    assert!(setup.open().get(&setup.digest).await.is_some());
+    let [file] = &setup.files()[..] else { panic!("one artifact is one file") };
+    assert_eq!(fs::metadata(file).unwrap().permissions().readonly(), true);
+}
+
+#[tokio::test]
+async fn a_damaged_cut_or_foreign_file_is_removed_and_never_loaded() {
+    type Harm = fn(&mut Vec<u8>);
+    let harms: [(&str, Harm); 6] = [
+        ("a flipped bit in the code", |bytes| {
+            let last = bytes.len() / 2;
+            bytes[last] ^= 1
+        }),
+        ("a flipped bit in the digest", |bytes| bytes[20] ^= 1),
+        ("another kind", |bytes| bytes[8] ^= 1),
+        ("cut short", |bytes| bytes.truncate(30)),
+        ("empty", Vec::clear),
+        ("somebody else's", |bytes| {
+            *bytes = b"\x7fELF and more that is not ours at all, of some length".to_vec()
+        }),
+    ];
+    for (name, harm) in harms {
+        let setup = Setup::new();
+        setup.open().compile(&setup.digest, setup.wasm.clone()).await.unwrap();
+        let file = setup.files().remove(0);
+        let mut bytes = fs::read(&file).unwrap();
+        harm(&mut bytes);
+        fs::remove_file(&file).unwrap();
+        fs::write(&file, bytes).unwrap();
+        assert!(setup.open().get(&setup.digest).await.is_none(), "{name}");
+        assert!(!file.exists(), "{name}");
+        assert!(setup.open().compile(&setup.digest, setup.wasm.clone()).await.is_ok(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_crash_left_half_written_is_swept_up() {
+    let setup = Setup::new();
+    let half = setup.directory.path().join("half.tmp");
+    fs::write(&half, b"half").unwrap();
+    setup.open();
+    assert!(!half.exists());
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_module_are_refused_with_the_place() {
+    let setup = Setup::new();
+    for bytes in [&b"not wasm"[..], b"\0asm\x01\0\0\0 and then nonsense", b"\0asm\x0d\0\x01\0\xff"] {
+        let refused = setup.open().compile(&setup.digest, Bytes::copy_from_slice(bytes)).await;
+        assert!(matches!(refused, Err(CompileError::Invalid(_))), "{bytes:?}");
+    }
+}
