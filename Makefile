@@ -43,7 +43,7 @@ run: ## Serve examples/text without a cluster, call it once, and print the answe
 	$$samovar invoke --server http://$(LISTEN) text upper '{"text": "hello"}'
 
 .PHONY: test
-test: testbed test-unit test-apiserver ## All tests. Needs Rust and Go.
+test: testbed test-unit test-standalone test-apiserver ## All tests. Needs Rust and Go.
 
 .PHONY: test-unit
 test-unit: ## The tests that need Rust alone.
@@ -54,18 +54,24 @@ test-apiserver: programs ## The tests against a real kube-apiserver, etcd and re
 	bed=$$(tests/testbed/build.sh)
 	SAMOVAR_TESTBED_BIN=$$bed cargo test --workspace --test apiserver
 
+.PHONY: test-standalone
+test-standalone: programs ## The tests of `samovar` without a cluster. Needs Go to build a registry.
+	bed=$$(tests/testbed/build.sh)
+	SAMOVAR_TESTBED_BIN=$$bed cargo test --workspace --test standalone
+
 # With a test among the targets, so that cargo chooses the features that tests have, and compiles nothing twice.
 .PHONY: programs
 programs:
-	cargo build --workspace --bins --test apiserver
+	cargo build --workspace --bins --test apiserver --test standalone
 
 .PHONY: testbed
 testbed: ## Build the servers of test-apiserver, once for each version, and print their folder.
 	@tests/testbed/build.sh
 
 .PHONY: bench
-bench: ## The benchmarks.
-	cargo bench --workspace --bench '*'
+bench: ## The benchmarks: a call in process, and over HTTP beside an empty server. Needs jq.
+	cargo bench -p samovar-runtime --bench calls
+	bench/http.sh
 
 .PHONY: fmt
 fmt: ## Format all Rust code.
@@ -82,7 +88,7 @@ fmt-check:
 .PHONY: clippy
 clippy:
 	cargo clippy --workspace --all-targets -- -D warnings
-	cargo clippy --workspace --test apiserver -- -D warnings
+	cargo clippy --workspace --test apiserver --test standalone -- -D warnings
 
 .PHONY: deny
 deny: $(CARGO_DENY) ## Licences, sources and bans of all dependencies.

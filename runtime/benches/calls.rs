@@ -80,7 +80,7 @@ fn typed(criterion: &mut Criterion) {
     let mut config = wasmtime::Config::new();
     config.epoch_interruption(true);
     let engine = wasmtime::Engine::new(&config).unwrap();
-    let module = wasmtime::Module::new(&engine, ADD).unwrap();
+    let module = wasmtime::Module::new(&engine, wat::parse_str(ADD).unwrap()).unwrap();
     let mut store = wasmtime::Store::new(&engine, ());
     store.set_epoch_deadline(u64::MAX / 2);
     let instance = wasmtime::Instance::new(&mut store, &module, &[]).unwrap();

@@ -48,6 +48,8 @@ impl Process {
 
     /// Starts `command` and writes what it prints into a log file.
     pub(crate) fn start(name: &str, command: Command) -> Result<Self> {
+        // What talks to it may speak TLS, and reqwest brings no cryptography of its own. Only the first counts.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let log = scratch::folder(name)?.join("log");
         let mut process = Self { name: name.to_owned(), kept: None, command, log, quiet: false };
         process.start_again()?;

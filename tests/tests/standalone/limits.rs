@@ -1,0 +1,110 @@
+//! Limits over HTTP: a guest meets its own, and its neighbours do not notice.
+
+use std::{fs, time::Duration};
+
+use anyhow::Result;
+use futures::future::join_all;
+use tokio::time::Instant;
+
+use crate::server::{Server, file, folder, plugin};
+
+async fn guests(name: &str, plugins: &[(&str, &str, &str)]) -> Result<Server> {
+    let folder = folder(name)?;
+    for (name, module, more) in plugins {
+        let module_file = file(&format!("tests/guests/{module}"));
+        fs::copy(module_file, folder.join(module))?;
+        fs::write(folder.join(format!("{name}.yaml")), plugin(name, module, more))?;
+    }
+    Server::start(folder).await
+}
+
+#[tokio::test]
+async fn an_endless_loop_is_stopped_at_its_timeout_and_its_neighbour_goes_on() -> Result<()> {
+    let server =
+        guests("spin", &[("spin", "spin.wat", "limits: { timeout: 300ms }"), ("echo", "echo.wat", "")])
+            .await?;
+    let started = Instant::now();
+    let spins = join_all((0..4).map(|_| server.call("spin", "spin", "")));
+    let calls = async {
+        let mut slowest = Duration::ZERO;
+        while started.elapsed() < Duration::from_millis(250) {
+            let call = Instant::now();
+            let answer = server.call("echo", "echo", "hello").await?;
+            assert_eq!((answer.status, answer.body.as_str()), (200, "hello"));
+            slowest = slowest.max(call.elapsed());
+        }
+        anyhow::Ok(slowest)
+    };
+    let (spun, slowest) = tokio::join!(spins, calls);
+    let took = started.elapsed();
+    for answer in spun {
+        let answer = answer?;
+        assert_eq!((answer.status, answer.problem().as_str()), (504, "timeout"), "{answer:?}");
+    }
+    assert!(took < Duration::from_millis(2000), "stopped after {took:?}");
+    assert!(slowest? < Duration::from_millis(250), "a neighbour's call took that long");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_guest_that_grows_without_end_is_stopped_and_the_agents_memory_stays_flat() -> Result<()> {
+    let server = guests("grow", &[("grow", "grow.wat", "limits: { memory: 32Mi }")]).await?;
+    let resident = || -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", server.process.id().unwrap_or_default()))?;
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or_default();
+        Ok(line.split_whitespace().nth(1).unwrap_or_default().parse()?)
+    };
+    let grows = async |function: &'static str| -> Result<()> {
+        let answer = server.call("grow", function, "").await?;
+        assert_eq!((answer.status, answer.problem().as_str()), (500, "memory-limit"), "{answer:?}");
+        Ok(())
+    };
+    grows("minds").await?;
+    let before = resident()?;
+    for _ in 0..20 {
+        grows("minds").await?;
+        grows("ignores").await?;
+    }
+    let grown = resident()?.saturating_sub(before);
+    assert!(grown < 16 << 10, "the agent grew by {grown} KiB over 40 calls of 32 MiB");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_sixty_fifth_call_of_sixty_four_at_once_is_refused_with_when_to_try_again() -> Result<()> {
+    let limits = "limits: { concurrency: 64, queue: 0, timeout: 1s }";
+    let server = guests("full", &[("spin", "spin.wat", limits)]).await?;
+    let answers = join_all((0..65).map(|_| server.call("spin", "spin", ""))).await;
+    let answers: Vec<_> = answers.into_iter().collect::<Result<_>>()?;
+    let refused: Vec<_> = answers.iter().filter(|answer| answer.status == 429).collect();
+    assert_eq!(refused.len(), 1);
+    assert_eq!((refused[0].problem().as_str(), refused[0].retry_after.as_deref()), ("overloaded", Some("1")));
+    assert_eq!(answers.iter().filter(|answer| answer.status == 504).count(), 64);
+    Ok(())
+}
+
+#[tokio::test]
+async fn bodies_over_their_caps_are_refused_both_ways() -> Result<()> {
+    let limits = "limits: { requestBytes: 1Ki, responseBytes: 512 }";
+    let server = guests("bodies", &[("echo", "echo.wat", limits)]).await?;
+    let answer = server.call("echo", "echo", "x".repeat(1025)).await?;
+    assert_eq!((answer.status, answer.problem().as_str()), (413, "too-large"));
+    // Sent in pieces, its length is not known ahead.
+    let pieces = futures::stream::iter((0..100).map(|_| Ok::<_, std::io::Error>("x".repeat(100))));
+    let answer = server.call("echo", "echo", reqwest::Body::wrap_stream(pieces)).await?;
+    assert_eq!((answer.status, answer.problem().as_str()), (413, "too-large"));
+    let answer = server.call("echo", "echo", "x".repeat(600)).await?;
+    assert_eq!((answer.status, answer.problem().as_str()), (502, "response-too-large"));
+    assert_eq!(server.call("echo", "echo", "x".repeat(512)).await?.status, 200);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_trap_tells_the_guests_backtrace_and_no_path() -> Result<()> {
+    let server = guests("trap", &[("trap", "trap.wat", "")]).await?;
+    let answer = server.call("trap", "fail", "").await?;
+    assert_eq!((answer.status, answer.problem().as_str()), (500, "trap"));
+    assert!(answer.body.contains("inner") && answer.body.contains("outer"), "{}", answer.body);
+    assert!(!answer.body.contains(&server.folder.display().to_string()), "{}", answer.body);
+    Ok(())
+}

@@ -1,0 +1,8 @@
+//! `samovar` as a person uses it without a cluster: the built program, real files, real HTTP.
+//!
+//! `make test-standalone` brings the built program.
+
+mod commands;
+mod limits;
+mod run;
+mod server;

@@ -1,0 +1,110 @@
+//! `samovar run` as a process, and calls to it.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Result, bail};
+use samovar_tests::{Process, free_port, scratch};
+use serde_json::Value;
+
+/// What takes a moment, on a machine that runs many tests at once.
+pub const SOON: Duration = Duration::from_secs(30);
+
+/// A running `samovar run` and the folder of its files.
+pub struct Server {
+    pub folder: PathBuf,
+    pub process: Process,
+    pub url: String,
+}
+
+/// An answer over HTTP.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub retry_after: Option<String>,
+    pub body: String,
+}
+
+/// A file of the repository.
+pub fn file(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+}
+
+/// A folder of this test's own.
+pub fn folder(name: &str) -> Result<PathBuf> {
+    let folder = scratch().join(format!("standalone-{name}"));
+    std::fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+impl Server {
+    /// Runs what is in `folder`; every plugin must become ready or fail.
+    pub async fn start(folder: PathBuf) -> Result<Self> {
+        let (listen, ops) = (format!("127.0.0.1:{}", free_port()?), format!("127.0.0.1:{}", free_port()?));
+        let state = folder.join("state");
+        let arguments = [
+            "run".to_owned(),
+            folder.display().to_string(),
+            format!("--listen={listen}"),
+            format!("--ops-listen={ops}"),
+            format!("--state-dir={}", state.display()),
+        ];
+        let mut process = Process::samovar("samovar", arguments, &[])?;
+        process.answers(&format!("http://{ops}/readyz"), SOON).await?;
+        Ok(Self { folder, process, url: format!("http://{listen}") })
+    }
+
+    pub async fn call(&self, plugin: &str, function: &str, body: impl Into<reqwest::Body>) -> Result<Answer> {
+        let url = format!("{}/v1/default/{plugin}/{function}", self.url);
+        let request = reqwest::Client::new().post(url).header("content-type", "application/json").body(body);
+        let answer = request.send().await?;
+        let retry_after = answer.headers().get("retry-after").and_then(|value| value.to_str().ok());
+        Ok(Answer {
+            status: answer.status().as_u16(),
+            retry_after: retry_after.map(str::to_owned),
+            body: answer.text().await?,
+        })
+    }
+
+    /// Waits until a call answers so.
+    pub async fn answers(
+        &self,
+        plugin: &str,
+        function: &str,
+        body: &'static str,
+        wanted: &str,
+    ) -> Result<()> {
+        let deadline = tokio::time::Instant::now() + SOON;
+        let mut look = tokio::time::interval(Duration::from_millis(10));
+        loop {
+            look.tick().await;
+            let answer = self.call(plugin, function, body).await?;
+            if answer.status == 200 && answer.body == wanted {
+                return Ok(());
+            }
+            if tokio::time::Instant::now() > deadline {
+                bail!("{plugin}/{function} does not answer {wanted}: {answer:?}");
+            }
+        }
+    }
+}
+
+impl Answer {
+    /// The last part of a problem's type.
+    pub fn problem(&self) -> String {
+        let problem: Value = serde_json::from_str(&self.body).unwrap_or_default();
+        let type_ = problem["type"].as_str().unwrap_or_default();
+        type_.strip_prefix("https://samovar.dev/problems/").unwrap_or_default().to_owned()
+    }
+}
+
+/// A manifest of one module file.
+pub fn plugin(name: &str, module: &str, more: &str) -> String {
+    format!(
+        "apiVersion: samovar.dev/v1alpha1\nkind: WasmPlugin\nmetadata: {{ name: {name} }}\n\
+         spec: {{ image: 'file:{module}'{}{more} }}\n",
+        if more.is_empty() { "" } else { ", " }
+    )
+}
