@@ -26,7 +26,9 @@ async fn main() -> anyhow::Result<()> {
                 Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"42"))))
             });
             // A client that breaks off is its own business.
-            let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+            let _ = auto::Builder::new(TokioExecutor::new())
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
         });
     }
 }

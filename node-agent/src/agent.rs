@@ -1,18 +1,11 @@
 //! The agent: makes what runs equal to what is wanted, and serves it.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    io,
-    net::SocketAddr,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use prometheus_client::registry::Registry;
 use samovar_crds::{Reason, State};
 use samovar_registry::{Client, ClientOptions};
-use samovar_runtime::{ArtifactCache, Compiler, Engine, EngineOptions};
+use samovar_runtime::{ArtifactCache, Compiler, Engine, EngineOptions, ModuleDigest};
 use samovar_telemetry::ops::{ListenError, Ops};
 use tokio::{
     sync::{Semaphore, mpsc, watch},
@@ -21,9 +14,11 @@ use tokio::{
 
 use crate::{
     board::{Board, Report},
-    desired::{Desired, DesiredRevision, Key},
-    loader::{Failure, Flights, Loaded, Loader, Retry},
-    metrics::Metrics,
+    desired::{Desired, DesiredRevision, Key, Source},
+    gauges::Gauges,
+    guests::Guests,
+    loader::{Failure, Flights, Loaded, Loader, MODULES_HELD, Retry},
+    metrics::{self, Metrics},
     modules::Modules,
     plan::{Plan, plan},
     routes::{RouteTable, Serving},
@@ -41,12 +36,14 @@ pub struct AgentOptions {
     pub state_dir: PathBuf,
     /// How to reach registries.
     pub registry: ClientOptions,
-    /// Pulls and compiles at once.
+    /// Compiles at once.
     pub max_compiles: usize,
     /// Instances at once, over all plugins.
     pub max_instances: u32,
     /// Where modules are compiled.
     pub compiler: Compiler,
+    /// How long calls may go on after draining starts.
+    pub drain_deadline: Duration,
 }
 
 /// Why an agent does not start.
@@ -71,6 +68,9 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
+    /// The threads that serve cannot be made.
+    #[error("the threads that serve calls cannot be started: {0}")]
+    Threads(#[source] io::Error),
     /// The WebAssembly engine does not start.
     #[error(transparent)]
     Engine(#[from] samovar_runtime::EngineError),
@@ -91,14 +91,11 @@ pub struct Agent {
     board: Board,
     ops: Ops,
     server: Arc<Server>,
-    /// Serving, on a runtime of its own; and the control loop.
-    guests: Option<tokio::runtime::Runtime>,
     serving: JoinHandle<()>,
     control: JoinHandle<()>,
+    /// Where `serving` runs.
+    _guests: Guests,
 }
-
-/// How long calls may go on after draining starts.
-const DRAIN: Duration = Duration::from_secs(25);
 
 impl Agent {
     /// Starts serving what `desired` says, now and whenever it changes. To be called in a tokio runtime, which
@@ -112,22 +109,19 @@ impl Agent {
             ArtifactCache::open(options.state_dir.join("artifacts"), engine.clone(), options.compiler)?;
         let mut registry = Registry::default();
         let metrics = Metrics::new(&mut registry);
-        let guests = tokio::runtime::Builder::new_multi_thread()
-            .thread_name("guests")
-            .enable_all()
-            .build()
-            .map_err(state)?;
+        let guests = Guests::start().map_err(StartError::Threads)?;
         let listen = |source| StartError::Listen { address: options.listen, source };
         let listener = server::listen(options.listen).map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
+        let server = Server::new(metrics.clone());
+        metrics::prefixed(&mut registry).register_collector(Box::new(Gauges::new(&server)));
         let ops = Ops::new(registry);
         let ops_address = ops.serve(options.ops_listen)?;
-        let server = Server::new(metrics.clone());
         let serving = {
             let server = Arc::clone(&server);
-            guests.spawn(async move {
+            guests.handle().spawn(async move {
                 match tokio::net::TcpListener::from_std(listener) {
-                    Ok(listener) => server.serve(listener, DRAIN).await,
+                    Ok(listener) => server.serve(listener, options.drain_deadline).await,
                     Err(error) => tracing::error!(%error, "the port for calls did not open"),
                 }
             })
@@ -138,14 +132,15 @@ impl Agent {
             artifacts,
             modules,
             registry: Client::new(options.registry)?,
-            slots: Semaphore::new(options.max_compiles.max(1)),
+            modules_held: Semaphore::new(MODULES_HELD),
+            compiles: Semaphore::new(options.max_compiles.max(1)),
             flights: Flights::default(),
             guests: guests.handle().clone(),
             metrics,
         });
         let control = Control::new(loader, Arc::clone(&server), board.clone());
         let control = tokio::spawn(control.run(desired));
-        Ok(Self { address, ops_address, board, ops, server, guests: Some(guests), serving, control })
+        Ok(Self { address, ops_address, board, ops, server, serving, control, _guests: guests })
     }
 
     /// What is true of each revision.
@@ -163,10 +158,6 @@ impl Agent {
         self.ops.set_ready(false);
         self.server.draining.send_replace(true);
         let _ = (&mut self.serving).await;
-        self.control.abort();
-        if let Some(guests) = self.guests.take() {
-            guests.shutdown_background();
-        }
     }
 }
 
@@ -174,9 +165,6 @@ impl Agent {
 impl Drop for Agent {
     fn drop(&mut self) {
         self.control.abort();
-        if let Some(guests) = self.guests.take() {
-            guests.shutdown_background();
-        }
     }
 }
 
@@ -193,7 +181,7 @@ struct Control {
 struct Running {
     revision: Arc<DesiredRevision>,
     load: JoinHandle<()>,
-    serving: Option<(Arc<Serving>, samovar_runtime::ModuleDigest)>,
+    serving: Option<(Arc<Serving>, ModuleDigest)>,
 }
 
 impl Drop for Running {
@@ -244,11 +232,20 @@ impl Control {
             }
             self.forget_metrics(&key, &stopped);
         }
-        let in_use: HashSet<_> =
-            self.running.values().filter_map(|running| Some(running.serving.as_ref()?.1)).collect();
-        let all_loaded = self.running.values().all(|running| running.serving.is_some());
-        if all_loaded && let Err(error) = self.loader.modules.evict(&in_use, &self.loader.artifacts) {
+        let in_use = self.running.values().filter_map(|running| self.module(running)).collect();
+        if let Err(error) = self.loader.modules.evict(&in_use, &self.loader.artifacts) {
             tracing::warn!(%error, "old modules could not be removed");
+        }
+    }
+
+    /// The module of a revision, where this agent has it, whether it is loaded or not.
+    fn module(&self, running: &Running) -> Option<ModuleDigest> {
+        let template = &running.revision.template;
+        match (&running.serving, &running.revision.source) {
+            (Some((_, digest)), _) | (None, Source::Module { digest, .. }) => Some(*digest),
+            (None, Source::Image(image)) => {
+                self.loader.modules.of_image(image, template.module_path.as_deref())
+            }
         }
     }
 
@@ -274,8 +271,7 @@ impl Control {
         let Loaded { plugin, digest, functions, figures } = loaded;
         tracing::info!(plugin = %key, ?figures, "ready");
         self.loader.metrics.loaded("ok");
-        let (name, number) = (&revision.revision, revision.number);
-        let serving = Serving::new(&key.namespace, &key.plugin, name, number, plugin, &self.loader.metrics);
+        let serving = Serving::new(key, revision, plugin, &self.loader.metrics);
         running.serving = Some((Arc::new(serving), digest));
         // The table first: whoever reads that it is ready must find it so.
         self.publish();
@@ -299,12 +295,15 @@ impl Control {
     }
 
     fn forget_metrics(&self, key: &Key, stopped: &Running) {
-        let others = self
-            .running
-            .keys()
-            .any(|other| (&other.namespace, &other.plugin) == (&key.namespace, &key.plugin));
-        if let (false, Some((serving, _))) = (others, &stopped.serving) {
-            for function in serving.runs.functions() {
+        let Some((stopped, _)) = &stopped.serving else { return };
+        let same_plugin = |other: &Key| (&other.namespace, &other.plugin) == (&key.namespace, &key.plugin);
+        let others: Vec<_> = self.running.iter().filter(|(other, _)| same_plugin(other)).collect();
+        for function in stopped.runs.functions() {
+            // What is still loading may have it.
+            let has = |running: &Running| {
+                running.serving.as_ref().is_none_or(|(other, _)| other.endpoint(function.name()).is_some())
+            };
+            if !others.iter().any(|(_, running)| has(running)) {
                 self.loader.metrics.forget(&key.namespace, &key.plugin, function.name());
             }
         }

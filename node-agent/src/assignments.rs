@@ -1,7 +1,6 @@
 //! This agent's assignments: watched, kept on disk, and turned into what is wanted.
 
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -74,14 +73,16 @@ pub(crate) async fn follow(
                 continue;
             }
             Ok(watcher::Event::InitApply(object)) => {
-                take(&mut relisted, object, pod_uid);
+                take(&mut relisted, &desired.borrow(), object, pod_uid);
                 continue;
             }
             Ok(watcher::Event::InitDone) => {
                 listing = false;
                 current = std::mem::take(&mut relisted);
             }
-            Ok(watcher::Event::Apply(object)) => take(&mut current, object, pod_uid),
+            Ok(watcher::Event::Apply(object)) => {
+                take(&mut current, &desired.borrow(), object, pod_uid);
+            }
             Ok(watcher::Event::Delete(object)) => {
                 let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
                 current.retain(|key, _| key.namespace != namespace || key.revision != name);
@@ -107,16 +108,16 @@ pub(crate) async fn follow(
     }
 }
 
-fn take(
-    desired: &mut BTreeMap<Key, Arc<DesiredRevision>>,
-    object: DeserializeGuard<PluginAssignment>,
-    pod_uid: &str,
-) {
+/// Takes one assignment in. One that cannot be read stays as it was `before`.
+fn take(desired: &mut Desired, before: &Desired, object: DeserializeGuard<PluginAssignment>, pod_uid: &str) {
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
     let assignment = match object.0 {
         Ok(assignment) => assignment,
         Err(error) => {
             tracing::error!(%namespace, %name, %error, "an assignment cannot be read; it is left as it was");
+            let same = |key: &Key| key.namespace == namespace && key.revision == name;
+            let known = before.iter().filter(|(key, _)| same(key));
+            desired.extend(known.map(|(key, revision)| (key.clone(), Arc::clone(revision))));
             return;
         }
     };
@@ -138,7 +139,47 @@ fn take(
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
+
+    fn assignment(name: &str, pod_uid: &str) -> Value {
+        json!({
+            "apiVersion": samovar_crds::API_VERSION, "kind": "PluginAssignment",
+            "metadata": { "name": name, "namespace": "demo" },
+            "spec": {
+                "nodeName": "node", "agent": { "podName": "agent", "podUid": pod_uid },
+                "plugin": "text", "revision": "text-1", "revisionNumber": 1, "image": "r/text@sha256:1",
+            },
+        })
+    }
+
+    fn taken(desired: &mut Desired, before: &Desired, object: Value) -> Vec<String> {
+        take(desired, before, serde_json::from_value(object).unwrap(), "mine");
+        desired.keys().map(|key| key.revision.clone()).collect()
+    }
+
+    #[test]
+    fn only_this_agents_own_assignments_are_taken_and_only_while_they_are_wanted() {
+        let (mut desired, before) = (Desired::new(), Desired::new());
+        assert_eq!(taken(&mut desired, &before, assignment("a", "mine")), ["a"]);
+        assert_eq!(taken(&mut desired, &before, assignment("b", "of-another-pod")), ["a"]);
+        let mut deleted = assignment("a", "mine");
+        deleted["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        assert!(taken(&mut desired, &before, deleted).is_empty());
+    }
+
+    #[test]
+    fn an_assignment_that_cannot_be_read_stays_as_it_was_even_when_all_are_listed_anew() {
+        let mut before = Desired::new();
+        taken(&mut before, &Desired::new(), assignment("a", "mine"));
+        let mut broken = assignment("a", "mine");
+        broken["spec"]["revisionNumber"] = json!("many");
+        let mut relisted = Desired::new();
+        assert_eq!(taken(&mut relisted, &before, assignment("b", "mine")), ["b"]);
+        assert_eq!(taken(&mut relisted, &before, broken), ["a", "b"]);
+        assert_eq!(relisted.iter().next(), before.iter().next());
+    }
 
     #[test]
     fn what_was_wanted_is_recalled_and_a_damaged_file_is_as_good_as_none() {

@@ -8,6 +8,8 @@ mod agent;
 mod assignments;
 mod board;
 mod desired;
+mod gauges;
+mod guests;
 mod loader;
 mod metrics;
 mod modules;

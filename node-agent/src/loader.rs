@@ -18,6 +18,7 @@ use tokio::{
     runtime::Handle,
     sync::{OwnedMutexGuard, Semaphore},
 };
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     desired::{DesiredRevision, Key, Source},
@@ -31,13 +32,18 @@ pub(crate) struct Loader {
     pub(crate) artifacts: ArtifactCache,
     pub(crate) modules: Modules,
     pub(crate) registry: Client,
-    /// Pulls and compiles at once.
-    pub(crate) slots: Semaphore,
+    /// Modules that are held in memory at once, from the pull to the end of the compile.
+    pub(crate) modules_held: Semaphore,
+    /// Compiles at once.
+    pub(crate) compiles: Semaphore,
     pub(crate) flights: Flights,
     /// Where guests run, their start functions too.
     pub(crate) guests: Handle,
     pub(crate) metrics: Metrics,
 }
+
+/// Modules that are held in memory at once: enough that one slow registry does not stop the others.
+pub(crate) const MODULES_HELD: usize = 8;
 
 /// A revision that can be called.
 pub(crate) struct Loaded {
@@ -88,8 +94,12 @@ impl Loader {
             }
             Source::Module { digest, bytes } => {
                 progress(State::Compiling);
-                let _flight = self.flights.enter(&digest.to_string()).await;
-                (*digest, self.compiled(digest, bytes.clone(), &mut figures).await?)
+                let artifact = self.compiled(digest, bytes.clone(), &mut figures).await?;
+                // Kept as a pulled one is, so that the cache of artifacts has one way to stay small.
+                if let Err(error) = self.modules.keep(digest, bytes) {
+                    tracing::warn!(module = %digest, %error, "a module could not be kept");
+                }
+                (*digest, artifact)
             }
         };
         progress(State::Warming);
@@ -117,6 +127,7 @@ impl Loader {
             if let Some(artifact) = self.cached(&digest, figures).await {
                 return Ok((digest, artifact));
             }
+            let _held = self.modules_held.acquire().await;
             if let Some(wasm) = self.modules.read(&digest) {
                 progress(State::Compiling);
                 return Ok((digest, self.compiled(&digest, wasm, figures).await?));
@@ -129,18 +140,18 @@ impl Loader {
                 format!("this node does not have {image}, and imagePullPolicy is Never: nothing is pulled"),
             ));
         }
+        let _held = self.modules_held.acquire().await;
         let wasm = self.pull(image, path, figures).await?;
         let digest = ModuleDigest::of(&wasm);
-        if let Err(error) = self.modules.keep(image, path, &digest, &wasm) {
+        let kept = self.modules.keep(&digest, &wasm).and_then(|()| self.modules.link(image, path, &digest));
+        if let Err(error) = kept {
             tracing::warn!(%image, %error, "a module could not be kept; it is pulled again after a restart");
         }
         progress(State::Compiling);
-        let _same_module = self.flights.enter(&digest.to_string()).await;
         Ok((digest, self.compiled(&digest, wasm, figures).await?))
     }
 
     async fn pull(&self, image: &str, path: Option<&str>, figures: &mut Figures) -> Result<Bytes, Failure> {
-        let _slot = self.slots.acquire().await;
         let started = Instant::now();
         let reference: Reference =
             image.parse().map_err(|error| Failure::new(Reason::ImageNotFound, Retry::Never, error))?;
@@ -166,10 +177,12 @@ impl Loader {
         wasm: Bytes,
         figures: &mut Figures,
     ) -> Result<Artifact, Failure> {
+        // Several images may hold the same module.
+        let _flight = self.flights.enter(&digest.to_string()).await;
         if let Some(artifact) = self.cached(digest, figures).await {
             return Ok(artifact);
         }
-        let _slot = self.slots.acquire().await;
+        let _slot = self.compiles.acquire().await;
         let started = Instant::now();
         let artifact = self.artifacts.compile(digest, wasm).await.map_err(|error| match error {
             CompileError::Invalid(_) => Failure::new(Reason::ModuleInvalid, Retry::Never, error),
@@ -189,7 +202,9 @@ impl Loader {
     ) -> Result<Plugin, Failure> {
         let (engine, artifact, spec) = (self.engine.clone(), artifact.clone(), plugin_spec(key, template));
         // Start functions are guests' code: they run where guests run, never where the agent is controlled.
-        let load = self.guests.spawn(async move { Plugin::load(&engine, &artifact, spec).await });
+        let load = AbortOnDropHandle::new(
+            self.guests.spawn(async move { Plugin::load(&engine, &artifact, spec).await }),
+        );
         let loaded = load.await.map_err(|error| Failure::new(Reason::InitFailed, Retry::Slowly, error))?;
         loaded.map_err(|error| match error {
             LoadError::ExportNotFound(_) => Failure::new(Reason::ExportNotFound, Retry::Never, error),

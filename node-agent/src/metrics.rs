@@ -60,6 +60,11 @@ fn call_buckets() -> Histogram {
     Histogram::new(exponential_buckets(0.000_05, 4.0, 10))
 }
 
+/// Where an agent's metrics go: all have one prefix.
+pub(crate) fn prefixed(registry: &mut Registry) -> &mut Registry {
+    registry.sub_registry_with_prefix("samovar_agent")
+}
+
 impl Metrics {
     pub(crate) fn new(registry: &mut Registry) -> Self {
         let metrics = Self {
@@ -71,7 +76,7 @@ impl Metrics {
             plugins: Gauge::default(),
             connections: Gauge::default(),
         };
-        let registry = registry.sub_registry_with_prefix("samovar_agent");
+        let registry = prefixed(registry);
         registry.register(
             "calls",
             "Calls, by their outcome: ok, or the problem's slug",

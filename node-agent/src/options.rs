@@ -29,12 +29,15 @@ pub struct Options {
     /// The Docker `config.json` with the registries' credentials.
     #[arg(long, value_name = "FILE")]
     pub docker_config: Option<PathBuf>,
-    /// Modules that are pulled or compiled at once.
+    /// Modules that are compiled at once.
     #[arg(long, default_value_t = 2)]
     pub max_compiles: usize,
     /// Instances that may exist at once, over all plugins.
     #[arg(long, default_value_t = 2000)]
     pub max_instances: u32,
+    /// How long calls may go on after SIGTERM. Less than the Pod's terminationGracePeriodSeconds.
+    #[arg(long, default_value = "25s")]
+    pub drain_deadline: samovar_crds::Duration,
     /// The form of log lines: text or json.
     #[arg(long, default_value = "text")]
     pub log_format: logs::Format,

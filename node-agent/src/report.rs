@@ -17,9 +17,9 @@ use crate::{
 /// The longest wait between tries while the API server does not take a status.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-/// Writes every report that is not yet written, for ever. An API server that is away is tried again; what
-/// changed meanwhile is written once, as it is then.
-pub(crate) async fn follow(client: Client, board: Board) {
+/// Writes every report that is not yet written, for ever, as the agent that is the Pod `pod_uid`. An API server
+/// that is away is tried again; what changed meanwhile is written once, as it is then.
+pub(crate) async fn follow(client: Client, pod_uid: &str, board: Board) {
     let mut changed = board.subscribe();
     let mut written: BTreeMap<Key, Report> = BTreeMap::new();
     let mut wait = Duration::from_millis(250);
@@ -32,7 +32,7 @@ pub(crate) async fn follow(client: Client, board: Board) {
             if written.get(&key) == Some(&report) {
                 continue;
             }
-            match write(&client, &key, &report).await {
+            match write(&client, pod_uid, &key, &report).await {
                 Ok(()) => {
                     written.insert(key, report);
                 }
@@ -54,9 +54,13 @@ pub(crate) async fn follow(client: Client, board: Board) {
     }
 }
 
-async fn write(client: &Client, key: &Key, report: &Report) -> Result<(), kube::Error> {
+async fn write(client: &Client, pod_uid: &str, key: &Key, report: &Report) -> Result<(), kube::Error> {
     let api: Api<PluginAssignment> = Api::namespaced(client.clone(), &key.namespace);
-    let Some(current) = api.get_opt(&key.revision).await? else { return Ok(()) };
+    // Recalled from disk, it may be gone, or another Pod's that kept its state here: not ours to speak of.
+    let Some(current) = api.get_opt(&key.revision).await?.filter(|it| it.spec.agent.pod_uid == pod_uid)
+    else {
+        return Ok(());
+    };
     let status = status(&current, report);
     if current.status.as_ref() == Some(&status) {
         return Ok(());
@@ -88,5 +92,55 @@ fn status(current: &PluginAssignment, report: &Report) -> PluginAssignmentStatus
         conditions,
         functions: report.functions.clone(),
         figures,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use samovar_crds::{Figures, Reason};
+
+    use super::*;
+
+    fn assignment() -> PluginAssignment {
+        serde_json::from_value(json!({
+            "apiVersion": samovar_crds::API_VERSION, "kind": "PluginAssignment",
+            "metadata": { "name": "text-1-a", "namespace": "demo", "generation": 1 },
+            "spec": {
+                "nodeName": "node", "agent": { "podName": "agent", "podUid": "uid" },
+                "plugin": "text", "revision": "text-1", "revisionNumber": 1, "image": "r/text@sha256:1",
+            },
+        }))
+        .unwrap()
+    }
+
+    fn ready(pull_milliseconds: u32) -> Report {
+        let figures = Figures { pull_milliseconds, ..Figures::default() };
+        Report { figures: Some(figures), ..Report::on_its_way(State::Ready) }
+    }
+
+    #[test]
+    fn a_restart_that_ends_where_it_was_changes_no_status() {
+        let mut assignment = assignment();
+        let first = status(&assignment, &ready(40));
+        assert_eq!((first.state, first.conditions[0].status.as_str()), (Some(State::Ready), "True"));
+        assignment.status = Some(first.clone());
+        assert_eq!(status(&assignment, &ready(0)), first);
+    }
+
+    #[test]
+    fn a_failure_says_why_and_drops_what_was_found() {
+        let mut assignment = assignment();
+        assignment.status = Some(status(&assignment, &ready(40)));
+        let report = Report {
+            reason: Reason::InitFailed,
+            message: "the module does not start".to_owned(),
+            figures: None,
+            ..Report::on_its_way(State::Failed)
+        };
+        let failed = status(&assignment, &report);
+        let condition = &failed.conditions[0];
+        assert_eq!((failed.state, failed.figures), (Some(State::Failed), None));
+        assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("False", "InitFailed"));
+        assert_eq!(condition.message, "the module does not start");
     }
 }

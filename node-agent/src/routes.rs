@@ -4,16 +4,17 @@ use std::{collections::HashMap, sync::Arc};
 
 use samovar_runtime::{Function, Plugin};
 
-use crate::metrics::{FunctionMetrics, Metrics};
+use crate::{
+    desired::{DesiredRevision, Key},
+    metrics::{FunctionMetrics, Metrics},
+};
 
 /// A loaded revision, ready to be called.
 pub(crate) struct Serving {
-    pub(crate) namespace: String,
-    pub(crate) plugin: String,
-    pub(crate) revision: String,
-    pub(crate) number: i64,
+    pub(crate) key: Key,
+    pub(crate) revision: Arc<DesiredRevision>,
     pub(crate) runs: Plugin,
-    endpoints: HashMap<String, Endpoint>,
+    endpoints: HashMap<String, Arc<Endpoint>>,
 }
 
 /// One function, with all that a call of it needs.
@@ -23,24 +24,17 @@ pub(crate) struct Endpoint {
 }
 
 impl Serving {
-    pub(crate) fn new(
-        namespace: &str,
-        plugin: &str,
-        revision: &str,
-        number: i64,
-        runs: Plugin,
-        metrics: &Metrics,
-    ) -> Self {
+    pub(crate) fn new(key: &Key, revision: &Arc<DesiredRevision>, runs: Plugin, metrics: &Metrics) -> Self {
         let endpoint = |function: &Arc<Function>| {
-            let metrics = metrics.function(namespace, plugin, function.name());
-            (function.name().to_owned(), Endpoint { function: Arc::clone(function), metrics })
+            let metrics = metrics.function(&key.namespace, &key.plugin, function.name());
+            let endpoint = Endpoint { function: Arc::clone(function), metrics };
+            (function.name().to_owned(), Arc::new(endpoint))
         };
         let endpoints = runs.functions().iter().map(endpoint).collect();
-        let (namespace, plugin, revision) = (namespace.to_owned(), plugin.to_owned(), revision.to_owned());
-        Self { namespace, plugin, revision, number, runs, endpoints }
+        Self { key: key.clone(), revision: Arc::clone(revision), runs, endpoints }
     }
 
-    pub(crate) fn endpoint(&self, function: &str) -> Option<&Endpoint> {
+    pub(crate) fn endpoint(&self, function: &str) -> Option<&Arc<Endpoint>> {
         self.endpoints.get(function)
     }
 }
@@ -68,11 +62,11 @@ impl RouteTable {
     ) -> Self {
         let mut table = Self::default();
         for serving in loaded {
-            let plugins = table.namespaces.entry(serving.namespace.clone()).or_default();
-            match plugins.get(&serving.plugin) {
-                Some(Route::Serving(other)) if other.number >= serving.number => {}
+            let plugins = table.namespaces.entry(serving.key.namespace.clone()).or_default();
+            match plugins.get(&serving.key.plugin) {
+                Some(Route::Serving(other)) if other.revision.number >= serving.revision.number => {}
                 _ => {
-                    plugins.insert(serving.plugin.clone(), Route::Serving(Arc::clone(serving)));
+                    plugins.insert(serving.key.plugin.clone(), Route::Serving(Arc::clone(serving)));
                 }
             }
         }
@@ -94,5 +88,66 @@ impl RouteTable {
             Route::Serving(serving) => Some(serving),
             Route::NotReady(_) => None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::registry::Registry;
+    use samovar_runtime::{
+        ArtifactCache, Compiler, Engine, EngineOptions, Instances, Limits, ModuleDigest, PluginSpec,
+    };
+
+    use super::*;
+    use crate::desired::Source;
+
+    async fn plugin() -> Plugin {
+        let engine = Engine::new(&EngineOptions { instances: 4 }).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let cache =
+            ArtifactCache::open(folder.path().to_owned(), engine.clone(), Compiler::InProcess).unwrap();
+        let wasm = wat::parse_str(r#"(module (func (export "run")))"#).unwrap();
+        let artifact = cache.compile(&ModuleDigest::of(&wasm), wasm.into()).await.unwrap();
+        let spec = PluginSpec {
+            name: "demo/text".into(),
+            functions: Vec::new(),
+            limits: Limits::default(),
+            instances: Instances { warm: 0, reuse: None },
+        };
+        Plugin::load(&engine, &artifact, spec).await.unwrap()
+    }
+
+    fn serving(plugin: &str, number: i64, runs: &Plugin) -> Arc<Serving> {
+        let revision = format!("{plugin}-{number}");
+        let key = Key { namespace: "demo".into(), plugin: plugin.into(), revision: revision.clone() };
+        let template = serde_json::from_str(r#"{"image": "a"}"#).unwrap();
+        let desired = DesiredRevision { revision, number, source: Source::Image("a".into()), template };
+        let metrics = Metrics::new(&mut Registry::default());
+        Arc::new(Serving::new(&key, &Arc::new(desired), runs.clone(), &metrics))
+    }
+
+    fn answers(table: &RouteTable, plugin: &str) -> Option<String> {
+        Some(match table.get("demo", plugin)? {
+            Route::Serving(serving) => serving.revision.revision.clone(),
+            Route::NotReady(why) => format!("not ready: {why}"),
+        })
+    }
+
+    #[tokio::test]
+    async fn the_highest_loaded_revision_answers_whatever_else_is_on_its_way() {
+        let runs = plugin().await;
+        let loaded = [("text", 2), ("text", 10), ("text", 9), ("one", 1)]
+            .map(|(plugin, number)| serving(plugin, number, &runs));
+        let not_ready = [("demo", "text", "pulling 11"), ("demo", "new", "pulling 1")]
+            .map(|(namespace, plugin, why)| (namespace, plugin, why.to_owned()));
+        let table = RouteTable::new(loaded.iter(), not_ready.into_iter());
+        assert_eq!(answers(&table, "text").as_deref(), Some("text-10"));
+        assert_eq!(answers(&table, "one").as_deref(), Some("one-1"));
+        assert_eq!(answers(&table, "new").as_deref(), Some("not ready: pulling 1"));
+        assert_eq!(answers(&table, "gone"), None);
+        assert_eq!(table.serving().count(), 2);
+        // A rollback: the newest is let go, and the one before it answers again.
+        let table = RouteTable::new([&loaded[0], &loaded[2]].into_iter(), std::iter::empty());
+        assert_eq!(answers(&table, "text").as_deref(), Some("text-9"));
     }
 }

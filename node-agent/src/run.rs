@@ -41,6 +41,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             max_compiles: options.max_compiles,
             max_instances: options.max_instances,
             compiler: Compiler::Child { program, args: vec!["compile".into()] },
+            drain_deadline: options.drain_deadline.into(),
         },
         wanted,
     )?;
@@ -53,7 +54,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             async move { assignments::follow(client, &node, &pod_uid, memory, desired, known).await },
         )
     };
-    let reporting = tokio::spawn(report::follow(client, agent.board().clone()));
+    let reporting = {
+        let (pod_uid, board) = (options.pod_uid.clone(), agent.board().clone());
+        tokio::spawn(async move { report::follow(client, &pod_uid, board).await })
+    };
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

@@ -1,8 +1,11 @@
 //! The gate in front of a plugin: so many calls at once, so many more that wait, and no more.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -18,6 +21,8 @@ pub(crate) struct Gate {
 /// The right to run one call.
 pub(crate) struct Pass {
     _permit: OwnedSemaphorePermit,
+    /// How long it waited for others to end.
+    pub(crate) waited: Duration,
 }
 
 /// As many calls wait as may.
@@ -38,11 +43,12 @@ impl Gate {
     /// Enters at once, waits in the queue, or is refused at once.
     pub(crate) async fn enter(&self) -> Result<Pass, Full> {
         if let Ok(permit) = Arc::clone(&self.running).try_acquire_owned() {
-            return Ok(Pass { _permit: permit });
+            return Ok(Pass { _permit: permit, waited: Duration::ZERO });
         }
+        let since = Instant::now();
         let _place = Place::take(self)?;
         let permit = Arc::clone(&self.running).acquire_owned().await.map_err(|_| Full)?;
-        Ok(Pass { _permit: permit })
+        Ok(Pass { _permit: permit, waited: since.elapsed() })
     }
 
     /// Calls that run now.

@@ -181,17 +181,16 @@ impl Plugin {
         arguments: Arguments,
         answer_bytes: bool,
     ) -> Result<Answer, CallError> {
-        let started = Instant::now();
         let Inner { gate, pool, memory, .. } = &*self.inner;
         let target = function.target().map_err(|why| CallError::NotCallable(why.to_owned()))?;
-        let _pass = gate.enter().await.map_err(|Full| CallError::Overloaded)?;
+        let pass = gate.enter().await.map_err(|Full| CallError::Overloaded)?;
         let entered = Instant::now();
         let mut instance = pool.take().await?;
         let taken = Instant::now();
         instance.prepare();
         let _running = pool.engine().ticker().run();
         let output = target.run(&mut instance, arguments, answer_bytes, function.response_bytes()).await;
-        let timing = Timing { queue: entered - started, instantiate: taken - entered, run: taken.elapsed() };
+        let timing = Timing { queue: pass.waited, instantiate: taken - entered, run: taken.elapsed() };
         match output {
             Ok(output) => {
                 pool.give_back(instance);

@@ -76,18 +76,19 @@ impl Pool {
 
     /// An instance for one call: one that may serve again, a warm one, or a new one.
     pub(crate) async fn take(self: &Arc<Self>) -> Result<Instance, CallError> {
-        let ready = {
+        let (ready, wants_more) = {
             let mut idle = self.lock();
             if idle.closed {
                 return Err(CallError::Closed);
             }
-            idle.used.pop_back().map(|(_, instance)| instance).or_else(|| idle.warm.pop())
+            let ready = idle.used.pop_back().map(|(_, instance)| instance).or_else(|| idle.warm.pop());
+            (ready, idle.warm.len() < self.instances.warm as usize)
         };
+        if wants_more {
+            self.refill();
+        }
         match ready {
-            Some(instance) => {
-                self.refill();
-                Ok(instance)
-            }
+            Some(instance) => Ok(instance),
             None => self.make().await,
         }
     }
@@ -136,7 +137,7 @@ impl Pool {
 
     /// Makes the warm instances that are missing, behind the callers' backs, one such task at a time.
     fn refill(self: &Arc<Self>) {
-        if !self.wants_more() || self.refilling.swap(true, Ordering::AcqRel) {
+        if self.refilling.swap(true, Ordering::AcqRel) {
             return;
         }
         let pool = Arc::clone(self);

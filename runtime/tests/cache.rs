@@ -1,5 +1,7 @@
 //! The artifact cache: found by content, never trusted when it is not whole and our own.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
+
 use std::{fs, path::PathBuf};
 
 use bytes::Bytes;
@@ -38,7 +40,7 @@ async fn what_was_compiled_once_is_found_again_and_cannot_be_written_to() {
     setup.open().compile(&setup.digest, setup.wasm.clone()).await.unwrap();
     assert!(setup.open().get(&setup.digest).await.is_some());
     let [file] = &setup.files()[..] else { panic!("one artifact is one file") };
-    assert_eq!(fs::metadata(file).unwrap().permissions().readonly(), true);
+    assert!(fs::metadata(file).unwrap().permissions().readonly());
 }
 
 #[tokio::test]
@@ -47,14 +49,14 @@ async fn a_damaged_cut_or_foreign_file_is_removed_and_never_loaded() {
     let harms: [(&str, Harm); 6] = [
         ("a flipped bit in the code", |bytes| {
             let last = bytes.len() / 2;
-            bytes[last] ^= 1
+            bytes[last] ^= 1;
         }),
         ("a flipped bit in the digest", |bytes| bytes[20] ^= 1),
         ("another kind", |bytes| bytes[8] ^= 1),
         ("cut short", |bytes| bytes.truncate(30)),
         ("empty", Vec::clear),
         ("somebody else's", |bytes| {
-            *bytes = b"\x7fELF and more that is not ours at all, of some length".to_vec()
+            *bytes = b"\x7fELF and more that is not ours at all, of some length".to_vec();
         }),
     ];
     for (name, harm) in harms {

@@ -1,5 +1,7 @@
 //! Calls on real modules: each ABI, each limit, each way to fail.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
+
 use std::time::Duration;
 
 use bytes::Bytes;

@@ -8,6 +8,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use axum::{
@@ -17,7 +18,10 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use hyper::server::conn::http1;
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use prometheus_client::{encoding::text::encode, registry::Registry};
+use tokio::{net::TcpListener, sync::Semaphore};
 
 /// What the port tells. Cheap to clone.
 #[derive(Clone)]
@@ -40,6 +44,13 @@ pub struct ListenError {
 
 /// The content type of the OpenMetrics text format.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Requests at once; more wait to be accepted.
+const CONNECTIONS: usize = 512;
+/// How long one request may take, from the connection's first byte to the answer's last.
+const LONGEST: Duration = Duration::from_secs(5);
+/// The pause after a passing shortage, of file descriptors mostly.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
 
 impl Ops {
     /// Not ready yet; `registry` holds every metric of this process.
@@ -66,18 +77,37 @@ impl Ops {
             .route("/metrics", get(metrics))
             .with_state(self.clone());
         let serve = async move {
-            match tokio::net::TcpListener::from_std(listener) {
-                Ok(listener) => {
-                    if let Err(error) = axum::serve(listener, router).await {
-                        tracing::error!(%error, "the port for operators stopped");
-                    }
-                }
+            match TcpListener::from_std(listener) {
+                Ok(listener) => answer(&listener, &router).await,
                 Err(error) => tracing::error!(%error, "the port for operators did not start"),
             }
         };
         let named = thread::Builder::new().name("ops".to_owned());
         named.spawn(move || runtime.block_on(serve)).map_err(refuse)?;
         Ok(bound)
+    }
+}
+
+/// Answers for ever: one request a connection, so that one bound in time covers its head, its body and its answer.
+async fn answer(listener: &TcpListener, router: &Router) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "a connection of an operator could not be accepted");
+                tokio::time::sleep(SHORTAGE_PAUSE).await;
+                continue;
+            }
+        };
+        let connection = http1::Builder::new()
+            .keep_alive(false)
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
+        tokio::spawn(async move {
+            // Whoever breaks off or is too slow asks again.
+            let _ = tokio::time::timeout(LONGEST, connection).await;
+            drop(place);
+        });
     }
 }
 
@@ -108,7 +138,7 @@ mod tests {
 
     fn get(address: SocketAddr, path: &str) -> String {
         let mut stream = TcpStream::connect(address).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: ops\r\nConnection: close\r\n\r\n").unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: ops\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer
@@ -128,5 +158,15 @@ mod tests {
         assert!(get(address, "/readyz").starts_with("HTTP/1.1 200"));
         assert!(get(address, "/metrics").contains("calls_total 1\n"));
         assert!(ops.serve(address).is_err());
+    }
+
+    #[test]
+    fn callers_that_say_nothing_stall_nobody_and_are_let_go() {
+        let address = Ops::new(Registry::default()).serve(([127, 0, 0, 1], 0).into()).unwrap();
+        let mut silent: Vec<_> = (0..64).map(|_| TcpStream::connect(address).unwrap()).collect();
+        assert!(get(address, "/healthz").starts_with("HTTP/1.1 200"));
+        let slow = &mut silent[0];
+        slow.set_read_timeout(Some(LONGEST * 4)).unwrap();
+        assert_eq!(slow.read(&mut [0]).unwrap(), 0);
     }
 }

@@ -127,6 +127,7 @@ fn options(args: &Args) -> Result<AgentOptions, Failure> {
         max_compiles: 2,
         max_instances: 1000,
         compiler: Compiler::Child { program, args: vec!["compile".into()] },
+        drain_deadline: Duration::from_secs(25),
     })
 }
 

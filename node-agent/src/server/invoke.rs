@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::{
-    HeaderMap, Request, Response,
+    HeaderMap, Response,
     body::{Body as _, Incoming},
     header,
     header::HeaderValue,
@@ -17,7 +17,10 @@ use hyper::{
 use samovar_runtime::{Call, CallError, Format, Function, Timing};
 
 use super::{Answer, Problem, Server, Slug};
-use crate::routes::{Route, Serving};
+use crate::{
+    desired::Key,
+    routes::{Endpoint, Route, Serving},
+};
 
 const JSON: &str = "application/json";
 const OCTET_STREAM: &str = "application/octet-stream";
@@ -25,56 +28,35 @@ const OCTET_STREAM: &str = "application/octet-stream";
 impl Server {
     pub(super) async fn invoke(
         &self,
-        namespace: &str,
-        plugin: &str,
-        function: &str,
-        request: Request<Incoming>,
+        serving: &Serving,
+        endpoint: &Endpoint,
+        headers: &HeaderMap,
+        body: &mut Incoming,
     ) -> Answer {
-        let serving = match self.serving(namespace, plugin) {
-            Ok(serving) => serving,
-            Err(problem) => return problem.answer(),
-        };
-        let Some(endpoint) = serving.endpoint(function) else {
-            return Problem::no_such_function(namespace, plugin, function).answer();
-        };
         let started = Instant::now();
-        let result = self.call(&serving, &endpoint.function, request).await;
+        let result = self.call(serving, &endpoint.function, headers, body).await;
         endpoint
             .metrics
             .answered(result.as_ref().map(drop).map_err(|problem| problem.slug), started.elapsed());
         result.unwrap_or_else(Problem::answer)
     }
 
-    fn serving(&self, namespace: &str, plugin: &str) -> Result<Arc<Serving>, Problem> {
-        match self.routes.load().get(namespace, plugin) {
-            Some(Route::Serving(serving)) => Ok(Arc::clone(serving)),
-            Some(Route::NotReady(why)) => Err(Problem::not_ready(why)),
-            None => Err(Problem::no_such_plugin(namespace, plugin)),
-        }
-    }
-
     async fn call(
         &self,
         serving: &Serving,
         function: &Function,
-        request: Request<Incoming>,
+        headers: &HeaderMap,
+        body: &mut Incoming,
     ) -> Result<Answer, Problem> {
-        let (parts, body) = request.into_parts();
-        let format = format(&parts.headers, function)?;
-        let answer_bytes = parts.headers.get(header::ACCEPT).is_some_and(|accept| accept == OCTET_STREAM);
+        let format = format(headers, function)?;
+        let answer_bytes = wants_bytes(headers);
         let body = read(body, function).await?;
         let call = Call { body, format, answer_bytes };
         let answer = match serving.runs.call(function, call.clone()).await {
             // The revision was let go between the look at the table and the call: the next one answers.
-            Err(CallError::Closed) => {
-                let next = self.serving(&serving.namespace, &serving.plugin)?;
-                let endpoint = next.endpoint(function.name()).ok_or_else(|| {
-                    Problem::no_such_function(&serving.namespace, &serving.plugin, function.name())
-                })?;
-                next.runs.call(&endpoint.function, call).await
-            }
-            answer => answer,
-        }?;
+            Err(CallError::Closed) => self.call_next(&serving.key, function.name(), call).await?,
+            answer => answer?,
+        };
         let content_type = match answer.format {
             Format::Json => HeaderValue::from_static(JSON),
             Format::Bytes => HeaderValue::from_static(OCTET_STREAM),
@@ -86,12 +68,37 @@ impl Server {
         }
         Ok(response)
     }
+
+    async fn call_next(&self, key: &Key, name: &str, call: Call) -> Result<samovar_runtime::Answer, Problem> {
+        let next = match self.routes.load().get(&key.namespace, &key.plugin) {
+            Some(Route::Serving(next)) => Arc::clone(next),
+            Some(Route::NotReady(why)) => return Err(Problem::not_ready(why)),
+            None => return Err(Problem::no_such_plugin(&key.namespace, &key.plugin)),
+        };
+        let endpoint = next.endpoint(name).ok_or_else(|| Problem::no_such_function(key, name))?;
+        Ok(next.runs.call(&endpoint.function, call).await?)
+    }
+}
+
+/// A media type without its parameters.
+fn essence(media: &str) -> &str {
+    media.split(';').next().unwrap_or_default().trim()
+}
+
+/// Whether the caller would rather have bytes than JSON: the one of the two that it names first.
+fn wants_bytes(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(header::ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
+    accepted
+        .flat_map(|value| value.split(','))
+        .map(essence)
+        .find(|media| [JSON, OCTET_STREAM].iter().any(|known| media.eq_ignore_ascii_case(known)))
+        .is_some_and(|media| media.eq_ignore_ascii_case(OCTET_STREAM))
 }
 
 /// How the body is to be read, by its content type.
 fn format(headers: &HeaderMap, function: &Function) -> Result<Format, Problem> {
     let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(Format::Json) };
-    let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    let essence = essence(value.to_str().unwrap_or_default());
     if essence.eq_ignore_ascii_case(JSON) {
         return Ok(Format::Json);
     }
@@ -110,7 +117,7 @@ fn format(headers: &HeaderMap, function: &Function) -> Result<Format, Problem> {
 }
 
 /// The whole body, within the function's limits of bytes and time.
-async fn read(body: Incoming, function: &Function) -> Result<Bytes, Problem> {
+async fn read(body: &mut Incoming, function: &Function) -> Result<Bytes, Problem> {
     let limit = function.request_bytes();
     let too_large = || Problem::from(CallError::TooLarge { limit });
     if body.size_hint().lower() > limit {
@@ -143,4 +150,38 @@ fn server_timing(Timing { queue, instantiate, run }: Timing) -> Option<HeaderVal
     )
     .ok()?;
     HeaderValue::try_from(text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_wanted_where_they_are_named_before_json() {
+        for (accept, bytes) in [
+            (None, false),
+            (Some("*/*"), false),
+            (Some("application/json"), false),
+            (Some("application/octet-stream"), true),
+            (Some("Application/Octet-Stream; q=0.9, */*"), true),
+            (Some("text/html, application/octet-stream, application/json"), true),
+            (Some("application/json, application/octet-stream;q=0.5"), false),
+        ] {
+            let headers = accept.map(|accept| (header::ACCEPT, HeaderValue::from_static(accept)));
+            assert_eq!(wants_bytes(&headers.into_iter().collect()), bytes, "{accept:?}");
+        }
+    }
+
+    #[test]
+    fn where_the_time_went_is_told_in_milliseconds() {
+        let timing = Timing {
+            queue: Duration::ZERO,
+            instantiate: Duration::from_micros(7),
+            run: Duration::from_millis(1500),
+        };
+        assert_eq!(
+            server_timing(timing).unwrap(),
+            "queue;dur=0.000, instantiate;dur=0.007, run;dur=1500.000"
+        );
+    }
 }

@@ -3,24 +3,42 @@
 mod describe;
 mod invoke;
 mod problem;
+mod target;
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http_body_util::Full;
-use hyper::{Method, Request, Response, body::Incoming, header, service::service_fn};
+use http_body_util::{BodyExt as _, Full};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Body as _, Incoming},
+    header,
+    http::request::Parts,
+    service::service_fn,
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
 };
-use samovar_crds::names;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
 };
 
+use describe::describe;
 pub(crate) use problem::{Problem, Slug};
+use target::{Target, host, target};
 
 use crate::{
     metrics::Metrics,
@@ -29,12 +47,20 @@ use crate::{
 
 /// Connections that are open at once; more wait to be accepted.
 const CONNECTIONS: usize = 10_000;
-/// How long a caller may take to send a request's head.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a caller may take from connecting to the end of its first request's head.
+const FIRST_HEAD: Duration = Duration::from_secs(10);
+/// How long an HTTP/1.1 connection may be idle, the next request's head included. Longer than callers' pools
+/// commonly keep one, since a call that crosses its connection's end on the way is lost.
+const IDLE: Duration = Duration::from_mins(2);
 /// Calls at once on one HTTP/2 connection.
 const STREAMS: u32 = 250;
 /// The largest head of a request, in bytes.
 const HEAD_BYTES: usize = 32 << 10;
+
+/// What is read and thrown away of a body whose call has ended already.
+const DISCARDED_BYTES: usize = 16 << 20;
+/// How long that may take.
+const DISCARD: Duration = Duration::from_secs(1);
 
 /// What every connection shares.
 pub(crate) struct Server {
@@ -55,27 +81,21 @@ impl Server {
         let mut draining = self.draining.subscribe();
         let graceful = GracefulShutdown::new();
         let places = Arc::new(Semaphore::new(CONNECTIONS));
-        let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
-            .max_buf_size(HEAD_BYTES)
-            .pipeline_flush(true);
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(STREAMS)
-            .max_header_list_size(u32::try_from(HEAD_BYTES).unwrap_or(u32::MAX))
-            .keep_alive_interval(Duration::from_secs(30));
+        let builder = builder();
         loop {
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-            let stream = tokio::select! {
-                accepted = accept(&listener) => accepted,
+            let next = async {
+                // Never closed: there is a place for everyone, sooner or later.
+                let place = Arc::clone(&places).acquire_owned().await;
+                (place, accept(&listener).await)
+            };
+            let (place, stream) = tokio::select! {
+                next = next => next,
                 _ = draining.wait_for(|draining| *draining) => break,
             };
-            let server = Arc::clone(&self);
+            let begun = Arc::new(AtomicBool::new(false));
+            let (server, begins) = (Arc::clone(&self), Arc::clone(&begun));
             let service = service_fn(move |request| {
+                begins.store(true, Ordering::Relaxed);
                 let server = Arc::clone(&server);
                 async move { Ok::<_, Infallible>(server.answer(request).await) }
             });
@@ -84,8 +104,13 @@ impl Server {
             let open = self.metrics.connections.clone();
             open.inc();
             tokio::spawn(async move {
-                // A caller that breaks off is its own business.
-                let _ = connection.await;
+                let mut connection = pin!(connection);
+                // A caller that breaks off is its own business. One that connects and sends no request holds a
+                // place: hyper's own timeout starts only when the version of HTTP is known.
+                let in_time = tokio::time::timeout(FIRST_HEAD, connection.as_mut()).await.is_ok();
+                if !in_time && begun.load(Ordering::Relaxed) {
+                    let _ = connection.await;
+                }
                 open.dec();
                 drop(place);
             });
@@ -100,62 +125,84 @@ impl Server {
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Answer {
-        let routes = self.routes.load();
-        let target = match Target::of(&request, &routes) {
-            Ok(target) => target,
-            Err(problem) => return problem.answer(),
-        };
-        match target {
-            Target::Describe(route) => match (request.method(), route) {
-                (&Method::GET | &Method::HEAD, Route::Serving(serving)) => describe::describe(serving),
-                (&Method::GET | &Method::HEAD, Route::NotReady(why)) => Problem::not_ready(why).answer(),
-                _ => Problem::method_not_allowed("GET").answer(),
-            },
-            Target::Function { namespace, plugin, function } => {
-                if request.method() != Method::POST {
-                    return Problem::method_not_allowed("POST").answer();
-                }
-                let (namespace, plugin, function) =
-                    (namespace.to_owned(), plugin.to_owned(), function.to_owned());
-                drop(routes);
-                self.invoke(&namespace, &plugin, &function, request).await
-            }
+        let (head, mut body) = request.into_parts();
+        let answer = self.respond(&head, &mut body).await;
+        if !answer.status().is_success() && answer.status() != StatusCode::GATEWAY_TIMEOUT {
+            discard(&head, body).await;
         }
+        answer
     }
-}
 
-/// What a request is for.
-enum Target<'a> {
-    /// The plugin itself.
-    Describe(&'a Route),
-    /// One of its functions.
-    Function { namespace: &'a str, plugin: &'a str, function: &'a str },
-}
-
-impl<'a> Target<'a> {
-    /// By host where the host names a plugin, else by path.
-    fn of(request: &'a Request<Incoming>, routes: &'a RouteTable) -> Result<Self, Problem> {
-        let host = request.uri().host().or_else(|| request.headers().get(header::HOST)?.to_str().ok());
-        let by_host = host
-            .and_then(names::plugin_of_host)
-            .and_then(|(plugin, namespace)| Some((namespace, plugin, routes.get(namespace, plugin)?)));
-        let path = request.uri().path();
-        let (namespace, plugin, route, rest) = if let Some((namespace, plugin, route)) = by_host {
-            (namespace, plugin, route, path.strip_prefix('/').unwrap_or(path))
-        } else {
-            let mut parts = path.strip_prefix("/v1/").ok_or_else(Problem::no_such_path)?.splitn(3, '/');
-            let (Some(namespace), Some(plugin)) = (parts.next(), parts.next()) else {
-                return Err(Problem::no_such_path());
+    async fn respond(&self, head: &Parts, body: &mut Incoming) -> Answer {
+        let (serving, endpoint) = {
+            let routes = self.routes.load();
+            let target = match target(host(head), head.uri.path(), &routes) {
+                Ok(target) => target,
+                Err(problem) => return problem.answer(),
             };
-            let route =
-                routes.get(namespace, plugin).ok_or_else(|| Problem::no_such_plugin(namespace, plugin))?;
-            (namespace, plugin, route, parts.next().unwrap_or_default())
+            match (target, &head.method) {
+                (Target::Plugin(Route::Serving(serving)), &Method::GET | &Method::HEAD) => {
+                    return describe(serving);
+                }
+                (Target::Plugin(Route::Serving(_)), _) => return Problem::method_not_allowed("GET").answer(),
+                (
+                    Target::Plugin(Route::NotReady(why))
+                    | Target::Function { route: Route::NotReady(why), .. },
+                    _,
+                ) => {
+                    return Problem::not_ready(why).answer();
+                }
+                (Target::Function { route: Route::Serving(serving), name }, method) => {
+                    let Some(endpoint) = serving.endpoint(name) else {
+                        return Problem::no_such_function(&serving.key, name).answer();
+                    };
+                    if method != Method::POST {
+                        return Problem::method_not_allowed("POST").answer();
+                    }
+                    (Arc::clone(serving), Arc::clone(endpoint))
+                }
+            }
         };
-        match rest {
-            "" => Ok(Self::Describe(route)),
-            function => Ok(Self::Function { namespace, plugin, function }),
-        }
+        self.invoke(&serving, &endpoint, &head.headers, body).await
     }
+}
+
+/// Reads on for a while and throws away, so that a caller who is still sending when the answer is known gets to
+/// read it: a connection that is closed with bytes unread is reset, and the answer with it.
+async fn discard(head: &Parts, mut body: Incoming) {
+    // Such a caller waits for the answer before it sends; reading would tell it to go on.
+    let waits =
+        head.headers.contains_key(header::EXPECT) && head.headers.contains_key(header::CONTENT_LENGTH);
+    if waits || body.is_end_stream() {
+        return;
+    }
+    let rest = async {
+        let mut left = DISCARDED_BYTES;
+        while left > 0
+            && let Some(Ok(frame)) = body.frame().await
+        {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+        }
+    };
+    let _ = tokio::time::timeout(DISCARD, rest).await;
+}
+
+/// How connections are served: every head, stream and wait is bounded.
+fn builder() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE)
+        .max_buf_size(HEAD_BYTES)
+        .pipeline_flush(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(u32::try_from(HEAD_BYTES).unwrap_or(u32::MAX))
+        .keep_alive_interval(Duration::from_secs(30));
+    builder
 }
 
 /// The next connection. An error is a passing shortage, of file descriptors mostly.

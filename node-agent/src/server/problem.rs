@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Answer;
+use crate::desired::Key;
 
 macro_rules! slugs {
     ($($name:ident $slug:literal $status:ident $title:literal,)*) => {
@@ -92,8 +93,8 @@ impl Problem {
         Self::new(Slug::NotFound, detail)
     }
 
-    pub(crate) fn no_such_function(namespace: &str, plugin: &str, function: &str) -> Self {
-        let function = short(function);
+    pub(crate) fn no_such_function(key: &Key, function: &str) -> Self {
+        let (Key { namespace, plugin, .. }, function) = (key, short(function));
         let detail = format_args!(
             "plugin `{plugin}` has no function `{function}`; GET /v1/{namespace}/{plugin} lists what it has"
         );
@@ -106,6 +107,11 @@ impl Problem {
 
     pub(crate) fn method_not_allowed(allow: &'static str) -> Self {
         Self { allow: Some(allow), ..Self::new(Slug::MethodNotAllowed, format_args!("use {allow}")) }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn detail(&self) -> &Value {
+        &self.detail
     }
 
     pub(crate) fn answer(self) -> Answer {

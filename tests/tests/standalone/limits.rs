@@ -41,7 +41,7 @@ async fn an_endless_loop_is_stopped_at_its_timeout_and_its_neighbour_goes_on() -
         let answer = answer?;
         assert_eq!((answer.status, answer.problem().as_str()), (504, "timeout"), "{answer:?}");
     }
-    assert!(took < Duration::from_millis(2000), "stopped after {took:?}");
+    assert!(took < Duration::from_secs(2), "stopped after {took:?}");
     assert!(slowest? < Duration::from_millis(250), "a neighbour's call took that long");
     Ok(())
 }

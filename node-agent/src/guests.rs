@@ -1,0 +1,29 @@
+//! The runtime that takes calls and runs guests, apart from the one that controls.
+
+use std::io;
+
+use tokio::runtime::{Builder, Handle, Runtime};
+
+/// A runtime that stops at once when it is dropped. Tokio's own waits for its threads, and panics where it may
+/// not wait, as on the way out of an agent that does not start.
+pub(crate) struct Guests(Option<Runtime>, Handle);
+
+impl Guests {
+    pub(crate) fn start() -> io::Result<Self> {
+        let runtime = Builder::new_multi_thread().thread_name("guests").enable_all().build()?;
+        let handle = runtime.handle().clone();
+        Ok(Self(Some(runtime), handle))
+    }
+
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.1
+    }
+}
+
+impl Drop for Guests {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! What a request is for: by its host where that names a plugin, else by its path.
+
+use hyper::{header, http::request::Parts};
+use samovar_crds::names;
+
+use super::Problem;
+use crate::routes::{Route, RouteTable};
+
+/// What a request is for.
+pub(super) enum Target<'a> {
+    /// The plugin itself.
+    Plugin(&'a Route),
+    /// One of its functions.
+    Function {
+        /// The plugin.
+        route: &'a Route,
+        /// The function, as the caller wrote it.
+        name: &'a str,
+    },
+}
+
+/// The host that a request names: `:authority` in HTTP/2, else the `Host` header.
+pub(super) fn host(head: &Parts) -> Option<&str> {
+    head.uri.host().or_else(|| head.headers.get(header::HOST)?.to_str().ok())
+}
+
+/// What a request to `host` and `path` is for.
+///
+/// A host that names a plugin which is not here may be the node's own name: the path then decides.
+pub(super) fn target<'a>(
+    host: Option<&str>,
+    path: &'a str,
+    routes: &'a RouteTable,
+) -> Result<Target<'a>, Problem> {
+    let named = host.and_then(names::plugin_of_host);
+    let by_host = named.and_then(|(plugin, namespace)| routes.get(namespace, plugin));
+    let (route, name) = match (by_host, path.strip_prefix("/v1/"), named) {
+        (Some(route), ..) => (route, path.strip_prefix('/').unwrap_or(path)),
+        (None, Some(rest), _) => {
+            let mut parts = rest.splitn(3, '/');
+            let (Some(namespace), Some(plugin)) = (parts.next(), parts.next()) else {
+                return Err(Problem::no_such_path());
+            };
+            let route =
+                routes.get(namespace, plugin).ok_or_else(|| Problem::no_such_plugin(namespace, plugin))?;
+            (route, parts.next().unwrap_or_default())
+        }
+        (None, None, Some((plugin, namespace))) => return Err(Problem::no_such_plugin(namespace, plugin)),
+        (None, None, None) => return Err(Problem::no_such_path()),
+    };
+    Ok(if name.is_empty() { Target::Plugin(route) } else { Target::Function { route, name } })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `text/demo` and `other/demo` are known; what was found is told as `route function`, or as the problem's detail.
+    fn found(host: Option<&str>, path: &str) -> String {
+        let not_ready = ["text", "other"].map(|plugin| ("demo", plugin, plugin.to_owned()));
+        let routes = RouteTable::new(std::iter::empty(), not_ready.into_iter());
+        let name = |route: &Route| match route {
+            Route::NotReady(why) => why.to_string(),
+            Route::Serving(serving) => serving.key.plugin.clone(),
+        };
+        match target(host, path, &routes) {
+            Ok(Target::Plugin(route)) => name(route),
+            Ok(Target::Function { route, name: function }) => format!("{} {function}", name(route)),
+            Err(problem) => format!("{} {}", problem.slug.as_str(), problem.detail()),
+        }
+    }
+
+    #[test]
+    fn a_host_that_names_a_plugin_decides_and_else_the_path_does() {
+        for (host, path, expected) in [
+            (Some("text.demo"), "/upper", "text upper"),
+            (Some("text.demo.svc.cluster.local:8080"), "/", "text"),
+            (Some("text.demo.svc"), "/v1/demo/other/upper", "text v1/demo/other/upper"),
+            (Some("127.0.0.1:8080"), "/v1/demo/text/upper", "text upper"),
+            (Some("localhost"), "/v1/demo/text", "text"),
+            (Some("node.example"), "/v1/demo/other/", "other"),
+            (None, "/v1/demo/other/a.b", "other a.b"),
+            (None, "*", "not-found"),
+        ] {
+            assert!(found(host, path).starts_with(expected), "{host:?} {path}: {}", found(host, path));
+        }
+    }
+
+    #[test]
+    fn what_is_not_here_is_named_in_the_answer() {
+        for (host, path, expected) in [
+            (None, "/", "not-found \"call POST /v1/NAMESPACE/PLUGIN/FUNCTION"),
+            (None, "/v1/demo", "not-found \"call POST /v1/"),
+            (Some("gone.demo"), "/upper", "not-found \"there is no plugin `gone` in namespace `demo`"),
+            (None, "/v1/demo/gone/upper", "not-found \"there is no plugin `gone` in namespace `demo`"),
+        ] {
+            assert!(found(host, path).starts_with(expected), "{host:?} {path}: {}", found(host, path));
+        }
+    }
+
+    #[test]
+    fn http_2s_authority_and_http_1s_header_are_the_same_host() {
+        let request = |uri: &str, header: Option<&str>| {
+            let builder = hyper::Request::builder().uri(uri);
+            let builder = header.into_iter().fold(builder, |builder, host| builder.header("host", host));
+            host(&builder.body(()).unwrap().into_parts().0).map(str::to_owned)
+        };
+        assert_eq!(request("http://text.demo/upper", None).as_deref(), Some("text.demo"));
+        assert_eq!(request("/upper", Some("text.demo:80")).as_deref(), Some("text.demo:80"));
+        assert_eq!(request("/upper", None), None);
+    }
+}
