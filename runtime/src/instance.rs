@@ -18,9 +18,6 @@ enum Handle {
     Component(component::Instance),
 }
 
-/// The export that reactors want called before any other.
-const INITIALIZE: &str = "_initialize";
-
 impl Instance {
     /// Makes an instance and runs its start and `_initialize` functions.
     pub(crate) async fn new(
@@ -39,7 +36,9 @@ impl Instance {
         });
         let _running = engine.ticker().run();
         let made = match linked {
-            Linked::Core(pre) => initialized(pre, &mut store).await.map(Handle::Core),
+            Linked::Core { pre, initialize } => {
+                initialized(pre, initialize.as_ref(), &mut store).await.map(Handle::Core)
+            }
             Linked::Component(pre) => pre.instantiate_async(&mut store).await.map(Handle::Component),
         };
         match made {
@@ -91,11 +90,14 @@ impl Instance {
 
 async fn initialized(
     pre: &wasmtime::InstancePre<Host>,
+    initialize: Option<&ModuleExport>,
     store: &mut Store<Host>,
 ) -> wasmtime::Result<wasmtime::Instance> {
     let instance = pre.instantiate_async(&mut *store).await?;
-    if let Ok(initialize) = instance.get_typed_func::<(), ()>(&mut *store, INITIALIZE) {
-        initialize.call_async(store, ()).await?;
+    let initialize =
+        initialize.and_then(|export| instance.get_module_export(&mut *store, export)?.into_func());
+    if let Some(initialize) = initialize {
+        initialize.typed::<(), ()>(&mut *store)?.call_async(store, ()).await?;
     }
     Ok(instance)
 }

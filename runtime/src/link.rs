@@ -1,6 +1,6 @@
 //! Linking: what every guest may import, and a clear refusal of what it may not.
 
-use wasmtime::component;
+use wasmtime::{ModuleExport, component};
 
 use crate::{
     artifact::{Artifact, Code},
@@ -16,9 +16,16 @@ pub(crate) struct Linkers {
 
 /// An artifact whose imports are resolved and type-checked: instances of it are made without looking again.
 pub(crate) enum Linked {
-    Core(wasmtime::InstancePre<Host>),
+    /// A core module, and the function that a reactor wants called before any other.
+    Core {
+        pre: wasmtime::InstancePre<Host>,
+        initialize: Option<ModuleExport>,
+    },
     Component(component::InstancePre<Host>),
 }
+
+/// The name of that function.
+const INITIALIZE: &str = "_initialize";
 
 impl Linkers {
     pub(crate) fn new(engine: &wasmtime::Engine) -> wasmtime::Result<Self> {
@@ -31,7 +38,12 @@ impl Linkers {
 
     pub(crate) fn link(&self, artifact: &Artifact) -> Result<Linked, LoadError> {
         match artifact.code() {
-            Code::Core(module) => self.core.instantiate_pre(module).map(Linked::Core),
+            Code::Core(module) => self.core.instantiate_pre(module).map(|pre| {
+                let initialize = module.get_export(INITIALIZE).and_then(|export| export.func().cloned());
+                let takes_nothing = initialize.is_some_and(|ty| ty.params().len() + ty.results().len() == 0);
+                let initialize = module.get_export_index(INITIALIZE).filter(|_| takes_nothing);
+                Linked::Core { pre, initialize }
+            }),
             Code::Component(component) => self.component.instantiate_pre(component).map(Linked::Component),
         }
         .map_err(|error| LoadError::ImportNotGranted(format!("{error:#}")))

@@ -14,6 +14,11 @@ use crate::{CallError, Engine, Instances, Reuse, guest_log::GuestLog, instance::
 /// How long making an instance ahead of the calls may take, its start functions included.
 pub(crate) const INIT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How often it is looked whether warm instances are missing, while calls come.
+const LOOK: Duration = Duration::from_millis(1);
+/// Looks that find nothing missing after which no more are taken.
+const QUIET_LOOKS: u32 = 50;
+
 /// The instances of one plugin that no call uses.
 pub(crate) struct Pool {
     engine: Engine,
@@ -135,22 +140,36 @@ impl Pool {
         })
     }
 
-    /// Makes the warm instances that are missing, behind the callers' backs, one such task at a time.
+    /// Makes the warm instances that are missing, behind the callers' backs, in one task that stays for as long as
+    /// calls come: to wake another for each call would cost more than the instance itself.
     fn refill(self: &Arc<Self>) {
         if self.refilling.swap(true, Ordering::AcqRel) {
             return;
         }
         let pool = Arc::clone(self);
         tokio::spawn(async move {
-            while pool.wants_more() {
-                match pool.make_ahead().await {
-                    Ok(instance) => pool.add(instance),
-                    // The call that needs one makes it, and says why it cannot.
-                    Err(_) => break,
-                }
+            let mut quiet = 0;
+            while quiet < QUIET_LOOKS {
+                let made = pool.fill().await;
+                quiet = if made { 0 } else { quiet + 1 };
+                tokio::time::sleep(LOOK).await;
             }
             pool.refilling.store(false, Ordering::Release);
         });
+    }
+
+    /// Whether any instance was missing and could be made.
+    async fn fill(&self) -> bool {
+        let mut made = false;
+        while self.wants_more() {
+            match self.make_ahead().await {
+                Ok(instance) => self.add(instance),
+                // The call that needs one makes it, and says why it cannot.
+                Err(_) => break,
+            }
+            made = true;
+        }
+        made
     }
 
     fn wants_more(&self) -> bool {

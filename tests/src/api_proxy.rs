@@ -129,6 +129,15 @@ impl ApiProxy {
     }
 }
 
+/// Counts a write as answered when it is over.
+struct Answered<'a>(&'a watch::Sender<Writes>);
+
+impl Drop for Answered<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|writes| writes.answered += 1);
+    }
+}
+
 #[derive(Clone)]
 struct Upstream {
     client: kube::Client,
@@ -190,15 +199,13 @@ impl Upstream {
             // Until the client goes away.
             std::future::pending::<()>().await;
         }
-        let answer = self.forward(request).await.unwrap_or_else(|error| {
+        // Also where the client goes away before its answer comes: the write was made, or never will be.
+        let _answered = is_write.then(|| Answered(&self.writes));
+        self.forward(request).await.unwrap_or_else(|error| {
             let mut answer = Response::new(Body::from(format!("{error:?}").into_bytes()));
             *answer.status_mut() = StatusCode::BAD_GATEWAY;
             answer
-        });
-        if is_write {
-            self.writes.send_modify(|writes| writes.answered += 1);
-        }
-        answer
+        })
     }
 
     fn let_through(&self, write: Write) -> bool {
