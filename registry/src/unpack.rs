@@ -121,7 +121,8 @@ fn is_tar(head: &[u8]) -> bool {
 fn untar(modules: &mut Modules, stream: impl Read) -> Result<(), String> {
     // What the tar may give in all, headers and files that are skipped included: a bomb ends here.
     let limit = modules.left.saturating_add(64 << 20);
-    let mut archive = tar::Archive::new(stream.take(limit));
+    let mut stream = stream.take(limit);
+    let mut archive = tar::Archive::new(&mut stream);
     for entry in archive.entries().map_err(|error| broken(&error))? {
         let entry = entry.map_err(|error| broken(&error))?;
         modules.entries = modules.entries.checked_sub(1).ok_or_else(|| {
@@ -154,6 +155,8 @@ fn untar(modules: &mut Modules, stream: impl Read) -> Result<(), String> {
             modules.add(&path, bytes)?;
         }
     }
+    // To the end, where a compressed stream has its checksum.
+    io::copy(&mut stream, &mut io::sink()).map_err(|error| broken(&error))?;
     Ok(())
 }
 

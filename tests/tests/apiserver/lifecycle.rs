@@ -14,8 +14,11 @@ use crate::stage::{ADD, MULTIPLY, SOON, Stage, condition, json};
 #[tokio::test]
 async fn an_applied_plugin_is_served_by_every_agent() -> Result<()> {
     let stage = Stage::new("served", 2).await?;
-    stage.apply("math", &stage.push("1", ADD).await?, "").await?;
+    let image = stage.push("1", ADD).await?;
+    let applied = std::time::Instant::now();
+    stage.apply("math", &image, "").await?;
     let plugin = stage.all_ready("math").await?;
+    println!("from apply to Ready on two nodes, kubectl included: {:?}", applied.elapsed());
     assert_eq!(stage.answers("math").await?, ["13", "13"]);
 
     let status = plugin.status.unwrap_or_default();
