@@ -1,35 +1,36 @@
-//! The client: its options, and the two gets that everything else is made of.
+//! The client: which protocol, which credentials, and gets that are bounded and checked.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use oci_client::secrets::RegistryAuth;
+use futures::StreamExt as _;
+use oci_client::{
+    RegistryOperation,
+    client::{ClientConfig, ClientProtocol},
+    errors::OciDistributionError,
+    secrets::RegistryAuth,
+};
 use reqwest::{
     Response, StatusCode,
-    header::{ACCEPT, CONTENT_TYPE},
+    header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER},
+    redirect,
 };
+use sha2::{Digest as _, Sha256};
 
-use crate::{
-    Error, Reference,
-    auth::Access,
-    credentials::{Credential, Credentials},
-    manifest::{self, Descriptor},
-    transport::{self, Body, PlainHosts},
-};
+use crate::{Error, Reference, credentials::Credentials, digest};
 
 /// How to reach registries.
 #[derive(Clone, Debug)]
 pub struct ClientOptions {
     /// Registries (`host:port`) that are spoken to over plain HTTP. Loopback addresses always are.
     pub insecure_registries: Vec<String>,
-    /// A Docker `config.json` with credentials, read again when it changes; `None`: anonymous. Of it, `auths` is
-    /// used: programs named by `credsStore` and `credHelpers` are not run.
+    /// A Docker `config.json` with credentials; `None`: anonymous.
     pub docker_config: Option<PathBuf>,
     /// The largest manifest that is taken, in bytes.
     pub max_manifest_bytes: u64,
-    /// The largest module that is taken, in bytes, and the most that its layers may be, packed or unpacked.
+    /// The largest module that is taken, in bytes, and the most that its layers may unpack to.
     pub max_module_bytes: u64,
-    /// The longest wait for a manifest or a token, and for each next piece of a layer.
+    /// The longest wait for one request: for its connection, and for each next piece of its answer.
     pub timeout: Duration,
 }
 
@@ -53,126 +54,261 @@ pub struct Client {
 
 struct Inner {
     http: reqwest::Client,
-    plain_hosts: PlainHosts,
+    plain: oci_client::Client,
+    secure: oci_client::Client,
+    insecure_registries: HashSet<String>,
     credentials: Credentials,
     max_manifest_bytes: u64,
     max_module_bytes: u64,
-    timeout: Duration,
+}
+
+/// What a request goes with.
+pub(crate) enum Authorization {
+    None,
+    Basic(String, String),
+    Bearer(String),
 }
 
 /// The longest that one blob may take, however steadily it trickles.
-const LONGEST_BLOB: Duration = Duration::from_mins(10);
+const LONGEST_PULL: Duration = Duration::from_mins(10);
+/// Redirects that are followed: registries send clients on to the stores that hold their blobs.
+const REDIRECTS: usize = 5;
 
 impl Client {
-    /// A client with these options. The process must have installed a cryptography provider of rustls.
+    /// A client with these options.
     pub fn new(options: ClientOptions) -> Result<Self, Error> {
-        let plain_hosts = PlainHosts::new(options.insecure_registries);
+        let setup = |error: reqwest::Error| Error::Setup(error.to_string());
+        let redirects = redirect::Policy::custom(|attempt| {
+            let left_https = attempt.previous().iter().any(|url| url.scheme() == "https")
+                && attempt.url().scheme() != "https";
+            if left_https {
+                attempt.error("the registry redirects from https to http")
+            } else if attempt.previous().len() > REDIRECTS {
+                attempt.error("the registry redirects without end")
+            } else {
+                attempt.follow()
+            }
+        });
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("samovar/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(options.timeout)
+            .read_timeout(options.timeout)
+            .redirect(redirects)
+            .build()
+            .map_err(setup)?;
+        let oci = |protocol| {
+            oci_client::Client::new(ClientConfig {
+                protocol,
+                connect_timeout: Some(options.timeout),
+                read_timeout: Some(options.timeout),
+                ..ClientConfig::default()
+            })
+        };
         Ok(Self {
             inner: Arc::new(Inner {
-                http: transport::client(plain_hosts.clone(), options.timeout)?,
-                plain_hosts,
+                http,
+                plain: oci(ClientProtocol::Http),
+                secure: oci(ClientProtocol::Https),
+                insecure_registries: options.insecure_registries.into_iter().collect(),
                 credentials: Credentials::new(options.docker_config),
                 max_manifest_bytes: options.max_manifest_bytes,
                 max_module_bytes: options.max_module_bytes,
-                timeout: options.timeout,
             }),
         })
     }
 
-    pub(crate) fn http(&self) -> &reqwest::Client {
-        &self.inner.http
-    }
-
-    pub(crate) fn plain_hosts(&self) -> &PlainHosts {
-        &self.inner.plain_hosts
+    pub(crate) fn max_manifest_bytes(&self) -> u64 {
+        self.inner.max_manifest_bytes
     }
 
     pub(crate) fn max_module_bytes(&self) -> u64 {
         self.inner.max_module_bytes
     }
 
-    pub(crate) fn timeout(&self) -> Duration {
-        self.inner.timeout
+    /// oci-client's own, for what is left to it: tokens and pushes.
+    pub(crate) fn oci(&self, reference: &Reference) -> &oci_client::Client {
+        if self.is_plain(reference) { &self.inner.plain } else { &self.inner.secure }
     }
 
-    pub(crate) fn credential(&self, reference: &Reference) -> Result<Credential, Error> {
-        self.inner.credentials.of(reference)
+    pub(crate) fn credentials(&self, reference: &Reference) -> Result<RegistryAuth, Error> {
+        self.inner.credentials.of(reference.registry())
     }
 
-    pub(crate) fn is_plain(&self, reference: &Reference) -> bool {
-        self.plain_hosts().contain(reference.host())
+    fn is_plain(&self, reference: &Reference) -> bool {
+        let host = reference.host();
+        self.inner.insecure_registries.contains(host) || is_loopback(host)
     }
 
-    pub(crate) fn url(&self, reference: &Reference, path: &str) -> String {
-        let scheme = if self.is_plain(reference) { "http" } else { "https" };
-        format!("{scheme}://{}{path}", reference.host())
+    /// What requests to this repository go with.
+    pub(crate) async fn authorize(&self, reference: &Reference) -> Result<Authorization, Error> {
+        let credentials = self.credentials(reference)?;
+        let token = self.oci(reference).auth(reference.inner(), &credentials, RegistryOperation::Pull).await;
+        match (token, credentials) {
+            (Ok(Some(token)), _) => Ok(Authorization::Bearer(token)),
+            (Ok(None), RegistryAuth::Basic(user, password)) => Ok(Authorization::Basic(user, password)),
+            (Ok(None), _) => Ok(Authorization::None),
+            (Err(error), _) => Err(of_oci(reference, error)),
+        }
     }
 
-    /// A manifest's bytes and media type; where the reference names a digest, checked against it.
+    /// A manifest's bytes and media type, of at most the manifest's cap.
     pub(crate) async fn manifest(
         &self,
         reference: &Reference,
-        authorization: &RegistryAuth,
+        authorization: &Authorization,
+        accept: &str,
     ) -> Result<(Bytes, String), Error> {
         let name = reference.digest().or(reference.tag()).unwrap_or("latest");
-        let path = format!("/v2/{}/manifests/{name}", reference.repository());
-        let response = self.get(reference, authorization, &path, manifest::ACCEPT, self.timeout()).await?;
+        let response = self.get(reference, authorization, "manifests", name, accept).await?;
         let media_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let media_type = media_type.unwrap_or_default().to_owned();
-        let cap = self.inner.max_manifest_bytes;
-        match transport::body(reference, response, cap, reference.digest(), |_, _| {}).await? {
-            Body::Whole(bytes) => Ok((bytes, media_type)),
-            Body::Other => Err(Error::DigestMismatch { what: name.to_owned() }),
-            Body::TooLarge => {
-                let why = format!("its manifest is larger than the {} KiB that are taken", cap >> 10);
-                Err(Error::unsupported(reference, why))
-            }
-        }
+        let cap = self.max_manifest_bytes();
+        let body = body(reference, response, cap, reference.digest(), |_, _| {}).await?;
+        Ok((body, media_type))
     }
 
-    /// A layer's bytes, checked against its digest.
-    pub(crate) async fn layer(
+    /// A blob's bytes, of at most `cap`, checked against its digest.
+    pub(crate) async fn blob(
         &self,
         reference: &Reference,
-        authorization: &RegistryAuth,
-        layer: &Descriptor,
+        authorization: &Authorization,
+        digest: &str,
+        cap: u64,
         progress: impl Fn(u64, Option<u64>),
     ) -> Result<Bytes, Error> {
-        let path = format!("/v2/{}/blobs/{}", reference.repository(), layer.digest);
-        let response = self.get(reference, authorization, &path, "*/*", LONGEST_BLOB).await?;
-        match transport::body(reference, response, layer.size, Some(&layer.digest), progress).await? {
-            Body::Whole(bytes) => Ok(bytes),
-            // More bytes than the manifest says are other bytes than the digest is of.
-            Body::Other | Body::TooLarge => Err(Error::DigestMismatch { what: layer.digest.clone() }),
-        }
+        let response = self.get(reference, authorization, "blobs", digest, "*/*").await?;
+        let body = body(reference, response, cap, Some(digest), progress);
+        let slow =
+            |_| unavailable(reference, format!("a blob took longer than {} s", LONGEST_PULL.as_secs()), None);
+        tokio::time::timeout(LONGEST_PULL, body).await.map_err(slow)?
     }
 
     async fn get(
         &self,
         reference: &Reference,
-        authorization: &RegistryAuth,
-        path: &str,
+        authorization: &Authorization,
+        what: &str,
+        name: &str,
         accept: &str,
-        within: Duration,
     ) -> Result<Response, Error> {
-        let send = async |authorization: &RegistryAuth| {
-            let request = self.http().get(self.url(reference, path)).header(ACCEPT, accept);
-            let request = match authorization {
-                RegistryAuth::Anonymous => request,
-                RegistryAuth::Basic(user, password) => request.basic_auth(user, Some(password)),
-                RegistryAuth::Bearer(token) => request.bearer_auth(token),
-            };
-            transport::send(reference, request, within).await
+        let scheme = if self.is_plain(reference) { "http" } else { "https" };
+        let url = format!("{scheme}://{}/v2/{}/{what}/{name}", reference.host(), reference.repository());
+        let request = self.inner.http.get(url).header(ACCEPT, accept);
+        let request = match authorization {
+            Authorization::None => request,
+            Authorization::Basic(user, password) => request.basic_auth(user, Some(password)),
+            Authorization::Bearer(token) => request.bearer_auth(token),
         };
-        let mut response = send(authorization).await?;
-        // A registry that gives some images to everybody asks only when it comes to one that it does not.
-        if response.status() == StatusCode::UNAUTHORIZED && *authorization == RegistryAuth::Anonymous {
-            response = send(&self.answer(reference, Access::Pull, &response).await?).await?;
+        let response = request.send().await.map_err(|error| of_http(reference, error))?;
+        let retry_after =
+            response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        match response.status() {
+            status if status.is_success() => Ok(response),
+            StatusCode::NOT_FOUND => Err(Error::NotFound { reference: reference.to_string() }),
+            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+                Err(unauthorized(reference, status.as_str()))
+            }
+            status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => Err(
+                unavailable(reference, format!("it answered {status}"), retry_after.map(Duration::from_secs)),
+            ),
+            status => Err(Error::unsupported(reference, format!("the registry answered {status}"))),
         }
-        if response.status().is_success() {
-            Ok(response)
-        } else {
-            Err(transport::refusal(reference, &response))
+    }
+}
+
+/// A whole body of at most `cap` bytes; with a digest, checked while it comes.
+async fn body(
+    reference: &Reference,
+    response: Response,
+    cap: u64,
+    digest: Option<&str>,
+    progress: impl Fn(u64, Option<u64>),
+) -> Result<Bytes, Error> {
+    let too_large = || {
+        let why = format!("it is larger than the {} MiB that are taken", cap >> 20);
+        Error::unsupported(reference, why)
+    };
+    let total = response.content_length();
+    if total.is_some_and(|total| total > cap) {
+        return Err(too_large());
+    }
+    let mut sha = Sha256::new();
+    let mut bytes =
+        Vec::with_capacity(usize::try_from(total.unwrap_or_default()).unwrap_or_default().min(1 << 20));
+    let mut stream = response.bytes_stream();
+    while let Some(piece) = stream.next().await {
+        let piece = piece.map_err(|error| of_http(reference, error))?;
+        if bytes.len() as u64 + piece.len() as u64 > cap {
+            return Err(too_large());
+        }
+        sha.update(&piece);
+        bytes.extend_from_slice(&piece);
+        progress(bytes.len() as u64, total);
+    }
+    match digest {
+        Some(digest) if digest::write(&sha.finalize()) != digest => {
+            Err(Error::DigestMismatch { what: digest.to_owned() })
+        }
+        _ => Ok(bytes.into()),
+    }
+}
+
+/// Whether a registry is on this machine.
+fn is_loopback(host: &str) -> bool {
+    let name = host
+        .rsplit_once(':')
+        .map_or(host, |(name, port)| if port.bytes().all(|b| b.is_ascii_digit()) { name } else { host });
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn unavailable(reference: &Reference, why: String, retry_after: Option<Duration>) -> Error {
+    Error::Unavailable { registry: reference.registry().to_owned(), why, retry_after }
+}
+
+fn unauthorized(reference: &Reference, why: &str) -> Error {
+    Error::Unauthorized {
+        reference: reference.to_string(),
+        registry: reference.registry().to_owned(),
+        why: why.to_string(),
+    }
+}
+
+fn of_http(reference: &Reference, error: reqwest::Error) -> Error {
+    let error = error.without_url();
+    let cause = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source()).last();
+    unavailable(reference, cause.map(ToString::to_string).unwrap_or_default(), None)
+}
+
+/// What an error of oci-client means.
+pub(crate) fn of_oci(reference: &Reference, error: OciDistributionError) -> Error {
+    match error {
+        OciDistributionError::RequestError(error) => of_http(reference, error),
+        OciDistributionError::ServerError { code, .. } => {
+            unavailable(reference, format!("it answered {code}"), None)
+        }
+        OciDistributionError::UnauthorizedError { .. } => unauthorized(reference, "unauthorized"),
+        OciDistributionError::AuthenticationFailure(_) => {
+            unauthorized(reference, "it refused the credentials")
+        }
+        OciDistributionError::ImageManifestNotFoundError(_) => {
+            Error::NotFound { reference: reference.to_string() }
+        }
+        other => Error::unsupported(reference, other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_is_spoken_to_in_plain_http_unasked() {
+        for host in ["localhost", "localhost:5000", "127.0.0.1:5000", "127.8.9.1", "[::1]:5000"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in ["localhost.example.com", "10.0.0.1:5000", "registry:5000", "127.0.0.1.nip.io"] {
+            assert!(!is_loopback(host), "{host}");
         }
     }
 }
