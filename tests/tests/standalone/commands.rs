@@ -17,7 +17,7 @@ fn samovar(arguments: &[&str]) -> Result<Output> {
 }
 
 /// The exit code and what was printed, errors last.
-fn printed(arguments: &[&str]) -> Result<(i32, String)> {
+pub fn printed(arguments: &[&str]) -> Result<(i32, String)> {
     let output = samovar(arguments)?;
     let text =
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);

@@ -3,6 +3,7 @@
 //! `make test-standalone` brings the built program.
 
 mod commands;
+mod forms;
 mod limits;
 mod run;
 mod server;
