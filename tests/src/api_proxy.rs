@@ -25,7 +25,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{Bed, bed::client, pki::write_kubeconfig, scratch};
+use crate::{control_plane::client, pki::write_kubeconfig, scratch};
 
 /// No object in etcd is larger.
 const LARGEST_BODY: usize = 4 << 20;
@@ -66,13 +66,8 @@ struct Writes {
 }
 
 impl ApiProxy {
-    /// A proxy before the API server of `bed`. Whoever connects acts as a cluster administrator.
-    pub async fn start(bed: &Bed) -> Result<Self> {
-        Self::start_as(&bed.kubeconfig()).await
-    }
-
     /// A proxy before the API server that `kubeconfig` names. Whoever connects acts as its user.
-    pub async fn start_as(kubeconfig: &Path) -> Result<Self> {
+    pub async fn start(kubeconfig: &Path) -> Result<Self> {
         let upstream = client(kubeconfig).await?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let kubeconfig = scratch::folder("api-proxy")?.join("kubeconfig");

@@ -1,8 +1,9 @@
-//! A test's place in a bed: a namespace of its own, and what a person does there.
+//! A test's place in a cluster: a namespace of its own, and what a person does there.
 
 use std::{
     fmt::Debug,
     io::Write as _,
+    path::PathBuf,
     process::{Command, Stdio},
     sync::Arc,
     time::Duration,
@@ -19,31 +20,39 @@ use kube::{
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::task::spawn_blocking;
 
-use crate::Bed;
+use crate::{ControlPlane, control_plane, process::bed_program, scratch};
 
 /// A namespace of one test.
 pub struct Cluster {
-    /// The control plane, shared with the other tests unless the test started its own.
-    pub bed: Arc<Bed>,
+    /// The kubeconfig of a cluster administrator.
+    pub kubeconfig: PathBuf,
     /// A cluster administrator's client.
     pub client: Client,
     /// The namespace.
     pub namespace: String,
+    /// It ends with the last of those who use it.
+    _control_plane: Option<Arc<ControlPlane>>,
 }
 
 impl Cluster {
-    /// A new namespace, its name starting with `name`, in the bed that all tests share.
+    /// A new namespace, its name starting with `name`, on the control plane that all tests share.
     pub async fn new(name: &str) -> Result<Self> {
-        Self::on(Bed::shared().await?, name).await
+        Self::on(ControlPlane::shared().await?, name).await
     }
 
-    /// A new namespace in `bed`.
-    pub async fn on(bed: Arc<Bed>, name: &str) -> Result<Self> {
-        let client = bed.client().await?;
+    /// A new namespace on a control plane of the test's own.
+    pub async fn on(control_plane: Arc<ControlPlane>, name: &str) -> Result<Self> {
+        let cluster = Self::at(control_plane.kubeconfig(), name).await?;
+        Ok(Self { _control_plane: Some(control_plane), ..cluster })
+    }
+
+    /// A new namespace in the cluster that `kubeconfig` names.
+    pub async fn at(kubeconfig: PathBuf, name: &str) -> Result<Self> {
+        let client = control_plane::client(&kubeconfig).await?;
         let metadata = ObjectMeta { generate_name: Some(format!("{name}-")), ..ObjectMeta::default() };
         let namespace = Namespace { metadata, ..Namespace::default() };
         let namespace = Api::all(client.clone()).create(&PostParams::default(), &namespace).await?.name_any();
-        Ok(Self { bed, client, namespace })
+        Ok(Self { kubeconfig, client, namespace, _control_plane: None })
     }
 
     /// The objects of one kind in this namespace.
@@ -66,7 +75,8 @@ impl Cluster {
     }
 
     async fn kubectl_with_input(&self, arguments: &[&str], input: &str) -> Result<String> {
-        let mut command = self.bed.kubectl()?;
+        let mut command = bed_program("kubectl")?;
+        command.env("KUBECONFIG", &self.kubeconfig).env("KUBECACHEDIR", scratch().join("kubectl"));
         command.arg("--namespace").arg(&self.namespace).args(arguments);
         let input = input.to_owned();
         spawn_blocking(move || output(command, &input)).await?

@@ -5,8 +5,8 @@
 //! test process, however that ends.
 
 mod api_proxy;
-mod bed;
 mod cluster;
+mod control_plane;
 mod node;
 mod pki;
 mod process;
@@ -14,8 +14,8 @@ mod registry;
 mod scratch;
 
 pub use api_proxy::{ApiProxy, Link, Write};
-pub use bed::Bed;
 pub use cluster::Cluster;
+pub use control_plane::ControlPlane;
 pub use node::{AGENT_NAMESPACE, AGENT_PORT, AgentPod};
 pub use process::{Process, free_port};
 pub use registry::{Descriptor, Registry};

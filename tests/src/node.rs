@@ -1,4 +1,4 @@
-//! Nodes and agent Pods as a kubelet would report them: no kubelet runs in the bed.
+//! Nodes and agent Pods as a kubelet would report them: no kubelet runs beside a bare control plane.
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ServiceAccount};

@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# Builds the real servers that the tests run against (kube-apiserver, kubectl, etcd, the distribution registry)
-# from the Go modules in modules/, and prints the folder that holds them. Kept outside the checkout, one folder
-# for each set of versions: a second run only prints. Progress goes to stderr.
+# Builds all that the tests run against (Kubernetes, etcd, containerd, CoreDNS, Helm, the distribution registry)
+# from the Go modules in modules/, and prints the folder that holds the programs. Kept outside the checkout, one
+# folder for each set of versions: a second run only prints. Progress goes to stderr.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 home=${SAMOVAR_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/samovar}/testbed
 
-for tool in go flock sha256sum; do
+for tool in go cc flock sha256sum; do
   command -v "$tool" >/dev/null || {
     case $tool in
       go) echo "The test bed is built from Go modules: install Go 1.26 or newer (https://go.dev/dl/)." ;;
+      cc) echo "The test bed's pause program is C: install gcc and libc6-dev, or your system's like." ;;
       *) echo "The test bed's build needs \`$tool\`: install util-linux and coreutils." ;;
     esac >&2
     exit 1
@@ -36,7 +37,10 @@ mkdir "$work/bin"
 build() {
   local started=$SECONDS
   echo "test bed: building $1" >&2
-  (cd "$here/modules/$1" && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w ${2:-}" -o "$work/bin/" tool) >&2
+  (
+    cd "$here/modules/$1"
+    CGO_ENABLED=0 go build -trimpath -tags no_btrfs,no_zfs,no_devmapper -ldflags "-s -w ${2:-}" -o "$work/bin/" tool
+  ) >&2
   echo "test bed: $1 took $((SECONDS - started)) s" >&2
 }
 
@@ -52,6 +56,12 @@ build etcd
 mv "$work/bin/server" "$work/bin/etcd" # named after the last part of its import path
 build registry
 build kubernetes "$stamps"
+build node
+build coredns
+build helm
+# The first process of each Pod, and of each node: Kubernetes' own, which is C.
+kubernetes=$(cd "$here/modules/kubernetes" && go list -m -f '{{.Dir}}' k8s.io/kubernetes)
+cc -Os -static -DVERSION="$version" -o "$work/bin/pause" "$kubernetes/build/pause/linux/pause.c"
 
 mkdir "$work/whole"
 mv "$work/bin" "$work/whole/bin"

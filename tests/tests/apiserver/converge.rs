@@ -6,7 +6,7 @@ use anyhow::Result;
 use k8s_openapi::api::{apps::v1::ControllerRevision, core::v1::Service, discovery::v1::EndpointSlice};
 use kube::{ResourceExt, api::ListParams};
 use samovar_crds::PluginAssignment;
-use samovar_tests::{ApiProxy, Bed, Cluster};
+use samovar_tests::{ApiProxy, Cluster, ControlPlane};
 
 use crate::stage::{ADD, SOON, Stage, operator};
 
@@ -24,9 +24,9 @@ async fn made(stage: &Stage, plugin: &str) -> Result<Vec<String>> {
 
 #[tokio::test]
 async fn an_operator_killed_between_any_two_writes_converges_to_the_same_objects() -> Result<()> {
-    let bed = Arc::new(Bed::start().await?);
-    let proxy = ApiProxy::start(&bed).await?;
-    let stage = Stage::on(Cluster::on(bed, "killed").await?, 2).await?;
+    let own = Arc::new(ControlPlane::start().await?);
+    let proxy = ApiProxy::start(&own.kubeconfig()).await?;
+    let stage = Stage::on(Cluster::on(own, "killed").await?, 2).await?;
     let image = stage.push("1", ADD).await?;
     let mut operator = operator(proxy.kubeconfig()).await?;
 
@@ -64,9 +64,9 @@ async fn an_operator_killed_between_any_two_writes_converges_to_the_same_objects
 
 #[tokio::test]
 async fn at_rest_nothing_is_written() -> Result<()> {
-    let bed = Arc::new(Bed::start().await?);
-    let proxy = ApiProxy::start(&bed).await?;
-    let mut stage = Stage::on(Cluster::on(bed, "rest").await?, 0).await?;
+    let own = Arc::new(ControlPlane::start().await?);
+    let proxy = ApiProxy::start(&own.kubeconfig()).await?;
+    let mut stage = Stage::on(Cluster::on(own, "rest").await?, 0).await?;
     let _operator = operator(proxy.kubeconfig()).await?;
     for name in ["a", "b"] {
         let node = stage.cluster.node(name).await?;

@@ -2,7 +2,7 @@
 //!
 //! `make test-apiserver` brings the servers and the built programs.
 
-mod bed;
+mod control_plane;
 mod converge;
 mod crds;
 mod failures;

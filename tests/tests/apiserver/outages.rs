@@ -26,7 +26,7 @@ async fn a_killed_agent_serves_again_from_its_cache() -> Result<()> {
 #[tokio::test]
 async fn an_agent_serves_through_an_outage_of_the_api_server_and_starts_into_one() -> Result<()> {
     let mut stage = Stage::new("apiless", 0).await?;
-    let proxy = ApiProxy::start(&stage.cluster.bed).await?;
+    let proxy = ApiProxy::start(&stage.cluster.kubeconfig).await?;
     let node = stage.cluster.node("n").await?;
     let pod = stage.cluster.agent_pod(&node).await?;
     assert_eq!(pod.namespace, AGENT_NAMESPACE);

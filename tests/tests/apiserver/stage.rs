@@ -5,7 +5,9 @@ use std::{path::Path, time::Duration};
 use anyhow::{Context as _, Result, anyhow};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use samovar_crds::WasmPlugin;
-use samovar_tests::{AGENT_NAMESPACE, AgentPod, Bed, Cluster, Process, Registry, free_port, scratch};
+use samovar_tests::{
+    AGENT_NAMESPACE, AgentPod, Cluster, ControlPlane, Process, Registry, free_port, scratch,
+};
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
@@ -54,7 +56,7 @@ impl Stage {
     pub async fn add_agent(&mut self, node: &str) -> Result<()> {
         let node = self.cluster.node(node).await?;
         let pod = self.cluster.agent_pod(&node).await?;
-        let kubeconfig = self.cluster.bed.kubeconfig();
+        let kubeconfig = self.cluster.kubeconfig.clone();
         self.agents.push(Agent::start(pod, &kubeconfig).await?);
         Ok(())
     }
@@ -185,8 +187,8 @@ pub async fn operator(kubeconfig: &Path) -> Result<Process> {
 async fn shared_operator() -> Result<()> {
     static OPERATOR: OnceCell<Result<Process, String>> = OnceCell::const_new();
     let start = || async {
-        let bed = Bed::shared().await.map_err(|error| format!("{error:?}"))?;
-        operator(&bed.kubeconfig()).await.map_err(|error| format!("{error:?}"))
+        let shared = ControlPlane::shared().await.map_err(|error| format!("{error:?}"))?;
+        operator(&shared.kubeconfig()).await.map_err(|error| format!("{error:?}"))
     };
     OPERATOR.get_or_init(start).await.as_ref().map(drop).map_err(|error| anyhow!("{error}"))
 }

@@ -67,7 +67,7 @@ async fn the_registry_keeps_what_was_pushed_through_a_restart() -> Result<()> {
 #[tokio::test]
 async fn the_proxy_holds_a_process_between_two_writes() -> Result<()> {
     let cluster = Cluster::new("held").await?;
-    let proxy = ApiProxy::start(&cluster.bed).await?;
+    let proxy = ApiProxy::start(&cluster.kubeconfig).await?;
     let through_proxy: Api<ConfigMap> = Api::namespaced(proxy.client().await?, &cluster.namespace);
 
     proxy.hold_after(1);
@@ -96,7 +96,7 @@ async fn the_proxy_holds_a_process_between_two_writes() -> Result<()> {
 #[tokio::test]
 async fn the_proxy_streams_watches_and_cuts_them() -> Result<()> {
     let cluster = Cluster::new("watched").await?;
-    let proxy = ApiProxy::start(&cluster.bed).await?;
+    let proxy = ApiProxy::start(&cluster.kubeconfig).await?;
     let through_proxy: Api<ConfigMap> = Api::namespaced(proxy.client().await?, &cluster.namespace);
 
     let mut watch = through_proxy.watch(&WatchParams::default(), "0").await?.boxed();

@@ -32,20 +32,20 @@ const START: Duration = Duration::from_mins(1);
 const ATTEMPTS: u32 = 3;
 
 /// A running control plane.
-pub struct Bed {
+pub struct ControlPlane {
     folder: PathBuf,
     _servers: Vec<Process>,
 }
 
-impl Bed {
-    /// The bed that all tests of this process share, started by the first that asks.
+impl ControlPlane {
+    /// The one that all tests of this process share, started by the first that asks.
     pub async fn shared() -> Result<Arc<Self>> {
-        static SHARED: OnceCell<Result<Arc<Bed>, String>> = OnceCell::const_new();
-        let start = || async { Bed::start().await.map(Arc::new).map_err(|error| format!("{error:?}")) };
+        static SHARED: OnceCell<Result<Arc<ControlPlane>, String>> = OnceCell::const_new();
+        let start = || async { Self::start().await.map(Arc::new).map_err(|error| format!("{error:?}")) };
         SHARED.get_or_init(start).await.clone().map_err(|error| anyhow!(error))
     }
 
-    /// A bed of its own, for a test that stops what others rely on.
+    /// One of its own, for a test that stops what others rely on.
     pub async fn start() -> Result<Self> {
         let mut attempt = 1;
         loop {
@@ -57,7 +57,7 @@ impl Bed {
     }
 
     async fn start_once() -> Result<Self> {
-        let folder = scratch::folder("bed")?;
+        let folder = scratch::folder("control-plane")?;
         let (etcd_port, peer_port, api_port) = (free_port()?, free_port()?, free_port()?);
         let server = format!("https://127.0.0.1:{api_port}");
 
@@ -81,13 +81,6 @@ impl Bed {
     /// A client of a cluster administrator. A client belongs to the runtime of its test, so each makes its own.
     pub async fn client(&self) -> Result<Client> {
         client(&self.kubeconfig()).await
-    }
-
-    /// `kubectl`, as an administrator of this cluster.
-    pub(crate) fn kubectl(&self) -> Result<Command> {
-        let mut command = bed_program("kubectl")?;
-        command.env("KUBECONFIG", self.kubeconfig()).env("KUBECACHEDIR", self.folder.join("kubectl"));
-        Ok(command)
     }
 }
 
