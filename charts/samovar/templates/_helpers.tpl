@@ -1,0 +1,56 @@
+{{/* Every object's name begins with it: the release's name, and the chart's where the release's does not say it. */}}
+{{- define "samovar.fullname" -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" }}
+{{- else if contains .Chart.Name .Release.Name }}
+{{- .Release.Name | trunc 40 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 40 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{/* Labels that choose one component's Pods. Takes (list $ "agent"). */}}
+{{- define "samovar.selectorLabels" -}}
+{{- $root := index . 0 -}}
+app.kubernetes.io/name: samovar
+app.kubernetes.io/instance: {{ $root.Release.Name | quote }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end }}
+
+{{/* Labels of every object. Takes (list $ "agent"), or (list $) for what belongs to no component. */}}
+{{- define "samovar.labels" -}}
+{{- $root := index . 0 -}}
+helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
+app.kubernetes.io/name: samovar
+app.kubernetes.io/instance: {{ $root.Release.Name | quote }}
+app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: samovar
+app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+{{- if gt (len .) 1 }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end }}
+{{- with $root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* The ServiceAccount's name of one component. Takes (list $ "agent"). */}}
+{{- define "samovar.serviceAccountName" -}}
+{{- $root := index . 0 -}}
+{{- $component := index . 1 -}}
+{{- $account := (index $root.Values $component).serviceAccount -}}
+{{- if $account.create }}
+{{- $account.name | default (printf "%s-%s" (include "samovar.fullname" $root) $component) }}
+{{- else }}
+{{- required (printf "%s.serviceAccount.name is needed where create is false" $component) $account.name }}
+{{- end }}
+{{- end }}
+
+{{/* The image of one component: a digest counts more than a tag. Takes (list $ "agent"). */}}
+{{- define "samovar.image" -}}
+{{- $root := index . 0 -}}
+{{- $image := (index $root.Values (index . 1)).image -}}
+{{- $registry := $root.Values.global.imageRegistry | default $image.registry -}}
+{{- if $registry }}{{ $registry }}/{{ end }}{{ $image.repository }}
+{{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $image.tag | default $root.Chart.AppVersion }}{{ end }}
+{{- end }}
