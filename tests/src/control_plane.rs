@@ -63,8 +63,8 @@ impl ControlPlane {
 
         let mut etcd = Process::quietly("etcd", etcd(&folder, etcd_port, peer_port)?)?;
         let pki = Pki::new(&folder)?;
-        pki.certificate("kube-apiserver", None, &["127.0.0.1", "localhost"])?;
-        pki.certificate("admin", Some("system:masters"), &[])?;
+        pki.certificate("kube-apiserver", "kube-apiserver", None, &["127.0.0.1", "localhost"])?;
+        pki.certificate("admin", "admin", Some("system:masters"), &[])?;
         pki.kubeconfig("admin", &server)?;
         let mut api = Process::quietly("kube-apiserver", kube_apiserver(&folder, etcd_port, api_port)?)?;
         ready(&folder.join("admin.kubeconfig"), [&mut etcd, &mut api]).await?;
@@ -156,7 +156,7 @@ impl std::fmt::Display for AddressTaken {
 
 impl std::error::Error for AddressTaken {}
 
-async fn ready(kubeconfig: &Path, mut servers: [&mut Process; 2]) -> Result<()> {
+pub(crate) async fn ready(kubeconfig: &Path, mut servers: [&mut Process; 2]) -> Result<()> {
     let client = client(kubeconfig).await?;
     let deadline = Instant::now() + START;
     let mut look = interval(Duration::from_millis(20));

@@ -7,16 +7,20 @@
 mod api_proxy;
 mod cluster;
 mod control_plane;
+mod image;
 mod node;
 mod pki;
 mod process;
 mod registry;
 mod scratch;
+mod testbed;
 
 pub use api_proxy::{ApiProxy, Link, Write};
 pub use cluster::Cluster;
 pub use control_plane::ControlPlane;
+pub use image::{CLIENT, Image, push_images};
 pub use node::{AGENT_NAMESPACE, AGENT_PORT, AgentPod};
 pub use process::{Process, free_port};
 pub use registry::{Descriptor, Registry};
 pub use scratch::scratch;
+pub use testbed::{Node, Server, TestBed};

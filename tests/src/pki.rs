@@ -1,6 +1,9 @@
-//! The certificates and kubeconfigs of one test bed.
+//! The certificates and kubeconfigs of one cluster.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Result;
 use rcgen::{
@@ -10,14 +13,14 @@ use rcgen::{
 use serde_json::json;
 
 /// A certificate authority that writes what it makes into one folder.
-pub(crate) struct Pki<'a> {
-    folder: &'a Path,
+pub(crate) struct Pki {
+    folder: PathBuf,
     authority: CertifiedIssuer<'static, KeyPair>,
 }
 
-impl<'a> Pki<'a> {
+impl Pki {
     /// Writes `ca.crt`, and `service-account.key` and `.pub`, which sign and prove ServiceAccount tokens.
-    pub(crate) fn new(folder: &'a Path) -> Result<Self> {
+    pub(crate) fn new(folder: &Path) -> Result<Self> {
         let mut parameters = CertificateParams::default();
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
@@ -27,21 +30,27 @@ impl<'a> Pki<'a> {
         let key = KeyPair::generate()?;
         fs::write(folder.join("service-account.key"), key.serialize_pem())?;
         fs::write(folder.join("service-account.pub"), key.public_key_pem())?;
-        Ok(Self { folder, authority })
+        Ok(Self { folder: folder.to_owned(), authority })
     }
 
-    /// Writes `<name>.crt` and `<name>.key`: for a server where it has `hosts`, else for the client `name` of `group`.
-    pub(crate) fn certificate(&self, name: &str, group: Option<&str>, hosts: &[&str]) -> Result<()> {
+    /// Writes `<name>.crt` and `<name>.key` for the client `user` of `group`, which is a server too where it has
+    /// `hosts`.
+    pub(crate) fn certificate(
+        &self,
+        name: &str,
+        user: &str,
+        group: Option<&str>,
+        hosts: &[&str],
+    ) -> Result<()> {
         let hosts: Vec<_> = hosts.iter().map(ToString::to_string).collect();
-        let usage = if hosts.is_empty() {
-            ExtendedKeyUsagePurpose::ClientAuth
-        } else {
-            ExtendedKeyUsagePurpose::ServerAuth
-        };
+        let mut usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        if !hosts.is_empty() {
+            usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+        }
         let mut parameters = CertificateParams::new(hosts)?;
-        parameters.extended_key_usages = vec![usage];
+        parameters.extended_key_usages = usages;
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        parameters.distinguished_name.push(DnType::CommonName, name);
+        parameters.distinguished_name.push(DnType::CommonName, user);
         if let Some(group) = group {
             parameters.distinguished_name.push(DnType::OrganizationName, group);
         }

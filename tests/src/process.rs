@@ -18,7 +18,7 @@ use tokio::time::{Instant, interval};
 use crate::scratch::{self, Kept};
 
 /// How often a state that nothing announces is looked at.
-const LOOK: Duration = Duration::from_millis(5);
+pub(crate) const LOOK: Duration = Duration::from_millis(5);
 /// How much of a log a failing test shows.
 const SHOWN_LINES: usize = 200;
 
@@ -38,10 +38,7 @@ impl Process {
         arguments: impl IntoIterator<Item = A>,
         environment: &[(&str, &Path)],
     ) -> Result<Self> {
-        let folder = std::env::var_os("SAMOVAR_BIN_DIR").context(
-            "SAMOVAR_BIN_DIR is not set: run `make test-apiserver`, or set it to the folder of the built programs",
-        )?;
-        let mut command = Command::new(Path::new(&folder).join(program));
+        let mut command = Command::new(built(program)?);
         command.args(arguments).envs(environment.iter().copied());
         Self::start(program, command)
     }
@@ -76,13 +73,28 @@ impl Process {
 
     /// Sends SIGTERM and waits until it has ended.
     pub async fn terminate(&mut self, within: Duration) -> Result<ExitStatus> {
+        self.signal(Signal::TERM)?;
+        self.ended(within).await
+    }
+
+    /// Stops it where it stands, as a process that hangs.
+    pub fn pause(&mut self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets it go on.
+    pub fn resume(&mut self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&mut self, signal: Signal) -> Result<()> {
         // Not reaped yet, so the number is still its own.
         if self.exit_status()?.is_none()
             && let Some(kept) = &self.kept
         {
-            kill_process(Pid::from_child(&kept.child), Signal::TERM)?;
+            kill_process(Pid::from_child(&kept.child), signal)?;
         }
-        self.ended(within).await
+        Ok(())
     }
 
     /// Sends SIGKILL and waits until it is gone.
@@ -159,6 +171,14 @@ impl Drop for Process {
     }
 }
 
+/// The file of one of Samovar's own programs.
+pub(crate) fn built(program: &str) -> Result<PathBuf> {
+    let folder = std::env::var_os("SAMOVAR_BIN_DIR").context(
+        "SAMOVAR_BIN_DIR is not set: run `make test`, or set it to the folder of the built programs",
+    )?;
+    Ok(Path::new(&folder).join(program))
+}
+
 /// A TCP port of 127.0.0.1 that nothing listens on, and that was not given out before.
 pub fn free_port() -> Result<u16> {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
@@ -170,8 +190,30 @@ pub fn free_port() -> Result<u16> {
     }
 }
 
-/// The program `name` of the test bed.
+/// `command`, started by another program with these arguments before it.
+pub(crate) fn through<A: AsRef<OsStr>>(
+    program: &str,
+    arguments: impl IntoIterator<Item = A>,
+    command: &Command,
+) -> Command {
+    let mut through = Command::new(program);
+    through.args(arguments).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => through.env(name, value),
+            None => through.env_remove(name),
+        };
+    }
+    through
+}
+
+/// The program `name` of the test bed, to be started.
 pub(crate) fn bed_program(name: &str) -> Result<Command> {
+    bed_file(name).map(Command::new)
+}
+
+/// The program `name` of the test bed; without a name the folder of them all.
+pub(crate) fn bed_file(name: &str) -> Result<PathBuf> {
     let folder = std::env::var_os("SAMOVAR_TESTBED_BIN").context(
         "SAMOVAR_TESTBED_BIN is not set: run `make test`, or `make testbed` and set it to the folder that is printed",
     )?;
@@ -181,5 +223,5 @@ pub(crate) fn bed_program(name: &str) -> Result<Command> {
             "SAMOVAR_TESTBED_BIN has no {name}: run `make testbed` and set it to the folder that is printed"
         )
     })?;
-    Ok(Command::new(program))
+    Ok(program)
 }

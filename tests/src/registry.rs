@@ -1,6 +1,6 @@
 //! An OCI registry (distribution's own) with its data in a folder, and what people push to it.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use reqwest::{Client, Response, header};
@@ -41,8 +41,16 @@ pub struct Descriptor {
 impl Registry {
     /// Starts an empty registry of its own.
     pub async fn start() -> Result<Self> {
+        Self::serve(format!("127.0.0.1:{}", free_port()?), |command| command).await
+    }
+
+    /// Starts one at an address of a network that `inside` puts a command into.
+    pub(crate) async fn start_at(host: &str, inside: impl FnOnce(&Command) -> Command) -> Result<Self> {
+        Self::serve(format!("{host}:5000"), |command| inside(&command)).await
+    }
+
+    async fn serve(address: String, inside: impl FnOnce(Command) -> Command) -> Result<Self> {
         let folder = scratch::folder("registry")?;
-        let address = format!("127.0.0.1:{}", free_port()?);
         let config = json!({
             "version": 0.1,
             "log": { "level": "warn" },
@@ -54,7 +62,7 @@ impl Registry {
         fs::write(&path, serde_json::to_vec(&config)?)?;
         let mut command = bed_program("registry")?;
         command.arg("serve").arg(path).env("OTEL_TRACES_EXPORTER", "none");
-        let process = Process::quietly("registry", command)?;
+        let process = Process::quietly("registry", inside(command))?;
         let mut registry = Self { address, folder, process, http: Client::new() };
         registry.is_up().await?;
         Ok(registry)
@@ -133,7 +141,7 @@ impl Registry {
     }
 }
 
-fn digest(bytes: &[u8]) -> String {
+pub(crate) fn digest(bytes: &[u8]) -> String {
     format!("sha256:{}", hex(&Sha256::digest(bytes)))
 }
 

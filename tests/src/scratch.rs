@@ -9,12 +9,13 @@ use std::{
 };
 
 /// Waits until the test process is gone (its end of the pipe closes, whatever killed it), then kills what
-/// is written down in `pids/` and removes the folder. Statics are never dropped, so no guard could do it.
+/// is written down in `pids/`, does what is written in `at-end/` and removes the folder. Statics are never dropped, so no guard could do it.
 const JANITOR: &str = r#"
 trap '' INT TERM HUP
 read -r _
 cd "$1" || exit
 for pid in pids/*; do kill -KILL "${pid#pids/}"; done
+for undo in at-end/*; do sh "$undo"; done
 [ -n "$2" ] && exit
 for _ in 1 2 3 4 5 6 7 8 9 10; do rm -rf "$1" && break; sleep 0.1; done
 "#;
@@ -37,7 +38,9 @@ fn start() -> Scratch {
         .tempdir()
         .expect("a temporary folder can be made")
         .keep();
-    fs::create_dir(folder.join("pids")).expect("a new folder can be written to");
+    for inside in ["pids", "at-end"] {
+        fs::create_dir(folder.join(inside)).expect("a new folder can be written to");
+    }
     let mut janitor = Command::new("sh")
         .args(["-c", JANITOR, "janitor"])
         .arg(&folder)
@@ -56,6 +59,11 @@ fn start() -> Scratch {
 /// A new folder inside the scratch folder, its name starting with `name`.
 pub(crate) fn folder(name: &str) -> std::io::Result<PathBuf> {
     Ok(tempfile::Builder::new().prefix(&format!("{name}-")).tempdir_in(scratch())?.keep())
+}
+
+/// What the janitor does when this process has ended and all that it started is killed: a shell script.
+pub(crate) fn at_end(name: &str, script: &str) -> std::io::Result<()> {
+    fs::write(scratch().join("at-end").join(name), script)
 }
 
 /// A child process that the janitor knows of; killed and reaped when dropped.

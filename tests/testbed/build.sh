@@ -59,6 +59,7 @@ build kubernetes "$stamps"
 build node
 build coredns
 build helm
+build chart # helm-unittest and helm-docs
 # The first process of each Pod, and of each node: Kubernetes' own, which is C.
 kubernetes=$(cd "$here/modules/kubernetes" && go list -m -f '{{.Dir}}' k8s.io/kubernetes)
 cc -Os -static -DVERSION="$version" -o "$work/bin/pause" "$kubernetes/build/pause/linux/pause.c"

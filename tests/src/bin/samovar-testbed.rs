@@ -1,0 +1,133 @@
+//! `samovar-testbed`: a cluster to try things in. `make cluster-up` and `make cluster-down` call it.
+
+use std::{
+    fs::{self, File},
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use samovar_tests::{TestBed, push_images};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::{Instant, interval},
+};
+
+const NODES: u8 = 3;
+const START: Duration = Duration::from_mins(5);
+const STOP: Duration = Duration::from_mins(1);
+const LOOK: Duration = Duration::from_millis(50);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let command = std::env::args().nth(1);
+    let outcome = match command.as_deref() {
+        Some("up") => up().await,
+        Some("down") => down().await,
+        Some("serve") => serve().await,
+        _ => Err(anyhow::anyhow!("usage: samovar-testbed up|down|serve")),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Starts a cluster that goes on when this program has ended.
+async fn up() -> Result<()> {
+    let folder = folder()?;
+    ensure!(running(&folder).is_none(), "a cluster runs already: {}", message(&folder)?);
+    fs::create_dir_all(&folder)?;
+    let _ = fs::remove_file(folder.join("message"));
+    let log = folder.join("log");
+    let file = File::create(&log)?;
+    let mut serve = Command::new(std::env::current_exe()?)
+        .arg("serve")
+        .stdin(Stdio::null())
+        .stdout(file.try_clone()?)
+        .stderr(file)
+        .process_group(0)
+        .spawn()?;
+    let deadline = Instant::now() + START;
+    let mut look = interval(LOOK);
+    loop {
+        look.tick().await;
+        if let Ok(message) = message(&folder) {
+            print!("{message}");
+            return Ok(());
+        }
+        if serve.try_wait()?.is_some() || Instant::now() > deadline {
+            bail!("the cluster does not start: {}", fs::read_to_string(log)?.trim());
+        }
+    }
+}
+
+/// Ends it, and waits until nothing of it is left.
+async fn down() -> Result<()> {
+    let Some(process) = running(&folder()?) else {
+        println!("no cluster runs");
+        return Ok(());
+    };
+    kill_process(process, Signal::TERM)?;
+    let deadline = Instant::now() + STOP;
+    let mut look = interval(LOOK);
+    while test_kill_process(process).is_ok() {
+        ensure!(Instant::now() < deadline, "the cluster still runs after {STOP:?}");
+        look.tick().await;
+    }
+    Ok(())
+}
+
+/// Runs a cluster until SIGTERM or SIGINT.
+async fn serve() -> Result<()> {
+    let folder = folder()?;
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut bed = TestBed::start(NODES).await?;
+    let kubeconfig = folder.join("kubeconfig");
+    fs::copy(bed.kubeconfig(), &kubeconfig)?;
+    push_images(bed.registry()).await?;
+    fs::write(folder.join("pid"), std::process::id().to_string())?;
+    let registry = bed.registry().address().to_owned();
+    // Whole or not at all: `up` waits for it.
+    fs::write(folder.join("message.new"), told(&kubeconfig, &registry))?;
+    fs::rename(folder.join("message.new"), folder.join("message"))?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    fs::remove_file(folder.join("message"))?;
+    Ok(fs::remove_file(folder.join("pid"))?)
+}
+
+fn told(kubeconfig: &Path, registry: &str) -> String {
+    format!(
+        "A cluster of {NODES} nodes runs. Its registry, without TLS: {registry}\n\n\
+         export KUBECONFIG={}\n\
+         helm install samovar charts/samovar --namespace samovar-system --create-namespace --wait \\\n  \
+         --set global.imageRegistry={registry} --set registry.insecure={{{registry}}}\n",
+        kubeconfig.display()
+    )
+}
+
+/// Where the one cluster of this user is written down.
+fn folder() -> Result<PathBuf> {
+    let cache = std::env::var_os("SAMOVAR_CACHE").context("SAMOVAR_CACHE is not set: use make cluster-up")?;
+    Ok(Path::new(&cache).join("cluster"))
+}
+
+fn message(folder: &Path) -> Result<String> {
+    Ok(fs::read_to_string(folder.join("message"))?)
+}
+
+/// The process that runs the cluster, if it does.
+fn running(folder: &Path) -> Option<Pid> {
+    let pid = fs::read_to_string(folder.join("pid")).ok()?.parse().ok()?;
+    let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
+    command.contains("samovar-testbed").then(|| Pid::from_raw(pid)).flatten()
+}

@@ -1,0 +1,106 @@
+//! Images made of programs of this machine: no builder and no base image is needed.
+
+use std::{collections::BTreeSet, fs, path::PathBuf, process::Command};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::json;
+
+use crate::{Registry, process::built, registry::digest};
+
+/// The version of the images that are pushed: the programs' own, as the chart has it.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Whom the images run as; Kubernetes wants a number to see that it is not root.
+const NONROOT: &str = "65532";
+/// Whom to trust in TLS: where programs look for it, and where Debian's `ca-certificates` puts it.
+const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// Pushes the operator and the agent as the chart names them, and [`CLIENT`].
+pub async fn push_images(registry: &Registry) -> Result<()> {
+    for name in ["samovar-operator", "samovar-agent"] {
+        let files = vec![(AUTHORITIES, AUTHORITIES.into())];
+        let image = Image { program: built(name)?, libraries: true, files, user: NONROOT };
+        image.push(registry, &format!("samovar-dev/{name}"), VERSION).await?;
+    }
+    let files = vec![("/usr/bin/sh", "/bin/sh".into()), ("/usr/bin/curl", "/usr/bin/curl".into())];
+    let client = Image { program: "/usr/bin/sleep".into(), libraries: true, files, user: NONROOT };
+    client.push(registry, CLIENT, VERSION).await?;
+    Ok(())
+}
+
+/// The repository of an image with a shell and curl, for Pods that call plugins.
+pub const CLIENT: &str = "bed/client";
+
+/// An image of one layer.
+pub struct Image<'a> {
+    /// What it runs; found at the root of the image under its own name.
+    pub program: PathBuf,
+    /// Whether the shared libraries of its programs go with them.
+    pub libraries: bool,
+    /// More files: where each is in the image, and where it is here.
+    pub files: Vec<(&'a str, PathBuf)>,
+    /// The user that it runs as: a number.
+    pub user: &'a str,
+}
+
+impl Image<'_> {
+    /// Makes it and pushes it. Gives its reference.
+    pub async fn push(&self, registry: &Registry, repository: &str, tag: &str) -> Result<String> {
+        let layer = self.layer()?;
+        let name = self.program.file_name().and_then(|name| name.to_str()).context("a program has a name")?;
+        let config = json!({
+            "architecture": architecture(), "os": "linux",
+            "config": {
+                "User": format!("{0}:{0}", self.user), "Entrypoint": [format!("/{name}")], "WorkingDir": "/",
+                "Env": ["PATH=/usr/bin:/"],
+            },
+            "rootfs": { "type": "layers", "diff_ids": [digest(&layer)] },
+        });
+        let layer = registry.push_blob(repository, "application/vnd.oci.image.layer.v1.tar", &layer).await?;
+        let config = serde_json::to_vec(&config)?;
+        let config =
+            registry.push_blob(repository, "application/vnd.oci.image.config.v1+json", &config).await?;
+        registry.push_manifest(repository, tag, &config, &[layer]).await?;
+        Ok(format!("{}/{repository}:{tag}", registry.address()))
+    }
+
+    fn layer(&self) -> Result<Vec<u8>> {
+        let name = self.program.file_name().context("a program has a name")?;
+        let mut files: BTreeSet<(PathBuf, PathBuf)> = BTreeSet::from([(name.into(), self.program.clone())]);
+        for (inside, outside) in &self.files {
+            files.insert((inside.trim_start_matches('/').into(), outside.clone()));
+        }
+        if self.libraries {
+            for (_, outside) in files.clone() {
+                files.extend(libraries(&outside)?);
+            }
+        }
+        let mut layer = tar::Builder::new(Vec::new());
+        for (inside, outside) in files {
+            let bytes =
+                fs::read(&outside).with_context(|| format!("{} cannot be read", outside.display()))?;
+            let mut header = tar::Header::new_gnu();
+            header.set_size(bytes.len() as u64);
+            header.set_mode(0o755);
+            layer.append_data(&mut header, inside, bytes.as_slice())?;
+        }
+        Ok(layer.into_inner()?)
+    }
+}
+
+/// The shared libraries of a program, the loader among them: where the program looks for each, and where it is.
+fn libraries(program: &PathBuf) -> Result<Vec<(PathBuf, PathBuf)>> {
+    let output = Command::new("ldd").arg(program).output().context("ldd cannot be started")?;
+    let listed = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(!listed.contains("not found"), "{} lacks a library:\n{listed}", program.display());
+    // `libm.so.6 => /lib/libm.so.6 (0x..)`, or the loader's path alone. A static program, or no program, has none.
+    let paths = listed.split_whitespace().filter(|word| word.starts_with('/') && !word.ends_with(':'));
+    Ok(paths.map(|path| (path.trim_start_matches('/').into(), path.into())).collect())
+}
+
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}

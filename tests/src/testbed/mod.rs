@@ -1,0 +1,170 @@
+//! A whole Kubernetes on this machine: servers, DNS, a registry, and nodes that are each a set of namespaces with
+//! a containerd, a kubelet and a kube-proxy of their own.
+//!
+//! All of it lives in network namespaces, so that the addresses inside are the same in every bed, and several beds
+//! run beside each other. One pair of interfaces leads out, to the machine itself and no further.
+
+mod cgroup;
+mod network;
+mod node;
+mod requirements;
+mod servers;
+mod settings;
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::{Api, Client, runtime::wait::await_condition};
+use tokio::time::timeout;
+
+use self::{network::Network, servers::Servers};
+pub use self::{node::Node, servers::Server};
+use crate::{Image, Process, Registry, control_plane, pki::Pki, process::bed_file, scratch};
+
+/// How long each part of a start may take; the whole takes 6 s on two idle cores.
+const START: Duration = Duration::from_mins(1);
+
+/// A running cluster. It ends when it is dropped.
+pub struct TestBed {
+    // In the order in which they end: no server reacts to the end of the nodes.
+    servers: Servers,
+    nodes: Vec<Node>,
+    registry: Registry,
+    pki: Pki,
+    place: Place,
+}
+
+/// Where a bed is: what all its parts need to know.
+struct Place {
+    folder: PathBuf,
+    network: Network,
+    /// The cgroup of each node is below this one.
+    cgroup: String,
+}
+
+impl Place {
+    fn file(&self, name: &str) -> String {
+        self.folder.join(name).display().to_string()
+    }
+
+    /// The API server, as nodes, Pods and this machine all reach it.
+    fn api(&self) -> String {
+        format!("https://{}:{}", self.network.address(), servers::API_PORT)
+    }
+
+    fn kubeconfig(&self) -> PathBuf {
+        self.folder.join("admin.kubeconfig")
+    }
+}
+
+impl TestBed {
+    /// Starts a cluster of so many nodes, `node1` and on, and waits until all are Ready.
+    pub async fn start(nodes: u8) -> Result<Self> {
+        requirements::check()?;
+        let folder = scratch::folder("bed")?;
+        let network = Network::new().await?;
+        let cgroup = cgroup::make(network.number())?;
+        let place = Place { folder, network, cgroup };
+
+        let pki = Pki::new(&place.folder)?;
+        servers::certificates(&place, &pki)?;
+        let servers = Servers::first(&place)?;
+        let address = place.network.address();
+        let registry = Registry::start_at(&address, |command| place.network.inside(command)).await?;
+        let mut bed = Self { servers, nodes: Vec::new(), registry, pki, place };
+        for _ in 0..nodes {
+            bed.boot().await?;
+        }
+        let pause = Image { program: bed_file("pause")?, libraries: false, files: Vec::new(), user: "65535" };
+        pause.push(&bed.registry, settings::PAUSE, "1").await?;
+        bed.servers.ready(&bed.place.kubeconfig()).await?;
+        bed.servers.rest(&bed.place)?;
+        for node in &mut bed.nodes {
+            node.start_kubelet(&bed.place)?;
+        }
+        let client = bed.client().await?;
+        servers::announce_dns(&client).await?;
+        for node in &bed.nodes {
+            node.ready(&client, true, START).await?;
+        }
+        let accounts: Api<ServiceAccount> = Api::namespaced(client, "default");
+        let account = |account: Option<&ServiceAccount>| account.is_some();
+        timeout(START, await_condition(accounts, "default", account)).await??;
+        Ok(bed)
+    }
+
+    /// The kubeconfig of a cluster administrator, for this machine.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.place.kubeconfig()
+    }
+
+    /// A cluster administrator's client.
+    pub async fn client(&self) -> Result<Client> {
+        control_plane::client(&self.kubeconfig()).await
+    }
+
+    /// The registry, under one name for nodes, Pods and this machine.
+    pub fn registry(&mut self) -> &mut Registry {
+        &mut self.registry
+    }
+
+    /// What the API server's audit log says so far, an event a line, of those who are Samovar's.
+    pub fn audit_log(&self) -> Result<String> {
+        let path = self.place.folder.join(servers::AUDIT_LOG);
+        std::fs::read_to_string(path).context("the API server writes no audit log")
+    }
+
+    /// The process of a server, to stop, pause or start again.
+    pub fn server(&mut self, server: Server) -> &mut Process {
+        self.servers.process(server)
+    }
+
+    /// The node of this name.
+    pub fn node(&mut self, name: &str) -> Result<&mut Node> {
+        let node = self.nodes.iter_mut().find(|node| node.name() == name);
+        node.with_context(|| format!("the bed has no {name}"))
+    }
+
+    /// Adds a node and waits until it is Ready. Gives its name.
+    pub async fn add_node(&mut self) -> Result<String> {
+        self.boot().await?;
+        let client = self.client().await?;
+        let node = self.nodes.last_mut().context("a node was added")?;
+        node.start_kubelet(&self.place)?;
+        node.ready(&client, true, START).await?;
+        Ok(node.name().to_owned())
+    }
+
+    /// Powers a node off, without a word to anyone.
+    pub async fn power_off(&mut self, name: &str) -> Result<()> {
+        self.node(name)?.power_off().await
+    }
+
+    /// Powers a node on again, and does not wait for it.
+    pub async fn power_on(&mut self, name: &str) -> Result<()> {
+        let node = self.nodes.iter_mut().find(|node| node.name() == name);
+        let node = node.with_context(|| format!("the bed has no {name}"))?;
+        node.power_on(&self.place).await?;
+        node.start_kubelet(&self.place)
+    }
+
+    /// Cuts a node's network, or mends it.
+    pub fn set_connected(&self, name: &str, connected: bool) -> Result<()> {
+        self.place.network.set_connected(name, connected)
+    }
+
+    async fn boot(&mut self) -> Result<()> {
+        let at = u8::try_from(self.nodes.len() + 1).context("a bed has at most 100 nodes")?;
+        self.nodes.push(Node::boot(at, &self.place, &self.pki, self.registry.address()).await?);
+        Ok(())
+    }
+}
+
+/// Writes `content` into a file of the bed.
+fn write(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
+    std::fs::write(path, content).with_context(|| format!("{} cannot be written", path.display()))
+}

@@ -1,0 +1,70 @@
+//! What a machine must have to carry a bed, and what to do where it has not.
+
+use std::{fs, path::Path, process::Command};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::scratch;
+
+/// The programs that are not built with the bed, and the package of Debian and Ubuntu that brings each.
+const PROGRAMS: [(&str, &str); 10] = [
+    ("runc", "runc"),
+    ("nft", "nftables"),
+    ("iptables", "iptables"),
+    ("conntrack", "conntrack"),
+    ("ip", "iproute2"),
+    ("sysctl", "procps"),
+    ("mount", "mount"),
+    ("unshare", "util-linux"),
+    ("nsenter", "util-linux"),
+    ("setpriv", "util-linux"),
+];
+
+/// Kubelets, containerds and kube-proxies watch files; the usual 128 a user are too few for three nodes.
+const INOTIFY_INSTANCES: u32 = 1024;
+const INOTIFY: &str = "/proc/sys/fs/inotify/max_user_instances";
+
+/// Gives the limit back when the last bed of the machine ends; each bed has an interface while it lives.
+const RESTORE_INOTIFY: &str = "
+set -- /sys/class/net/samovar[0-9]*
+[ -e \"$1\" ] || { cat /run/samovar-inotify >/proc/sys/fs/inotify/max_user_instances && rm /run/samovar-inotify; }
+";
+
+/// Fails with what is missing; prepares what only has to be allowed.
+pub(super) fn check() -> Result<()> {
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "the test bed makes network namespaces and cgroups, so it needs root: use sudo, or a cluster of yours \
+         with SAMOVAR_TEST_CLUSTER=existing"
+    );
+    let missing: Vec<_> = PROGRAMS.iter().filter(|(program, _)| !is_there(program)).collect();
+    let programs = missing.iter().map(|(program, _)| *program).collect::<Vec<_>>().join(", ");
+    let packages = missing.iter().map(|(_, package)| *package).collect::<Vec<_>>().join(" ");
+    ensure!(missing.is_empty(), "the test bed needs {programs}: apt-get install {packages}");
+    let overlay = fs::read_to_string("/proc/filesystems")?.lines().any(|line| line.ends_with("\toverlay"));
+    ensure!(overlay || modprobe("overlay"), "the test bed needs overlayfs: modprobe overlay");
+    let bridges = Path::new("/proc/sys/net/bridge").exists() || modprobe("br_netfilter");
+    ensure!(bridges, "the test bed needs netfilter on bridges: modprobe br_netfilter");
+    raise_inotify().context("fs.inotify.max_user_instances cannot be raised")
+}
+
+fn is_there(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // Not in every user's PATH, though always in root's programs'.
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    folders.into_iter().any(|folder| folder.join(program).is_file())
+}
+
+fn modprobe(module: &str) -> bool {
+    Command::new("modprobe").arg(module).status().is_ok_and(|status| status.success())
+}
+
+fn raise_inotify() -> Result<()> {
+    let limit = fs::read_to_string(INOTIFY)?;
+    if limit.trim().parse::<u32>()? >= INOTIFY_INSTANCES {
+        return Ok(());
+    }
+    fs::write("/run/samovar-inotify", limit)?;
+    scratch::at_end("inotify", RESTORE_INOTIFY)?;
+    Ok(fs::write(INOTIFY, INOTIFY_INSTANCES.to_string())?)
+}
