@@ -6,6 +6,7 @@
 mod apply;
 mod build;
 mod events;
+mod leader;
 mod observe;
 pub mod options;
 mod place;

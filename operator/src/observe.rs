@@ -97,9 +97,22 @@ where
     objects
 }
 
-/// A cache of what the operator made, and the stream that fills it and tells of each change.
+/// The objects of one kind in a namespace, or in all of them.
+pub(crate) fn scoped<K>(client: Client, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client, namespace),
+        None => Api::all(client),
+    }
+}
+
+/// A cache of what the operator made in a namespace, or in all, and the stream that fills it and tells of each
+/// change.
 pub(crate) fn own<K>(
     client: Client,
+    namespace: Option<&str>,
 ) -> (Store<K>, impl Stream<Item = Result<K, watcher::Error>> + Send + 'static)
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
@@ -111,7 +124,7 @@ where
         + 'static,
 {
     let labels = format!("app.kubernetes.io/managed-by={}", names::OPERATOR);
-    cached(Api::all(client), watcher::Config::default().labels(&labels))
+    cached(scoped(client, namespace), watcher::Config::default().labels(&labels))
 }
 
 /// A cache and the stream that fills it.

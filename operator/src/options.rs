@@ -15,6 +15,16 @@ pub struct Options {
     /// The labels of the agents' Pods.
     #[arg(long, default_value = names::AGENT_SELECTOR)]
     pub agent_selector: String,
+    /// A namespace whose plugins are served; may be repeated. Left out: all namespaces.
+    #[arg(long, value_name = "NAMESPACE")]
+    pub watch_namespace: Vec<String>,
+    /// Work only while this process holds the Lease `samovar-operator` in the agents' namespace, which is the
+    /// operator's own. With several replicas one works and the others stand by.
+    #[arg(long, requires = "pod_name")]
+    pub leader_elect: bool,
+    /// Under what name the Lease is held: the Pod's.
+    #[arg(long, env = "POD_NAME")]
+    pub pod_name: Option<String>,
     /// Where /healthz, /readyz and /metrics are.
     #[arg(long, default_value = "0.0.0.0:8081")]
     pub ops_listen: SocketAddr,

@@ -14,6 +14,8 @@ pub(crate) struct Placement {
     pub(crate) nodes: Vec<ChosenNode>,
     /// Nodes that were asked for: as many as `replicas`, or all that match.
     pub(crate) desired: usize,
+    /// Agents that end, by node: they take nothing new, and serve what they have until they are gone.
+    pub(crate) leaving: Vec<ChosenNode>,
 }
 
 /// A node that carries a plugin.
@@ -30,6 +32,8 @@ pub(crate) struct Agent {
     pub(crate) reference: AgentRef,
     pub(crate) namespace: String,
     pub(crate) is_ready: bool,
+    /// Its Pod is being deleted.
+    pub(crate) is_leaving: bool,
     pub(crate) ip: Option<String>,
     pub(crate) port: Option<i32>,
 }
@@ -58,8 +62,11 @@ pub(crate) fn place(
     carries: impl Fn(&str) -> bool,
 ) -> Placement {
     let mut by_node: BTreeMap<String, Vec<Agent>> = BTreeMap::new();
-    for pod in agents {
-        if let Some((node, agent)) = agent(pod) {
+    let mut leaving = Vec::new();
+    for (node, agent) in agents.iter().filter_map(|pod| agent(pod)) {
+        if agent.is_leaving {
+            leaving.push(ChosenNode { name: node, agents: vec![agent] });
+        } else {
             by_node.entry(node).or_default().push(agent);
         }
     }
@@ -90,7 +97,10 @@ pub(crate) fn place(
         chosen.truncate(desired);
     }
     chosen.sort_by(|a, b| a.name.cmp(&b.name));
-    Placement { nodes: chosen, desired }
+    if desired == 0 {
+        leaving.clear();
+    }
+    Placement { nodes: chosen, desired, leaving }
 }
 
 /// The weight of a node for a plugin: [rendezvous hashing](https://doi.org/10.1109/90.663936).
@@ -140,12 +150,10 @@ fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
             || toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default())
 }
 
-/// The agent that a Pod is, and its node; `None` for one that is not placed yet, or is on its way out.
+/// The agent that a Pod is, and its node; `None` for one that is not placed yet, or has ended.
 pub(crate) fn agent(pod: &Pod) -> Option<(String, Agent)> {
     let (spec, status) = (pod.spec.as_ref()?, pod.status.as_ref()?);
-    if pod.metadata.deletion_timestamp.is_some()
-        || matches!(status.phase.as_deref(), Some("Failed" | "Succeeded"))
-    {
+    if matches!(status.phase.as_deref(), Some("Failed" | "Succeeded")) {
         return None;
     }
     let conditions = status.conditions.as_deref().unwrap_or_default();
@@ -154,6 +162,7 @@ pub(crate) fn agent(pod: &Pod) -> Option<(String, Agent)> {
         reference: AgentRef { pod_name: pod.name_any(), pod_uid: pod.uid()? },
         namespace: pod.namespace()?,
         is_ready: conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"),
+        is_leaving: pod.metadata.deletion_timestamp.is_some(),
         ip: status.pod_ip.clone().filter(|ip| !ip.is_empty()),
         port: ports
             .filter(|port| port.name.as_deref() == Some(names::HTTP_PORT))
@@ -264,6 +273,22 @@ mod tests {
         assert_eq!((placement.nodes.len(), placement.desired), (3, 5));
         let placement = place(&plugin("text", json!({ "replicas": 0 })), &nodes, &agents, |_| false);
         assert_eq!((placement.nodes.len(), placement.desired), (0, 0));
+    }
+
+    #[test]
+    fn an_agent_that_leaves_makes_no_node_a_place_and_is_still_known() {
+        let nodes: Vec<_> = ["a", "b"].map(|name| node(name, json!({}))).into();
+        let mut old = (*pod("a", "old", true)).clone();
+        old.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
+        let agents = [Arc::new(old), pod("b", "b1", true)];
+        let placement = place(&plugin("text", json!({})), &nodes, &agents, |_| true);
+        let names = |nodes: &[ChosenNode]| nodes.iter().map(|node| node.name.clone()).collect::<Vec<_>>();
+        assert_eq!(
+            (names(&placement.nodes), names(&placement.leaving)),
+            (vec!["b".into()], vec!["a".into()])
+        );
+        let none = place(&plugin("text", json!({ "replicas": 0 })), &nodes, &agents, |_| true);
+        assert!(none.leaving.is_empty());
     }
 
     #[test]

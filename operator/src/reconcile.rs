@@ -11,7 +11,7 @@ use kube::{
     core::{DeserializeGuard, error_boundary::InvalidObject},
     runtime::{controller::Action, events::Recorder},
 };
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::{metrics::counter::Counter, registry::Registry};
 use samovar_crds::WasmPlugin;
 use tokio::sync::SetOnce;
 
@@ -32,10 +32,25 @@ pub(crate) struct Context {
     pub(crate) filled: SetOnce<()>,
     pub(crate) resolver: Resolver,
     pub(crate) recorder: Recorder,
-    pub(crate) reconciles: Counter,
-    pub(crate) failures: Counter,
+    pub(crate) counters: Counters,
     /// Tries in a row that failed, by UID.
     pub(crate) tries: Mutex<HashMap<String, u32>>,
+}
+
+/// What the operator counts.
+#[derive(Clone, Default)]
+pub(crate) struct Counters {
+    reconciles: Counter,
+    failures: Counter,
+}
+
+impl Counters {
+    pub(crate) fn new(registry: &mut Registry) -> Self {
+        let counters = Self::default();
+        registry.register("reconciles", "Reconciles of plugins", counters.reconciles.clone());
+        registry.register("reconcile_failures", "Reconciles that failed", counters.failures.clone());
+        counters
+    }
 }
 
 /// Why a plugin could not be reconciled.
@@ -57,7 +72,7 @@ pub(crate) async fn reconcile(
     guard: Arc<DeserializeGuard<WasmPlugin>>,
     context: Arc<Context>,
 ) -> Result<Action, Error> {
-    context.reconciles.inc();
+    context.counters.reconciles.inc();
     let plugin = guard.0.as_ref().map_err(|error| Error::Unreadable(Box::new(error.clone())))?;
     if plugin.metadata.deletion_timestamp.is_some() {
         // The garbage collector takes what is owned.
@@ -87,7 +102,7 @@ const LONGEST: Duration = Duration::from_mins(2);
 
 /// What comes after a failure: a broken object waits for a change, everything else is tried again, later each time.
 pub(crate) fn after(guard: &DeserializeGuard<WasmPlugin>, error: &Error, context: &Context) -> Action {
-    context.failures.inc();
+    context.counters.failures.inc();
     let name = format!("{}/{}", guard.namespace().unwrap_or_default(), guard.name_any());
     match error {
         Error::Unreadable(_) => {

@@ -1,22 +1,19 @@
 //! Wiring: the caches, the controller, the port for operators.
 
 use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use anyhow::Context as _;
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _, future::join_all};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{
     Api,
     core::DeserializeGuard,
     runtime::{Controller, controller, watcher},
 };
-use prometheus_client::{metrics::counter::Counter, registry::Registry};
+use prometheus_client::registry::Registry;
 use samovar_crds::WasmPlugin;
 use samovar_registry::{Client as RegistryClient, ClientOptions};
 use samovar_telemetry::ops::Ops;
@@ -26,11 +23,12 @@ use tokio::{
 };
 
 use crate::{
-    events, observe,
-    observe::{Caches, changes},
+    events,
+    leader::Candidate,
+    observe::{self, Caches, changes},
     options::Options,
     place::{self, NodeFacts},
-    reconcile::{Context, after, reconcile},
+    reconcile::{Context, Counters, after, reconcile},
     resolve::Resolver,
 };
 
@@ -47,56 +45,122 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     config.connect_timeout = Some(Duration::from_secs(5));
     let client = kube::Client::try_from(config)?;
     let mut metrics = Registry::default();
-    let (reconciles, failures) = (Counter::default(), Counter::default());
-    let operator = metrics.sub_registry_with_prefix("samovar_operator");
-    operator.register("reconciles", "Reconciles of plugins", reconciles.clone());
-    operator.register("reconcile_failures", "Reconciles that failed", failures.clone());
+    let counters = Counters::new(metrics.sub_registry_with_prefix("samovar_operator"));
     let ops = Ops::new(metrics);
     let ops_address = ops.serve(options.ops_listen)?;
     tracing::info!(ops = %ops_address, "started");
 
-    let (revisions, revision_events) = observe::own(client.clone());
-    let (assignments, assignment_events) = observe::own(client.clone());
-    let (services, service_events) = observe::own(client.clone());
-    let (slices, slice_events) = observe::own(client.clone());
+    let stop = stop(ops.clone())?.shared();
+    let leadership = match (options.leader_elect, &options.pod_name) {
+        (true, Some(name)) => {
+            let candidate = Candidate::new(client.clone(), &options.agent_namespace, name.clone());
+            tokio::select! {
+                // A standby is as ready as it can be: it waits for nothing but its turn.
+                leadership = candidate.lead(|| ops.set_ready(true)) => Some(leadership),
+                () = stop.clone() => return Ok(()),
+            }
+        }
+        _ => None,
+    };
+    let work = work(&client, &options, &counters, ops, stop)?;
+    let Some(mut leadership) = leadership else {
+        work.await;
+        return Ok(());
+    };
+    tokio::select! {
+        () = work => {}
+        lost = leadership.hold() => return Err(lost.into()),
+    }
+    leadership.release().await;
+    Ok(())
+}
+
+/// Ends at SIGTERM or SIGINT, and says so.
+fn stop(ops: Ops) -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+        ops.set_ready(false);
+    })
+}
+
+/// The controllers: one for all namespaces, or one for each that is watched.
+fn work(
+    client: &kube::Client,
+    options: &Options,
+    counters: &Counters,
+    ops: Ops,
+    stop: impl Future<Output = ()> + Clone + Send + Sync + 'static,
+) -> anyhow::Result<impl Future<Output = ()>> {
+    let registry = RegistryClient::new(ClientOptions {
+        insecure_registries: options.insecure_registry.clone(),
+        docker_config: options.docker_config.clone(),
+        ..ClientOptions::default()
+    })?;
+    let namespaces = options.watch_namespace.iter().map(|namespace| Some(namespace.as_str()));
+    let scopes: Vec<_> = if options.watch_namespace.is_empty() { vec![None] } else { namespaces.collect() };
+    let mut controllers = Vec::new();
+    let mut filled = Vec::new();
+    for scope in scopes {
+        let (controller, context) =
+            controller(client, options, scope, counters, registry.clone(), stop.clone());
+        controllers.push(controller);
+        filled.push(async move {
+            let is_filled = context.caches.filled().await;
+            if is_filled {
+                let _ = context.filled.set(());
+            }
+            is_filled
+        });
+    }
+    let ready = async move {
+        if join_all(filled).await.into_iter().all(|filled| filled) {
+            // Not where the process is about to end already.
+            tokio::select! {
+                biased;
+                () = stop => {}
+                () = std::future::ready(()) => ops.set_ready(true),
+            }
+        }
+    };
+    Ok(async move {
+        tokio::join!(join_all(controllers), ready);
+    })
+}
+
+/// What reconciles the plugins of one namespace, or of all.
+fn controller(
+    client: &kube::Client,
+    options: &Options,
+    scope: Option<&str>,
+    counters: &Counters,
+    registry: RegistryClient,
+    stop: impl Future<Output = ()> + Send + Sync + 'static,
+) -> (impl Future<Output = ()>, Arc<Context>) {
+    let (revisions, revision_events) = observe::own(client.clone(), scope);
+    let (assignments, assignment_events) = observe::own(client.clone(), scope);
+    let (services, service_events) = observe::own(client.clone(), scope);
+    let (slices, slice_events) = observe::own(client.clone(), scope);
     let (nodes, node_events) = observe::cached::<Node>(Api::all(client.clone()), watcher::Config::default());
     let agents_of = watcher::Config::default().labels(&options.agent_selector);
     let (agents, agent_events) =
         observe::cached::<Pod>(Api::namespaced(client.clone(), &options.agent_namespace), agents_of);
     let node_changes = changes(nodes.clone(), node_events, NodeFacts::of);
     let agent_changes = changes(agents.clone(), agent_events, place::agent);
-
-    let registry = RegistryClient::new(ClientOptions {
-        insecure_registries: options.insecure_registry,
-        docker_config: options.docker_config,
-        ..ClientOptions::default()
-    })?;
     let context = Arc::new(Context {
         caches: Caches { revisions, assignments, services, slices, nodes, agents },
         filled: SetOnce::new(),
         resolver: Resolver::new(registry),
         recorder: events::recorder(client.clone()),
-        reconciles,
-        failures,
+        counters: counters.clone(),
         tries: Mutex::default(),
         client: client.clone(),
     });
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let stopping = Arc::new(AtomicBool::new(false));
-    let stop = {
-        let (stopping, ops) = (Arc::clone(&stopping), ops.clone());
-        async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            tracing::info!("stopping");
-            stopping.store(true, Ordering::Release);
-            ops.set_ready(false);
-        }
-    };
-    let plugins: Api<DeserializeGuard<WasmPlugin>> = Api::all(client);
+    let plugins: Api<DeserializeGuard<WasmPlugin>> = observe::scoped(client.clone(), scope);
     let controller = Controller::new(plugins, watcher::Config::default())
         .with_config(controller::Config::default().debounce(DEBOUNCE).concurrency(AT_ONCE))
         .owns_stream(revision_events)
@@ -105,18 +169,9 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         .owns_stream(slice_events)
         .reconcile_all_on(node_changes)
         .reconcile_all_on(agent_changes)
-        .graceful_shutdown_on(stop);
-    let ready = {
-        let (context, ops) = (Arc::clone(&context), ops.clone());
-        async move {
-            if context.caches.filled().await {
-                let _ = context.filled.set(());
-                ops.set_ready(!stopping.load(Ordering::Acquire));
-            }
-        }
-    };
-    let work = controller.run(reconcile, |guard, error, context| after(&guard, error, &context), context);
-    // What failed is logged where it failed.
-    tokio::join!(work.for_each(|_| std::future::ready(())), ready);
-    Ok(())
+        .graceful_shutdown_on(stop)
+        .run(reconcile, |guard, error, context| after(&guard, error, &context), Arc::clone(&context))
+        // What failed is logged where it failed.
+        .for_each(|_| std::future::ready(()));
+    (controller, context)
 }

@@ -34,6 +34,10 @@ pub(super) fn build(
             wanted.insert(name, newest);
         }
     }
+    for agent in placement.leaving.iter().flat_map(|node| &node.agents) {
+        let serving = observed.iter().filter(|other| other.spec.agent == agent.reference && is_ready(other));
+        wanted.extend(serving.map(|it| (it.metadata.name.clone(), again(owned, it))));
+    }
     wanted.into_values().collect()
 }
 
@@ -141,6 +145,19 @@ mod tests {
         let mut left = built(&revision("text-a", 3), &["a"], &observed);
         left.sort();
         assert_eq!(left, [on(1, "a"), on(3, "a")]);
+    }
+
+    #[test]
+    fn an_agent_that_leaves_keeps_what_it_serves_and_gets_nothing_new() {
+        let owner = plugin();
+        let observed = assigned(&revision("text-a", 1), &placement(&["a", "bb"]), &ready());
+        let mut place = placement(&["a", "bb"]);
+        place.leaving = vec![place.nodes.remove(0)];
+        let built = build(&Owned { plugin: &owner }, Some(&revision("text-b", 2)), &place, &observed);
+        let mut left: Vec<_> =
+            built.iter().map(|it| (it.spec.revision_number, it.spec.node_name.clone())).collect();
+        left.sort();
+        assert_eq!(left, [on(1, "a"), on(1, "bb"), on(2, "bb")]);
     }
 
     #[test]

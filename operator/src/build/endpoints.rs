@@ -29,7 +29,8 @@ pub(super) fn build(
         .map(|assignment| &assignment.spec.agent)
         .collect();
     let mut groups: BTreeMap<(&str, i32), Vec<Endpoint>> = BTreeMap::new();
-    for node in &placement.nodes {
+    // Those that leave too: while no other is ready, kube-proxy sends calls to them.
+    for node in placement.nodes.iter().chain(&placement.leaving) {
         for agent in node.agents.iter().filter(|agent| agent.is_ready && serving.contains(&agent.reference)) {
             let (Some(ip), Some(port)) = (&agent.ip, agent.port) else { continue };
             let family = match ip.parse() {
@@ -40,9 +41,9 @@ pub(super) fn build(
             groups.entry((family, port)).or_default().push(Endpoint {
                 addresses: vec![ip.clone()],
                 conditions: Some(EndpointConditions {
-                    ready: Some(true),
+                    ready: Some(!agent.is_leaving),
                     serving: Some(true),
-                    terminating: Some(false),
+                    terminating: Some(agent.is_leaving),
                 }),
                 node_name: Some(node.name.clone()),
                 target_ref: Some(ObjectReference {
@@ -104,6 +105,26 @@ mod tests {
             .collect();
         assert_eq!(nodes, [Some("a".to_owned())]);
         assert_eq!(slices[0].metadata.labels.as_ref().unwrap()["kubernetes.io/service-name"], "text");
+    }
+
+    #[test]
+    fn an_agent_that_leaves_serves_and_is_not_ready() {
+        let owner = plugin();
+        let mut placement = placement(&["a", "bb"]);
+        let assignments = assigned(&revision("text-a", 1), &placement, &ready());
+        placement.leaving = vec![placement.nodes.remove(0)];
+        placement.leaving[0].agents[0].is_leaving = true;
+        let slices = build(&Owned { plugin: &owner }, &placement, &assignments);
+        let conditions: Vec<_> = slices[0]
+            .endpoints
+            .iter()
+            .map(|endpoint| endpoint.conditions.clone().unwrap())
+            .map(|conditions| (conditions.ready, conditions.serving, conditions.terminating))
+            .collect();
+        assert_eq!(
+            conditions,
+            [(Some(true), Some(true), Some(false)), (Some(false), Some(true), Some(true))]
+        );
     }
 
     #[test]

@@ -107,11 +107,12 @@ pub(crate) mod fixtures {
                 },
                 namespace: "samovar-system".to_owned(),
                 is_ready: true,
+                is_leaving: false,
                 ip: Some(format!("10.0.0.{}", name.len())),
                 port: Some(8080),
             }],
         };
-        Placement { nodes: nodes.iter().map(node).collect(), desired: nodes.len() }
+        Placement { nodes: nodes.iter().map(node).collect(), desired: nodes.len(), leaving: Vec::new() }
     }
 
     /// The assignments of a revision on the placed agents, with a status.

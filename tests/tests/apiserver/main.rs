@@ -6,6 +6,7 @@ mod control_plane;
 mod converge;
 mod crds;
 mod failures;
+mod leader;
 mod lifecycle;
 mod outages;
 mod placement;

@@ -1,0 +1,178 @@
+//! Leading: of several operators one works. Which, a Lease says, as in client-go's leader election.
+//!
+//! Nothing is read from other machines' clocks: a lease has run out when it has not changed for its duration, as
+//! this process counts. Every write names the version that it follows, so that of two that try one fails.
+
+use std::time::Duration;
+
+use k8s_openapi::{
+    api::coordination::v1::{Lease, LeaseSpec},
+    apimachinery::pkg::apis::meta::v1::MicroTime,
+    jiff::Timestamp,
+};
+use kube::{
+    Api, Client, ResourceExt as _,
+    api::{ObjectMeta, PostParams},
+};
+use tokio::time::{Instant, sleep, timeout_at};
+
+/// The Lease's name, in the operator's namespace.
+const NAME: &str = "samovar-operator";
+/// A lease that was not renewed for this time is anyone's.
+const DURATION: Duration = Duration::from_secs(15);
+/// A leader that could not renew for this time stops: before others take over.
+const RENEW_WITHIN: Duration = Duration::from_secs(10);
+/// How often a leader renews, and the others look.
+const EVERY: Duration = Duration::from_secs(2);
+
+/// A candidate.
+pub(crate) struct Candidate {
+    leases: Api<Lease>,
+    identity: String,
+}
+
+/// The lease, held by this process.
+pub(crate) struct Leadership {
+    candidate: Candidate,
+    lease: Lease,
+}
+
+/// A lease that someone else holds, and since when it is known to be as it is.
+struct Observed {
+    version: Option<String>,
+    since: Instant,
+}
+
+impl Candidate {
+    /// `identity` is this Pod's name.
+    pub(crate) fn new(client: Client, namespace: &str, identity: String) -> Self {
+        Self { leases: Api::namespaced(client, namespace), identity }
+    }
+
+    /// Waits until this process leads. `stands` is called once the lease could be read: from then on this process
+    /// is ready to take over.
+    pub(crate) async fn lead(self, stands: impl FnOnce()) -> Leadership {
+        let mut stands = Some(stands);
+        let mut observed = Observed { version: None, since: Instant::now() };
+        loop {
+            match self.try_once(&mut observed).await {
+                Ok(Some(lease)) => {
+                    tracing::info!(identity = %self.identity, "leads");
+                    return Leadership { candidate: self, lease };
+                }
+                Ok(None) => {
+                    if let Some(stands) = stands.take() {
+                        tracing::info!(identity = %self.identity, "another operator leads; stands by");
+                        stands();
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "the lease could not be asked for; asked again"),
+            }
+            sleep(EVERY).await;
+        }
+    }
+
+    async fn try_once(&self, observed: &mut Observed) -> kube::Result<Option<Lease>> {
+        let Some(lease) = self.leases.get_opt(NAME).await? else {
+            let metadata = ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() };
+            let lease = Lease { metadata, spec: Some(self.taken(None)) };
+            return won(self.leases.create(&PostParams::default(), &lease).await);
+        };
+        if lease.resource_version() != observed.version {
+            *observed = Observed { version: lease.resource_version(), since: Instant::now() };
+        }
+        let spec = lease.spec.clone().unwrap_or_default();
+        let is_free = self.holds(&lease) || spec.holder_identity.as_ref().is_none_or(String::is_empty);
+        if is_free || observed.since.elapsed() > duration(&spec) {
+            let lease = Lease { spec: Some(self.taken(Some(&spec))), ..lease };
+            return won(self.leases.replace(NAME, &PostParams::default(), &lease).await);
+        }
+        Ok(None)
+    }
+
+    fn holds(&self, lease: &Lease) -> bool {
+        lease.spec.as_ref().is_some_and(|spec| spec.holder_identity.as_ref() == Some(&self.identity))
+    }
+
+    /// What the lease says when this process takes it from `before`.
+    fn taken(&self, before: Option<&LeaseSpec>) -> LeaseSpec {
+        let now = MicroTime(Timestamp::now());
+        LeaseSpec {
+            holder_identity: Some(self.identity.clone()),
+            lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
+            acquire_time: Some(now.clone()),
+            renew_time: Some(now),
+            lease_transitions: Some(
+                before.and_then(|spec| spec.lease_transitions).unwrap_or(-1).saturating_add(1),
+            ),
+            ..LeaseSpec::default()
+        }
+    }
+}
+
+impl Leadership {
+    /// Renews the lease for as long as that works. Ends when this process must not write any more.
+    pub(crate) async fn hold(&mut self) -> Lost {
+        let mut deadline = Instant::now() + RENEW_WITHIN;
+        loop {
+            sleep(EVERY).await;
+            let began = Instant::now();
+            match timeout_at(deadline, self.renew()).await {
+                Ok(Ok(true)) => deadline = began + RENEW_WITHIN,
+                Ok(Err(error)) => tracing::warn!(%error, "the lease could not be renewed; tried again"),
+                Ok(Ok(false)) | Err(_) => return Lost,
+            }
+        }
+    }
+
+    /// Writes that this process is alive. `false` where the lease is another's.
+    async fn renew(&mut self) -> kube::Result<bool> {
+        let leases = &self.candidate.leases;
+        loop {
+            let spec = self.lease.spec.clone().unwrap_or_default();
+            let spec = LeaseSpec { renew_time: Some(MicroTime(Timestamp::now())), ..spec };
+            let next = Lease { spec: Some(spec), ..self.lease.clone() };
+            if let Some(lease) = won(leases.replace(NAME, &PostParams::default(), &next).await)? {
+                self.lease = lease;
+                return Ok(true);
+            }
+            // Taken by another; or a person changed it, or an earlier answer was lost, and it still is ours.
+            match leases.get_opt(NAME).await? {
+                Some(lease) if self.candidate.holds(&lease) => self.lease = lease,
+                _ => return Ok(false),
+            }
+        }
+    }
+
+    /// Gives the lease back, so that another need not wait until it runs out.
+    pub(crate) async fn release(self) {
+        let Some(spec) = self.lease.spec.clone() else { return };
+        let spec = LeaseSpec { holder_identity: None, ..spec };
+        let next = Lease { spec: Some(spec), ..self.lease };
+        let deadline = Instant::now() + EVERY;
+        let (leases, parameters) = (&self.candidate.leases, PostParams::default());
+        if !matches!(timeout_at(deadline, leases.replace(NAME, &parameters, &next)).await, Ok(Ok(_))) {
+            tracing::warn!("the lease could not be given back; it runs out in {} s", DURATION.as_secs());
+        }
+    }
+}
+
+/// This process led, and may not any more.
+#[derive(Debug, thiserror::Error)]
+#[error("the lease was lost: another operator may lead now; started anew this one stands by")]
+pub(crate) struct Lost;
+
+/// A write that came after another's, or after the lease was removed, is no error: it is only not this one's.
+fn won(written: kube::Result<Lease>) -> kube::Result<Option<Lease>> {
+    match written {
+        Ok(lease) => Ok(Some(lease)),
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// As whoever holds it has said.
+fn duration(spec: &LeaseSpec) -> Duration {
+    let seconds = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+    seconds.map_or(DURATION, Duration::from_secs)
+}
