@@ -20,6 +20,7 @@ use crate::{
     loader::{Failure, Flights, Loaded, Loader, MODULES_HELD, Retry},
     metrics::{self, Metrics},
     modules::Modules,
+    options::Bounds,
     plan::{Plan, plan},
     routes::{RouteTable, Serving},
     server::{self, Server},
@@ -40,6 +41,8 @@ pub struct AgentOptions {
     pub max_compiles: usize,
     /// Instances at once, over all plugins.
     pub max_instances: u32,
+    /// How much memory and disk it may take.
+    pub bounds: Bounds,
     /// Where modules are compiled.
     pub compiler: Compiler,
     /// How long calls may go on after draining starts.
@@ -104,7 +107,8 @@ impl Agent {
         let state = |source| StartError::State { path: options.state_dir.clone(), source };
         std::fs::create_dir_all(&options.state_dir).map_err(state)?;
         let modules = Modules::open(&options.state_dir).map_err(state)?;
-        let engine = Engine::new(&EngineOptions { instances: options.max_instances })?;
+        let memory = options.bounds.memory();
+        let engine = Engine::new(&EngineOptions { instances: options.max_instances, memory })?;
         let artifacts =
             ArtifactCache::open(options.state_dir.join("artifacts"), engine.clone(), options.compiler)?;
         let mut registry = Registry::default();
@@ -113,7 +117,7 @@ impl Agent {
         let listen = |source| StartError::Listen { address: options.listen, source };
         let listener = server::listen(options.listen).map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
-        let server = Server::new(metrics.clone());
+        let server = Server::new(metrics.clone(), engine.memory().clone());
         metrics::prefixed(&mut registry).register_collector(Box::new(Gauges::new(&server)));
         let ops = Ops::new(registry);
         let ops_address = ops.serve(options.ops_listen)?;

@@ -7,6 +7,7 @@
 mod agent;
 mod assignments;
 mod board;
+mod cgroup;
 mod desired;
 mod gauges;
 mod guests;

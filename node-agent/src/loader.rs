@@ -210,7 +210,9 @@ impl Loader {
             LoadError::ExportNotFound(_) => Failure::new(Reason::ExportNotFound, Retry::Never, error),
             LoadError::ImportNotGranted(_) => Failure::new(Reason::ImportNotGranted, Retry::Never, error),
             LoadError::Init(_) => Failure::new(Reason::InitFailed, Retry::Never, error),
-            LoadError::AgentFull => Failure::new(Reason::AgentOverloaded, Retry::Soon(None), error),
+            LoadError::AgentFull | LoadError::NodeMemory => {
+                Failure::new(Reason::AgentOverloaded, Retry::Soon(None), error)
+            }
         })
     }
 }

@@ -179,7 +179,7 @@ mod tests {
     #[tokio::test]
     async fn of_what_nothing_uses_the_oldest_goes_first_with_its_artifact_and_its_name() {
         let state = tempfile::tempdir().unwrap();
-        let engine = Engine::new(&EngineOptions { instances: 1 }).unwrap();
+        let engine = Engine::new(&EngineOptions { instances: 1, ..EngineOptions::default() }).unwrap();
         let artifacts =
             ArtifactCache::open(state.path().join("artifacts"), engine, Compiler::InProcess).unwrap();
         let mut modules = Modules::open(state.path()).unwrap();
