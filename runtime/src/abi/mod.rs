@@ -6,7 +6,7 @@ pub(crate) mod scalar;
 
 use bytes::Bytes;
 
-use crate::{Call, CallError, Format, instance::Instance};
+use crate::{Call, CallError, Format, instance::Instance, wit};
 
 /// How an export is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,6 +42,17 @@ pub(crate) enum Arguments {
     Component(component::Arguments),
     Scalar(Vec<wasmtime::Val>),
     Buffer(Bytes),
+}
+
+impl Arguments {
+    /// What they take in memory beside the body that they were read from.
+    pub(crate) fn bytes(&self) -> u64 {
+        match self {
+            Self::Component(component::Arguments::Values(values)) => wit::bytes_of(values),
+            // Held as they came; numbers are as few as the function's parameters.
+            Self::Component(component::Arguments::Bytes(_)) | Self::Buffer(_) | Self::Scalar(_) => 0,
+        }
+    }
 }
 
 /// What a function gave.

@@ -8,10 +8,12 @@
 
 mod decode;
 mod encode;
+mod size;
 mod types;
 
 pub use decode::arguments;
 pub use encode::Json;
 pub(crate) use encode::bytes;
+pub(crate) use size::bytes_of;
 pub(crate) use types::Budget;
 pub use types::{NotCallable, Type};
