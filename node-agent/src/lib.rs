@@ -7,6 +7,7 @@
 mod agent;
 mod assignments;
 mod board;
+mod cache;
 mod cgroup;
 mod desired;
 mod gauges;

@@ -41,7 +41,7 @@ pub struct Options {
     /// Instances that may exist at once, over all plugins.
     #[arg(long, default_value_t = 2000)]
     pub max_instances: u32,
-    /// How much memory it may take.
+    /// How much memory and disk it may take.
     #[command(flatten)]
     pub bounds: Bounds,
     /// How long calls may go on after SIGTERM. Less than the Pod's terminationGracePeriodSeconds.
@@ -60,6 +60,10 @@ pub struct Bounds {
     /// limit, no bound.
     #[arg(long, value_name = "QUANTITY")]
     pub memory_budget: Option<Quantity>,
+    /// The most disk that modules and their compiled code may take together. What nothing uses goes first; a new
+    /// module that does not fit beside those in use is refused.
+    #[arg(long, value_name = "QUANTITY", default_value = "4Gi")]
+    pub cache_size: Quantity,
 }
 
 /// The least that is kept back from the cgroup's limit. An idle agent takes about 20 MiB, 200 plugins some 25 MiB

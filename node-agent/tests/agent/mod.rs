@@ -52,7 +52,7 @@ pub fn options(state: &Path) -> AgentOptions {
         registry: ClientOptions::default(),
         max_compiles: 2,
         max_instances: 50,
-        bounds: Bounds { memory_budget: None },
+        bounds: Bounds { memory_budget: None, cache_size: "4Gi".parse().unwrap() },
         compiler: Compiler::InProcess,
         drain_deadline: Duration::from_secs(25),
     }
