@@ -181,10 +181,9 @@ impl Plugin {
         }
         let answer_bytes = call.answer_bytes || call.format == crate::Format::Bytes;
         let target = function.target().map_err(|why| CallError::NotCallable(why.to_owned()))?;
-        let arguments = target.arguments(call)?;
-        // Before the queue: those that wait there hold their arguments too.
+        // Until the call has ended, since those that wait in the queue hold their arguments too.
         let held = self.inner.pool.engine().memory().share();
-        held.grow(arguments.bytes())?;
+        let arguments = target.arguments(call, &held)?;
         let limit = function.timeout();
         let work = self.run(function, arguments, answer_bytes);
         tokio::time::timeout(limit, work).await.unwrap_or(Err(CallError::Timeout { limit }))

@@ -6,7 +6,7 @@ pub(crate) mod scalar;
 
 use bytes::Bytes;
 
-use crate::{Call, CallError, Format, instance::Instance, wit};
+use crate::{Call, CallError, Format, Share, instance::Instance};
 
 /// How an export is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,17 +44,6 @@ pub(crate) enum Arguments {
     Buffer(Bytes),
 }
 
-impl Arguments {
-    /// What they take in memory beside the body that they were read from.
-    pub(crate) fn bytes(&self) -> u64 {
-        match self {
-            Self::Component(component::Arguments::Values(values)) => wit::bytes_of(values),
-            // Held as they came; numbers are as few as the function's parameters.
-            Self::Component(component::Arguments::Bytes(_)) | Self::Buffer(_) | Self::Scalar(_) => 0,
-        }
-    }
-}
-
 /// What a function gave.
 pub(crate) struct Output {
     pub(crate) body: Bytes,
@@ -79,10 +68,11 @@ impl Target {
         }
     }
 
-    pub(crate) fn arguments(&self, call: Call) -> Result<Arguments, CallError> {
+    /// Reads the arguments; what they take beside the body is drawn into `held`.
+    pub(crate) fn arguments(&self, call: Call, held: &Share) -> Result<Arguments, CallError> {
         match self {
-            Self::Component(target) => target.arguments(call).map(Arguments::Component),
-            Self::Scalar(target) => target.arguments(&call).map(Arguments::Scalar),
+            Self::Component(target) => target.arguments(call, held).map(Arguments::Component),
+            Self::Scalar(target) => target.arguments(&call, held).map(Arguments::Scalar),
             // Whatever the body is, a buffer is given as it came.
             Self::Buffer(_) => Ok(Arguments::Buffer(call.body)),
         }

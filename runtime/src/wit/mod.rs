@@ -8,12 +8,11 @@
 
 mod decode;
 mod encode;
-mod size;
+mod meter;
 mod types;
 
 pub use decode::arguments;
 pub use encode::Json;
 pub(crate) use encode::bytes;
-pub(crate) use size::bytes_of;
 pub(crate) use types::Budget;
 pub use types::{NotCallable, Type};
