@@ -13,6 +13,7 @@ use tokio::{
 };
 
 use crate::{
+    allocator,
     board::{Board, Report},
     cache::{Cache, InUse},
     desired::{Desired, DesiredRevision, Key, Source},
@@ -97,6 +98,7 @@ pub struct Agent {
     server: Arc<Server>,
     serving: JoinHandle<()>,
     control: JoinHandle<()>,
+    gives_back: JoinHandle<()>,
     /// Where `serving` runs.
     _guests: Guests,
 }
@@ -146,7 +148,8 @@ impl Agent {
         });
         let control = Control::new(loader, Arc::clone(&server), board.clone());
         let control = tokio::spawn(control.run(desired));
-        Ok(Self { address, ops_address, board, ops, server, serving, control, _guests: guests })
+        let gives_back = tokio::spawn(allocator::give_back());
+        Ok(Self { address, ops_address, board, ops, server, serving, control, gives_back, _guests: guests })
     }
 
     /// What is true of each revision.
@@ -171,6 +174,7 @@ impl Agent {
 impl Drop for Agent {
     fn drop(&mut self) {
         self.control.abort();
+        self.gives_back.abort();
     }
 }
 

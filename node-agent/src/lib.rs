@@ -5,6 +5,7 @@
 //! reads files and prints.
 
 mod agent;
+mod allocator;
 mod assignments;
 mod board;
 mod cache;

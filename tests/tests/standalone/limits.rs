@@ -6,7 +6,7 @@ use anyhow::Result;
 use futures::future::join_all;
 use tokio::time::Instant;
 
-use crate::server::{Server, file, folder, plugin};
+use crate::server::{SOON, Server, file, folder, plugin};
 
 async fn guests(name: &str, plugins: &[(&str, &str, &str)]) -> Result<Server> {
     guests_with(name, plugins, &[]).await
@@ -149,6 +149,30 @@ async fn a_body_for_which_the_node_has_no_memory_is_refused() -> Result<()> {
     assert_eq!((answer.status, answer.problem().as_str()), (503, "overloaded"), "{answer:?}");
     assert_eq!(answer.retry_after.as_deref(), Some("1"));
     assert_eq!(server.call("echo", "echo", "hello").await?.body, "hello");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_large_bodies_took_goes_back_to_the_system() -> Result<()> {
+    let folder = folder("given-back")?;
+    fs::copy(file("examples/text/text.wasm"), folder.join("text.wasm"))?;
+    fs::write(folder.join("text.yaml"), plugin("text", "text.wasm", "limits: { timeout: 30s }"))?;
+    let server = Server::start_with(folder, &["--memory-budget=512Mi"]).await?;
+    let entries = vec![r#"{"name":"a","score":1}"#; 40_000].join(",");
+    let before = server.resident()?;
+    for answer in join_all((0..4).map(|_| server.call("text", "rank", format!("[[{entries}]]")))).await {
+        assert_eq!(answer?.status, 200);
+    }
+    let deadline = Instant::now() + SOON;
+    let mut look = tokio::time::interval(Duration::from_millis(10));
+    while server.resident()? > before + (24 << 10) {
+        anyhow::ensure!(
+            Instant::now() < deadline,
+            "{} KiB are left, and there were {before}",
+            server.resident()?
+        );
+        look.tick().await;
+    }
     Ok(())
 }
 
