@@ -3,15 +3,16 @@
 use std::{
     collections::HashMap,
     io,
-    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::SystemTime,
 };
 
 use prometheus_client::metrics::gauge::Gauge;
 use samovar_runtime::{Artifact, ArtifactCache, CompileError, Compiled, ModuleDigest};
 
-use crate::modules::{self, Modules};
+use crate::{
+    inventory::{BLOCK, Inventory, on_disk},
+    modules::{self, Modules},
+};
 
 /// The modules and artifacts of an agent.
 pub(crate) struct Cache {
@@ -51,23 +52,6 @@ pub(crate) enum KeepError {
     Full(#[from] CacheFull),
     #[error(transparent)]
     Compile(#[from] CompileError),
-}
-
-/// Files take whole blocks, and so the kubelet counts them.
-const BLOCK: u64 = 4096;
-
-/// What may go: all that is kept of a module that nothing uses, or an artifact that another build made.
-struct Unused {
-    last_use: SystemTime,
-    bytes: u64,
-    module: Option<ModuleDigest>,
-    artifacts: Vec<PathBuf>,
-}
-
-/// What is on disk.
-struct Inventory {
-    bytes: u64,
-    unused: Vec<Unused>,
 }
 
 impl Cache {
@@ -165,33 +149,8 @@ impl Cache {
     }
 
     fn inventory(&self) -> io::Result<Inventory> {
-        let mut bytes = self.modules.images()? as u64 * BLOCK;
         let uses = self.uses();
-        let mut unused: HashMap<ModuleDigest, Unused> = HashMap::new();
-        for (digest, last_use, length) in self.modules.files()? {
-            let length = on_disk(length);
-            bytes += length;
-            if !uses.contains_key(&digest) {
-                let module = Unused { last_use, bytes: length, module: Some(digest), artifacts: Vec::new() };
-                unused.insert(digest, module);
-            }
-        }
-        // Nothing says when an artifact without a module was used: it goes first, as one does that is never loaded.
-        let alone =
-            |bytes, artifacts| Unused { last_use: SystemTime::UNIX_EPOCH, bytes, module: None, artifacts };
-        let mut useless = Vec::new();
-        for file in self.artifacts.files()? {
-            let length = on_disk(file.bytes);
-            bytes += length;
-            if !file.is_current {
-                useless.push(alone(length, vec![file.path]));
-            } else if !uses.contains_key(&file.digest) {
-                let module = unused.entry(file.digest).or_insert_with(|| alone(0, Vec::new()));
-                module.bytes += length;
-                module.artifacts.push(file.path);
-            }
-        }
-        Ok(Inventory { bytes, unused: useless.into_iter().chain(unused.into_values()).collect() })
+        Inventory::take(&self.modules, &self.artifacts, |digest| uses.contains_key(digest))
     }
 
     fn uses(&self) -> MutexGuard<'_, HashMap<ModuleDigest, usize>> {
@@ -213,13 +172,13 @@ impl Drop for InUse {
     }
 }
 
-fn on_disk(length: u64) -> u64 {
-    length.next_multiple_of(BLOCK)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::{fs, path::Path, time::Duration};
+    use std::{
+        fs,
+        path::Path,
+        time::{Duration, SystemTime},
+    };
 
     use samovar_runtime::{Compiler, Engine, EngineOptions};
     use tempfile::TempDir;

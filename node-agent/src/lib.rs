@@ -13,6 +13,7 @@ mod cgroup;
 mod desired;
 mod gauges;
 mod guests;
+mod inventory;
 mod loader;
 mod metrics;
 mod modules;

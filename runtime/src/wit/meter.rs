@@ -67,3 +67,45 @@ impl<'a> Meter<'a> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{CallError, MemoryBudget, wit::arguments};
+
+    fn read(body: &str, ty: Type, budget: &MemoryBudget) -> (Result<Vec<Val>, CallError>, u64) {
+        let share = budget.share();
+        let values = arguments(body.as_bytes(), &[("p".to_owned(), ty)], &share);
+        (values, budget.used())
+    }
+
+    #[test]
+    fn values_are_drawn_as_they_are_read_and_the_body_is_not_to_blame_where_there_is_too_little() {
+        let budget = MemoryBudget::new(Some(1 << 20));
+        let numbers = format!("[[{}]]", vec!["0"; 100_000].join(","));
+        let bytes = format!("[\"{}\"]", "AAAA".repeat(25_000));
+        for (body, ty) in [(numbers, Type::List(Box::new(Type::U8))), (bytes, Type::Bytes)] {
+            let (refused, used) = read(&body, ty.clone(), &budget);
+            assert!(matches!(refused, Err(CallError::NodeMemory)), "{ty}: {refused:?}");
+            assert!(used <= 1 << 20);
+            let enough = MemoryBudget::new(None);
+            let (values, used) = read(&body, ty.clone(), &enough);
+            let Ok([Val::List(values)]) = values.as_deref() else { panic!("{ty}") };
+            assert!(used >= size_of_val(&values[..]) as u64, "{ty}: {used} bytes are drawn");
+        }
+        assert_eq!(budget.used(), 0);
+        let (wrong, _) = read("[[0, true]]", Type::List(Box::new(Type::U8)), &budget);
+        assert!(matches!(wrong, Err(CallError::BadArguments(_))), "{wrong:?}");
+    }
+
+    #[test]
+    fn fields_that_are_left_out_are_drawn_for_too() {
+        let fields = (0..50).map(|at| (format!("f{at}"), Type::Option(Box::new(Type::U8)))).collect();
+        let records = format!("[[{}]]", vec!["{}"; 1000].join(","));
+        let (values, used) =
+            read(&records, Type::List(Box::new(Type::Record(fields))), &MemoryBudget::new(None));
+        assert!(values.is_ok());
+        let least = 1000 * 50 * size_of::<(String, Val)>() as u64;
+        assert!(used >= least, "{used} bytes are drawn for {least}");
+    }
+}
