@@ -78,6 +78,8 @@ reasons! {
     InitFailed,
     /// The agent has no room for the instances: its limit is reached.
     AgentOverloaded,
+    /// The agent's disk cache is full of what is in use: a new module does not fit.
+    CacheFull,
     /// No node matches the node selector and tolerations, or none has a ready agent.
     NoMatchingNode,
     /// A chosen node's agent does not answer.

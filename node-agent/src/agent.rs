@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, io, net::SocketAddr, path::PathBuf, sync::Arc, 
 use prometheus_client::registry::Registry;
 use samovar_crds::{Reason, State};
 use samovar_registry::{Client, ClientOptions};
-use samovar_runtime::{ArtifactCache, Compiler, Engine, EngineOptions, ModuleDigest};
+use samovar_runtime::{ArtifactCache, Compiler, Engine, EngineOptions};
 use samovar_telemetry::ops::{ListenError, Ops};
 use tokio::{
     sync::{Semaphore, mpsc, watch},
@@ -13,13 +13,16 @@ use tokio::{
 };
 
 use crate::{
+    allocator,
     board::{Board, Report},
+    cache::{Cache, InUse},
     desired::{Desired, DesiredRevision, Key, Source},
     gauges::Gauges,
     guests::Guests,
     loader::{Failure, Flights, Loaded, Loader, MODULES_HELD, Retry},
     metrics::{self, Metrics},
     modules::Modules,
+    options::Bounds,
     plan::{Plan, plan},
     routes::{RouteTable, Serving},
     server::{self, Server},
@@ -40,6 +43,8 @@ pub struct AgentOptions {
     pub max_compiles: usize,
     /// Instances at once, over all plugins.
     pub max_instances: u32,
+    /// How much memory and disk it may take.
+    pub bounds: Bounds,
     /// Where modules are compiled.
     pub compiler: Compiler,
     /// How long calls may go on after draining starts.
@@ -93,6 +98,7 @@ pub struct Agent {
     server: Arc<Server>,
     serving: JoinHandle<()>,
     control: JoinHandle<()>,
+    gives_back: JoinHandle<()>,
     /// Where `serving` runs.
     _guests: Guests,
 }
@@ -104,16 +110,19 @@ impl Agent {
         let state = |source| StartError::State { path: options.state_dir.clone(), source };
         std::fs::create_dir_all(&options.state_dir).map_err(state)?;
         let modules = Modules::open(&options.state_dir).map_err(state)?;
-        let engine = Engine::new(&EngineOptions { instances: options.max_instances })?;
+        let memory = options.bounds.memory();
+        let engine = Engine::new(&EngineOptions { instances: options.max_instances, memory })?;
         let artifacts =
             ArtifactCache::open(options.state_dir.join("artifacts"), engine.clone(), options.compiler)?;
         let mut registry = Registry::default();
         let metrics = Metrics::new(&mut registry);
+        let cache_size = options.bounds.cache_size.bytes();
+        let cache = Cache::new(modules, artifacts, cache_size, metrics.cache_bytes.clone());
         let guests = Guests::start().map_err(StartError::Threads)?;
         let listen = |source| StartError::Listen { address: options.listen, source };
         let listener = server::listen(options.listen).map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
-        let server = Server::new(metrics.clone());
+        let server = Server::new(metrics.clone(), engine.memory().clone());
         metrics::prefixed(&mut registry).register_collector(Box::new(Gauges::new(&server)));
         let ops = Ops::new(registry);
         let ops_address = ops.serve(options.ops_listen)?;
@@ -129,8 +138,7 @@ impl Agent {
         let board = Board::default();
         let loader = Arc::new(Loader {
             engine,
-            artifacts,
-            modules,
+            cache: Arc::new(cache),
             registry: Client::new(options.registry)?,
             modules_held: Semaphore::new(MODULES_HELD),
             compiles: Semaphore::new(options.max_compiles.max(1)),
@@ -140,7 +148,8 @@ impl Agent {
         });
         let control = Control::new(loader, Arc::clone(&server), board.clone());
         let control = tokio::spawn(control.run(desired));
-        Ok(Self { address, ops_address, board, ops, server, serving, control, _guests: guests })
+        let gives_back = tokio::spawn(allocator::give_back());
+        Ok(Self { address, ops_address, board, ops, server, serving, control, gives_back, _guests: guests })
     }
 
     /// What is true of each revision.
@@ -165,6 +174,7 @@ impl Agent {
 impl Drop for Agent {
     fn drop(&mut self) {
         self.control.abort();
+        self.gives_back.abort();
     }
 }
 
@@ -181,13 +191,15 @@ struct Control {
 struct Running {
     revision: Arc<DesiredRevision>,
     load: JoinHandle<()>,
-    serving: Option<(Arc<Serving>, ModuleDigest)>,
+    serving: Option<Arc<Serving>>,
+    /// Its module, where this agent has it, whether it is loaded or not.
+    module: Option<InUse>,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         self.load.abort();
-        if let Some((serving, _)) = &self.serving {
+        if let Some(serving) = &self.serving {
             serving.runs.close();
         }
     }
@@ -221,9 +233,15 @@ impl Control {
         let running = self.running.iter().map(|(key, running)| (key.clone(), Arc::clone(&running.revision)));
         let Plan { start, stop } = plan(desired, &running.collect());
         // Replaced ones leave the table before they are closed, so that calls find the next one.
-        let stopped: Vec<_> = stop.iter().filter_map(|key| self.running.remove_entry(key)).collect();
-        for (key, revision) in start {
-            self.start(key, revision);
+        let mut stopped: Vec<_> = stop.iter().filter_map(|key| self.running.remove_entry(key)).collect();
+        // What is wanted again stays in use throughout; what is not makes room for what is loaded next.
+        let start: Vec<_> =
+            start.into_iter().map(|(key, revision)| (key, self.module(&revision), revision)).collect();
+        for (_, stopped) in &mut stopped {
+            stopped.module = None;
+        }
+        for (key, module, revision) in start {
+            self.start(key, revision, module);
         }
         self.publish();
         for (key, stopped) in stopped {
@@ -232,24 +250,22 @@ impl Control {
             }
             self.forget_metrics(&key, &stopped);
         }
-        let in_use = self.running.values().filter_map(|running| self.module(running)).collect();
-        if let Err(error) = self.loader.modules.evict(&in_use, &self.loader.artifacts) {
-            tracing::warn!(%error, "old modules could not be removed");
-        }
+        self.loader.cache.shrink();
     }
 
-    /// The module of a revision, where this agent has it, whether it is loaded or not.
-    fn module(&self, running: &Running) -> Option<ModuleDigest> {
-        let template = &running.revision.template;
-        match (&running.serving, &running.revision.source) {
-            (Some((_, digest)), _) | (None, Source::Module { digest, .. }) => Some(*digest),
-            (None, Source::Image(image)) => {
-                self.loader.modules.of_image(image, template.module_path.as_deref())
+    /// The module of a revision, where this agent has it.
+    fn module(&self, revision: &DesiredRevision) -> Option<InUse> {
+        let cache = &self.loader.cache;
+        let digest = match &revision.source {
+            Source::Module { digest, .. } => *digest,
+            Source::Image(image) => {
+                cache.modules.of_image(image, revision.template.module_path.as_deref())?
             }
-        }
+        };
+        Some(cache.in_use(&digest))
     }
 
-    fn start(&mut self, key: Key, revision: Arc<DesiredRevision>) {
+    fn start(&mut self, key: Key, revision: Arc<DesiredRevision>, module: Option<InUse>) {
         tracing::info!(plugin = %key, "loading");
         let load = {
             let (loader, board, done) = (Arc::clone(&self.loader), self.board.clone(), self.done.clone());
@@ -260,7 +276,7 @@ impl Control {
                 }
             })
         };
-        self.running.insert(key, Running { revision, load, serving: None });
+        self.running.insert(key, Running { revision, load, serving: None, module });
     }
 
     fn serve(&mut self, key: &Key, revision: &Arc<DesiredRevision>, loaded: Loaded) {
@@ -268,11 +284,12 @@ impl Control {
             // Let go while it loaded.
             return loaded.plugin.close();
         };
-        let Loaded { plugin, digest, functions, figures } = loaded;
+        let Loaded { plugin, module, functions, figures } = loaded;
         tracing::info!(plugin = %key, ?figures, "ready");
         self.loader.metrics.loaded("ok");
         let serving = Serving::new(key, revision, plugin, &self.loader.metrics);
-        running.serving = Some((Arc::new(serving), digest));
+        running.serving = Some(Arc::new(serving));
+        running.module = Some(module);
         // The table first: whoever reads that it is ready must find it so.
         self.publish();
         let report = Report { functions, figures: Some(figures), ..Report::on_its_way(State::Ready) };
@@ -280,7 +297,7 @@ impl Control {
     }
 
     fn publish(&self) {
-        let loaded = self.running.values().filter_map(|running| Some(&running.serving.as_ref()?.0));
+        let loaded = self.running.values().filter_map(|running| running.serving.as_ref());
         let reports = self.board.reports();
         let not_ready = self.running.keys().map(|key| {
             let why = reports.get(key).map_or_else(
@@ -295,13 +312,13 @@ impl Control {
     }
 
     fn forget_metrics(&self, key: &Key, stopped: &Running) {
-        let Some((stopped, _)) = &stopped.serving else { return };
+        let Some(stopped) = &stopped.serving else { return };
         let same_plugin = |other: &Key| (&other.namespace, &other.plugin) == (&key.namespace, &key.plugin);
         let others: Vec<_> = self.running.iter().filter(|(other, _)| same_plugin(other)).collect();
         for function in stopped.runs.functions() {
             // What is still loading may have it.
             let has = |running: &Running| {
-                running.serving.as_ref().is_none_or(|(other, _)| other.endpoint(function.name()).is_some())
+                running.serving.as_ref().is_none_or(|other| other.endpoint(function.name()).is_some())
             };
             if !others.iter().any(|(_, running)| has(running)) {
                 self.loader.metrics.forget(&key.namespace, &key.plugin, function.name());

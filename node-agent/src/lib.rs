@@ -5,11 +5,15 @@
 //! reads files and prints.
 
 mod agent;
+mod allocator;
 mod assignments;
 mod board;
+mod cache;
+mod cgroup;
 mod desired;
 mod gauges;
 mod guests;
+mod inventory;
 mod loader;
 mod metrics;
 mod modules;

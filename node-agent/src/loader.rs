@@ -11,8 +11,8 @@ use bytes::Bytes;
 use samovar_crds::{Abi, Figures, FunctionStatus, ImagePullPolicy, PluginTemplate, Reason, State};
 use samovar_registry::{Client, Reference};
 use samovar_runtime::{
-    Artifact, ArtifactCache, CompileError, Engine, FunctionRequest, Instances, Limits, LoadError,
-    ModuleDigest, Plugin, PluginSpec, Reuse,
+    Artifact, CompileError, Engine, FunctionRequest, Instances, Limits, LoadError, ModuleDigest, Plugin,
+    PluginSpec, Reuse,
 };
 use tokio::{
     runtime::Handle,
@@ -21,16 +21,15 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
+    cache::{Cache, CacheFull, InUse, KeepError},
     desired::{DesiredRevision, Key, Source},
     metrics::Metrics,
-    modules::Modules,
 };
 
 /// Loads revisions, so many at once.
 pub(crate) struct Loader {
     pub(crate) engine: Engine,
-    pub(crate) artifacts: ArtifactCache,
-    pub(crate) modules: Modules,
+    pub(crate) cache: Arc<Cache>,
     pub(crate) registry: Client,
     /// Modules that are held in memory at once, from the pull to the end of the compile.
     pub(crate) modules_held: Semaphore,
@@ -48,7 +47,7 @@ pub(crate) const MODULES_HELD: usize = 8;
 /// A revision that can be called.
 pub(crate) struct Loaded {
     pub(crate) plugin: Plugin,
-    pub(crate) digest: ModuleDigest,
+    pub(crate) module: InUse,
     pub(crate) functions: Vec<FunctionStatus>,
     pub(crate) figures: Figures,
 }
@@ -88,18 +87,16 @@ impl Loader {
         progress: impl Fn(State),
     ) -> Result<Loaded, Failure> {
         let mut figures = Figures::default();
-        let (digest, artifact) = match &revision.source {
+        let (module, artifact) = match &revision.source {
             Source::Image(image) => {
                 self.image_artifact(image, &revision.template, &progress, &mut figures).await?
             }
             Source::Module { digest, bytes } => {
+                let module = self.cache.in_use(digest);
+                // Kept as a pulled one is, so that the cache has one way to stay small.
+                self.cache.keep_module(digest, bytes, None).await.map_err(cache_full)?;
                 progress(State::Compiling);
-                let artifact = self.compiled(digest, bytes.clone(), &mut figures).await?;
-                // Kept as a pulled one is, so that the cache of artifacts has one way to stay small.
-                if let Err(error) = self.modules.keep(digest, bytes) {
-                    tracing::warn!(module = %digest, %error, "a module could not be kept");
-                }
-                (*digest, artifact)
+                (module, self.compiled(digest, bytes.clone(), &mut figures).await?)
             }
         };
         progress(State::Warming);
@@ -109,7 +106,7 @@ impl Loader {
         figures.code_bytes = i64::try_from(artifact.code_bytes()).unwrap_or(i64::MAX);
         figures.warm_instances = plugin.ready_instances();
         let functions = plugin.functions().iter().map(|function| function_status(function)).collect();
-        Ok(Loaded { plugin, digest, functions, figures })
+        Ok(Loaded { plugin, module, functions, figures })
     }
 
     async fn image_artifact(
@@ -118,19 +115,20 @@ impl Loader {
         template: &PluginTemplate,
         progress: &impl Fn(State),
         figures: &mut Figures,
-    ) -> Result<(ModuleDigest, Artifact), Failure> {
+    ) -> Result<(InUse, Artifact), Failure> {
         let path = template.module_path.as_deref();
         progress(State::Pulling);
         // Many plugins of one image pull and compile it once: the others wait here, and then find it.
         let _flight = self.flights.enter(&format!("{image} {}", path.unwrap_or_default())).await;
-        if let Some(digest) = self.modules.of_image(image, path) {
+        if let Some(digest) = self.cache.modules.of_image(image, path) {
+            let module = self.cache.in_use(&digest);
             if let Some(artifact) = self.cached(&digest, figures).await {
-                return Ok((digest, artifact));
+                return Ok((module, artifact));
             }
             let _held = self.modules_held.acquire().await;
-            if let Some(wasm) = self.modules.read(&digest) {
+            if let Some(wasm) = self.cache.modules.read(&digest) {
                 progress(State::Compiling);
-                return Ok((digest, self.compiled(&digest, wasm, figures).await?));
+                return Ok((module, self.compiled(&digest, wasm, figures).await?));
             }
         }
         if template.image_pull_policy == Some(ImagePullPolicy::Never) {
@@ -143,12 +141,10 @@ impl Loader {
         let _held = self.modules_held.acquire().await;
         let wasm = self.pull(image, path, figures).await?;
         let digest = ModuleDigest::of(&wasm);
-        let kept = self.modules.keep(&digest, &wasm).and_then(|()| self.modules.link(image, path, &digest));
-        if let Err(error) = kept {
-            tracing::warn!(%image, %error, "a module could not be kept; it is pulled again after a restart");
-        }
+        let module = self.cache.in_use(&digest);
+        self.cache.keep_module(&digest, &wasm, Some((image, path))).await.map_err(cache_full)?;
         progress(State::Compiling);
-        Ok((digest, self.compiled(&digest, wasm, figures).await?))
+        Ok((module, self.compiled(&digest, wasm, figures).await?))
     }
 
     async fn pull(&self, image: &str, path: Option<&str>, figures: &mut Figures) -> Result<Bytes, Failure> {
@@ -165,7 +161,7 @@ impl Loader {
     }
 
     async fn cached(&self, digest: &ModuleDigest, figures: &mut Figures) -> Option<Artifact> {
-        let artifact = self.artifacts.get(digest).await?;
+        let artifact = self.cache.artifacts.get(digest).await?;
         figures.cache_hit = true;
         self.metrics.cache_hits.inc();
         Some(artifact)
@@ -184,10 +180,10 @@ impl Loader {
         }
         let _slot = self.compiles.acquire().await;
         let started = Instant::now();
-        let artifact = self.artifacts.compile(digest, wasm).await.map_err(|error| match error {
-            CompileError::Invalid(_) => Failure::new(Reason::ModuleInvalid, Retry::Never, error),
-            CompileError::Failed(_) => Failure::new(Reason::CompileFailed, Retry::Never, error),
-            CompileError::Run(_) => Failure::new(Reason::CompileFailed, Retry::Soon(None), error),
+        let compiled = self.cache.artifacts.compile_only(digest, wasm).await.map_err(compile_failure)?;
+        let artifact = self.cache.keep_artifact(compiled).await.map_err(|error| match error {
+            KeepError::Full(error) => cache_full(error),
+            KeepError::Compile(error) => compile_failure(error),
         })?;
         figures.compile_milliseconds = millis(started);
         self.metrics.compile_seconds.observe(started.elapsed().as_secs_f64());
@@ -210,9 +206,25 @@ impl Loader {
             LoadError::ExportNotFound(_) => Failure::new(Reason::ExportNotFound, Retry::Never, error),
             LoadError::ImportNotGranted(_) => Failure::new(Reason::ImportNotGranted, Retry::Never, error),
             LoadError::Init(_) => Failure::new(Reason::InitFailed, Retry::Never, error),
-            LoadError::AgentFull => Failure::new(Reason::AgentOverloaded, Retry::Soon(None), error),
+            LoadError::AgentFull | LoadError::NodeMemory => {
+                Failure::new(Reason::AgentOverloaded, Retry::Soon(None), error)
+            }
         })
     }
+}
+
+fn compile_failure(error: CompileError) -> Failure {
+    let (reason, retry) = match error {
+        CompileError::Invalid(_) => (Reason::ModuleInvalid, Retry::Never),
+        CompileError::Failed(_) => (Reason::CompileFailed, Retry::Never),
+        CompileError::Run(_) => (Reason::CompileFailed, Retry::Soon(None)),
+    };
+    Failure::new(reason, retry, error)
+}
+
+fn cache_full(error: CacheFull) -> Failure {
+    // Slowly: each time it would be pulled or compiled anew.
+    Failure::new(Reason::CacheFull, Retry::Slowly, error)
 }
 
 fn registry_failure(error: &samovar_registry::Error) -> Failure {

@@ -43,6 +43,7 @@ pub(crate) struct Metrics {
     loads: Family<LoadLabels, Counter>,
     pub(crate) cache_hits: Counter,
     pub(crate) compile_seconds: Histogram,
+    pub(crate) cache_bytes: Gauge,
     pub(crate) plugins: Gauge,
     pub(crate) connections: Gauge,
 }
@@ -73,6 +74,7 @@ impl Metrics {
             loads: Family::default(),
             cache_hits: Counter::default(),
             compile_seconds: Histogram::new(exponential_buckets(0.01, 4.0, 8)),
+            cache_bytes: Gauge::default(),
             plugins: Gauge::default(),
             connections: Gauge::default(),
         };
@@ -99,6 +101,12 @@ impl Metrics {
             "Time to compile a module",
             Unit::Seconds,
             metrics.compile_seconds.clone(),
+        );
+        registry.register_with_unit(
+            "cache",
+            "What modules and artifacts take on disk",
+            Unit::Bytes,
+            metrics.cache_bytes.clone(),
         );
         registry.register("plugins", "Plugins that answer calls", metrics.plugins.clone());
         registry.register("connections", "Open connections of callers", metrics.connections.clone());

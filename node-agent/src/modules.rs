@@ -1,8 +1,6 @@
 //! Modules on disk: which module an image holds, and the module's bytes, checked whenever they are read.
 
 use std::{
-    cmp::Reverse,
-    collections::HashSet,
     fs,
     io::{self, Write as _},
     path::{Path, PathBuf},
@@ -10,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use samovar_runtime::{ArtifactCache, ModuleDigest};
+use samovar_runtime::ModuleDigest;
 use sha2::{Digest, Sha256};
 
 /// The modules that this agent has pulled. An image is immutable, since it is named by digest, so what it holds
@@ -18,12 +16,7 @@ use sha2::{Digest, Sha256};
 pub(crate) struct Modules {
     by_image: PathBuf,
     by_digest: PathBuf,
-    /// What unused modules may take on disk; past it the oldest go.
-    unused_bytes: u64,
 }
-
-/// What unused modules may take on disk, in bytes.
-const UNUSED_BYTES: u64 = 1 << 30;
 
 /// What the names of half-written files begin with.
 const TEMPORARY: &str = ".half-written-";
@@ -36,7 +29,7 @@ impl Modules {
         for folder in [state, &by_image, &by_digest] {
             remove_half_written(folder)?;
         }
-        Ok(Self { by_image, by_digest, unused_bytes: UNUSED_BYTES })
+        Ok(Self { by_image, by_digest })
     }
 
     /// The digest of the module in an image, where the image was pulled before.
@@ -56,11 +49,14 @@ impl Modules {
         None
     }
 
-    /// Keeps a module. One that is here already is left as it is.
+    /// Whether a module is here, as long as it should be.
+    pub(crate) fn has(&self, digest: &ModuleDigest, wasm: &[u8]) -> bool {
+        fs::metadata(self.module_file(digest)).is_ok_and(|metadata| metadata.len() == wasm.len() as u64)
+    }
+
+    /// Keeps a module.
     pub(crate) fn keep(&self, digest: &ModuleDigest, wasm: &[u8]) -> io::Result<()> {
-        let file = self.module_file(digest);
-        let is_here = fs::metadata(&file).is_ok_and(|metadata| metadata.len() == wasm.len() as u64);
-        if is_here { Ok(()) } else { write_whole(&file, wasm) }
+        write_whole(&self.module_file(digest), wasm)
     }
 
     /// Keeps that an image holds a module.
@@ -68,34 +64,42 @@ impl Modules {
         write_whole(&self.image_file(image, path), digest.to_string().as_bytes())
     }
 
-    /// Removes the oldest modules that are not in use until the rest is small enough, and with them their
-    /// artifacts and what names them.
-    pub(crate) fn evict(&self, in_use: &HashSet<ModuleDigest>, artifacts: &ArtifactCache) -> io::Result<()> {
-        let mut unused: Vec<(SystemTime, u64, ModuleDigest)> = fs::read_dir(&self.by_digest)?
-            .flatten()
-            .filter_map(|entry| {
-                let digest = format!("sha256:{}", entry.file_name().to_str()?).parse().ok()?;
-                let metadata = entry.metadata().ok()?;
-                (!in_use.contains(&digest)).then_some((metadata.modified().ok()?, metadata.len(), digest))
-            })
-            .collect();
-        unused.sort_by_key(|(modified, ..)| Reverse(*modified));
-        let mut bytes = 0;
-        for (_, size, digest) in unused {
-            bytes += size;
-            if bytes > self.unused_bytes {
-                remove(&self.module_file(&digest))?;
-            }
-        }
-        // Asked of the disk again, since a load may have kept its module meanwhile: it does so before the rest.
-        let stays = |digest: &ModuleDigest| in_use.contains(digest) || self.module_file(digest).exists();
+    /// The modules that are here: when each was last let go, or kept if it never was, and its size.
+    pub(crate) fn files(&self) -> io::Result<Vec<(ModuleDigest, SystemTime, u64)>> {
+        let files = fs::read_dir(&self.by_digest)?.flatten().filter_map(|entry| {
+            let digest = format!("sha256:{}", entry.file_name().to_str()?).parse().ok()?;
+            let metadata = entry.metadata().ok()?;
+            Some((digest, metadata.modified().ok()?, metadata.len()))
+        });
+        Ok(files.collect())
+    }
+
+    /// How many images are known to hold one of the modules.
+    pub(crate) fn images(&self) -> io::Result<usize> {
+        Ok(fs::read_dir(&self.by_image)?.count())
+    }
+
+    /// Keeps for later that a module was used until now.
+    pub(crate) fn let_go(&self, digest: &ModuleDigest) {
+        // One that was never kept, or is gone, has nothing to remember.
+        let _ =
+            fs::File::open(self.module_file(digest)).and_then(|file| file.set_modified(SystemTime::now()));
+    }
+
+    /// Removes a module.
+    pub(crate) fn remove(&self, digest: &ModuleDigest) -> io::Result<()> {
+        remove(&self.module_file(digest))
+    }
+
+    /// Forgets the images whose modules are gone.
+    pub(crate) fn forget_images(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.by_image)?.flatten().filter(|entry| !is_half_written(entry)) {
             let names = fs::read_to_string(entry.path()).ok().and_then(|digest| digest.trim().parse().ok());
-            if names.is_none_or(|digest| !stays(&digest)) {
+            if names.is_none_or(|digest| !self.module_file(&digest).exists()) {
                 remove(&entry.path())?;
             }
         }
-        artifacts.retain(stays)
+        Ok(())
     }
 
     fn image_file(&self, image: &str, path: Option<&str>) -> PathBuf {
@@ -125,7 +129,7 @@ fn is_half_written(entry: &fs::DirEntry) -> bool {
 }
 
 /// Removes a file that another agent on this node may have removed already.
-fn remove(file: &Path) -> io::Result<()> {
+pub(crate) fn remove(file: &Path) -> io::Result<()> {
     match fs::remove_file(file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         outcome => outcome,
@@ -144,10 +148,6 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use samovar_runtime::{Compiler, Engine, EngineOptions};
-
     use super::*;
 
     #[test]
@@ -174,34 +174,5 @@ mod tests {
         fs::write(&leftover, b"mod").unwrap();
         Modules::open(state.path()).unwrap();
         assert!(!leftover.exists());
-    }
-
-    #[tokio::test]
-    async fn of_what_nothing_uses_the_oldest_goes_first_with_its_artifact_and_its_name() {
-        let state = tempfile::tempdir().unwrap();
-        let engine = Engine::new(&EngineOptions { instances: 1 }).unwrap();
-        let artifacts =
-            ArtifactCache::open(state.path().join("artifacts"), engine, Compiler::InProcess).unwrap();
-        let mut modules = Modules::open(state.path()).unwrap();
-        let mut digests = Vec::new();
-        for (image, age) in [("used", 3), ("old", 2), ("new", 1)] {
-            let wasm = wat::parse_str(format!(r#"(module (func (export "{image}")))"#)).unwrap();
-            let digest = ModuleDigest::of(&wasm);
-            modules.keep(&digest, &wasm).unwrap();
-            modules.link(image, None, &digest).unwrap();
-            let file = fs::File::open(modules.module_file(&digest)).unwrap();
-            file.set_modified(SystemTime::now() - Duration::from_hours(age)).unwrap();
-            artifacts.compile(&digest, wasm.into()).await.unwrap();
-            digests.push(digest);
-        }
-        let files = |folder: &str| fs::read_dir(state.path().join(folder)).unwrap().count();
-        let in_use = HashSet::from([digests[0]]);
-        modules.evict(&in_use, &artifacts).unwrap();
-        assert_eq!((files("modules"), files("images"), files("artifacts")), (3, 3, 3));
-        modules.unused_bytes = fs::metadata(modules.module_file(&digests[2])).unwrap().len();
-        modules.evict(&in_use, &artifacts).unwrap();
-        assert_eq!((files("modules"), files("images"), files("artifacts")), (2, 2, 2));
-        assert_eq!(modules.of_image("old", None), None);
-        assert!(["used", "new"].iter().all(|image| modules.of_image(image, None).is_some()));
     }
 }

@@ -1,8 +1,14 @@
 //! The flags of `samovar-agent`.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
+use samovar_crds::Quantity;
 use samovar_telemetry::logs;
+
+use crate::cgroup;
 
 /// The node agent of Samovar: pulls, compiles and serves what the operator assigns to this node.
 #[derive(Clone, Debug, clap::Parser)]
@@ -35,10 +41,67 @@ pub struct Options {
     /// Instances that may exist at once, over all plugins.
     #[arg(long, default_value_t = 2000)]
     pub max_instances: u32,
+    /// How much memory and disk it may take.
+    #[command(flatten)]
+    pub bounds: Bounds,
     /// How long calls may go on after SIGTERM. Less than the Pod's terminationGracePeriodSeconds.
     #[arg(long, default_value = "25s")]
     pub drain_deadline: samovar_crds::Duration,
     /// The form of log lines: text or json.
     #[arg(long, default_value = "text")]
     pub log_format: logs::Format,
+}
+
+/// How much memory and disk an agent may take, in a cluster and without one.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Bounds {
+    /// The most memory that guests, their code and the bodies of their calls may take together; past it, calls are
+    /// refused with 503. Default: this process's own cgroup limit less a reserve for the agent itself; without a
+    /// limit, no bound.
+    #[arg(long, value_name = "QUANTITY")]
+    pub memory_budget: Option<Quantity>,
+    /// The most disk that modules and their compiled code may take together. What nothing uses goes first; a new
+    /// module that does not fit beside those in use is refused.
+    #[arg(long, value_name = "QUANTITY", default_value = "4Gi")]
+    pub cache_size: Quantity,
+}
+
+/// The least that is kept back from the cgroup's limit. An idle agent takes about 20 MiB, 200 plugins some 25 MiB
+/// more, and as much again is for what no budget counts: connections' buffers, the allocator's slack.
+const RESERVE_BYTES: u64 = 96 << 20;
+
+impl Bounds {
+    /// The memory budget in bytes, if there is one. The log says whence.
+    pub(crate) fn memory(&self) -> Option<u64> {
+        if let Some(budget) = &self.memory_budget {
+            tracing::info!(bytes = budget.bytes(), "memory budget, as --memory-budget says");
+            return Some(budget.bytes());
+        }
+        let Some(limit) = cgroup::memory_limit(Path::new("/")) else {
+            tracing::info!("no memory budget: no cgroup limits this process; --memory-budget sets one");
+            return None;
+        };
+        let bytes = budget_within(limit);
+        tracing::info!(bytes, limit, "memory budget, from this process's cgroup limit");
+        Some(bytes)
+    }
+}
+
+/// What guests may have of a limit: all but the reserve, which grows with the limit, since what no budget counts
+/// (a compiling child, mostly) grows with what runs. Under a limit that the reserve would eat up, a quarter: an
+/// agent that refuses every call serves nobody.
+fn budget_within(limit: u64) -> u64 {
+    limit.saturating_sub(RESERVE_BYTES.max(limit / 5)).max(limit / 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_leaves_the_agent_its_reserve() {
+        for (limit, budget) in [(64, 16), (128, 32), (256, 160), (512, 409), (4096, 3276)] {
+            assert_eq!(budget_within(limit << 20) >> 20, budget, "{limit} MiB");
+        }
+    }
 }

@@ -102,7 +102,7 @@ mod tests {
     use crate::desired::Source;
 
     async fn plugin() -> Plugin {
-        let engine = Engine::new(&EngineOptions { instances: 4 }).unwrap();
+        let engine = Engine::new(&EngineOptions { instances: 4, ..EngineOptions::default() }).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let cache =
             ArtifactCache::open(folder.path().to_owned(), engine.clone(), Compiler::InProcess).unwrap();

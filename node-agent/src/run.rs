@@ -40,6 +40,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             },
             max_compiles: options.max_compiles,
             max_instances: options.max_instances,
+            bounds: options.bounds.clone(),
             compiler: Compiler::Child { program, args: vec!["compile".into()] },
             drain_deadline: options.drain_deadline.into(),
         },

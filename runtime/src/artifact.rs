@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr, sync::Arc};
 use sha2::{Digest, Sha256};
 use wasmtime::component::Component;
 
-use crate::Engine;
+use crate::{Engine, Share};
 
 /// The SHA-256 digest of a module's bytes, written `sha256:<64 hex digits>`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -87,8 +87,14 @@ impl Kind {
 /// The compiled code of one module. Cheap to clone; plugins of the same module share it.
 #[derive(Clone)]
 pub struct Artifact {
-    code: Arc<Code>,
+    resident: Arc<Resident>,
     bytes: u64,
+}
+
+/// Code in memory, and its part of the memory budget.
+struct Resident {
+    code: Code,
+    _memory: Share,
 }
 
 pub(crate) enum Code {
@@ -118,12 +124,14 @@ impl Artifact {
                 Code::Component(unsafe { Component::deserialize(engine.wasmtime(), serialized)? })
             }
         };
-        Ok(Self { code: Arc::new(code), bytes: serialized.len() as u64 })
+        let bytes = serialized.len() as u64;
+        let resident = Arc::new(Resident { code, _memory: engine.memory().counted(bytes) });
+        Ok(Self { resident, bytes })
     }
 
     /// Whether it is a core module's or a component's.
     pub fn kind(&self) -> Kind {
-        match *self.code {
+        match self.resident.code {
             Code::Core(_) => Kind::Core,
             Code::Component(_) => Kind::Component,
         }
@@ -135,23 +143,23 @@ impl Artifact {
     }
 
     pub(crate) fn code(&self) -> &Code {
-        &self.code
+        &self.resident.code
     }
 
     pub(crate) fn downgrade(&self) -> WeakArtifact {
-        WeakArtifact { code: Arc::downgrade(&self.code), bytes: self.bytes }
+        WeakArtifact { resident: Arc::downgrade(&self.resident), bytes: self.bytes }
     }
 }
 
 /// An artifact that lives only while a plugin uses it.
 pub(crate) struct WeakArtifact {
-    code: std::sync::Weak<Code>,
+    resident: std::sync::Weak<Resident>,
     bytes: u64,
 }
 
 impl WeakArtifact {
     pub(crate) fn upgrade(&self) -> Option<Artifact> {
-        Some(Artifact { code: self.code.upgrade()?, bytes: self.bytes })
+        Some(Artifact { resident: self.resident.upgrade()?, bytes: self.bytes })
     }
 }
 

@@ -36,6 +36,33 @@ struct Inner {
     loaded: Mutex<HashMap<ModuleDigest, WeakArtifact>>,
 }
 
+/// A compiled module that is not kept yet.
+pub struct Compiled {
+    digest: ModuleDigest,
+    kind: Kind,
+    serialized: Vec<u8>,
+}
+
+impl Compiled {
+    /// The size of its file, in bytes.
+    pub fn bytes(&self) -> u64 {
+        (HEADER + self.serialized.len()) as u64
+    }
+}
+
+/// One artifact in the cache's directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArtifactFile {
+    /// Its module.
+    pub digest: ModuleDigest,
+    /// The size of the file.
+    pub bytes: u64,
+    /// Whether this very build made it, for a CPU like this one: no other is ever loaded.
+    pub is_current: bool,
+    /// Where it is.
+    pub path: PathBuf,
+}
+
 /// The cache's directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("the artifact cache cannot be used: {0}; the state directory must be writable")]
@@ -82,14 +109,27 @@ impl ArtifactCache {
         Some(artifact)
     }
 
-    /// Compiles a module and keeps its artifact. Where the disk refuses, the artifact is used all the same.
+    /// Compiles a module and keeps its artifact.
     pub async fn compile(&self, digest: &ModuleDigest, wasm: Bytes) -> Result<Artifact, CompileError> {
+        let compiled = self.compile_only(digest, wasm).await?;
+        self.keep(compiled).await
+    }
+
+    /// Compiles a module, for [`ArtifactCache::keep`]: in between its size is known and nothing is written.
+    pub async fn compile_only(&self, digest: &ModuleDigest, wasm: Bytes) -> Result<Compiled, CompileError> {
         let kind = Kind::of(&wasm).ok_or_else(|| {
             CompileError::Invalid("it does not begin as a WebAssembly binary does".to_owned())
         })?;
         let serialized = self.inner.compiler.compile(wasm).await?;
-        let (inner, digest) = (Arc::clone(&self.inner), *digest);
+        Ok(Compiled { digest: *digest, kind, serialized })
+    }
+
+    /// Keeps what was compiled. Where the disk refuses, the artifact is used all the same.
+    pub async fn keep(&self, compiled: Compiled) -> Result<Artifact, CompileError> {
+        let inner = Arc::clone(&self.inner);
+        let digest = compiled.digest;
         let artifact = tokio::task::spawn_blocking(move || {
+            let Compiled { digest, kind, serialized } = compiled;
             if let Err(error) = write(&inner.directory, &inner.path(&digest), kind, &serialized) {
                 tracing::warn!(module = %digest, %error, "an artifact could not be kept; it is compiled again next time");
             }
@@ -102,16 +142,20 @@ impl ArtifactCache {
         Ok(artifact)
     }
 
-    /// Removes the files of every module for which `keep` says no. Loaded artifacts go on working.
-    pub fn retain(&self, keep: impl Fn(&ModuleDigest) -> bool) -> io::Result<()> {
-        for entry in fs::read_dir(&self.inner.directory)?.flatten() {
+    /// The artifacts that are kept. Artifacts that are loaded go on working when their files are removed.
+    pub fn files(&self) -> io::Result<Vec<ArtifactFile>> {
+        let suffix = self.inner.suffix();
+        let files = fs::read_dir(&self.inner.directory)?.flatten().filter_map(|entry| {
             let name = entry.file_name();
-            let digest = name.to_str().and_then(|name| format!("sha256:{}", name.get(..64)?).parse().ok());
-            if digest.is_some_and(|digest| !keep(&digest)) {
-                fs::remove_file(entry.path())?;
-            }
-        }
-        Ok(())
+            let (digest, rest) = name.to_str()?.split_at_checked(64)?;
+            Some(ArtifactFile {
+                digest: format!("sha256:{digest}").parse().ok()?,
+                bytes: entry.metadata().ok()?.len(),
+                is_current: rest == suffix,
+                path: entry.path(),
+            })
+        });
+        Ok(files.collect())
     }
 
     fn loaded(&self, digest: &ModuleDigest) -> Option<Artifact> {
@@ -127,7 +171,12 @@ impl ArtifactCache {
 
 impl Inner {
     fn path(&self, digest: &ModuleDigest) -> PathBuf {
-        self.directory.join(format!("{}-{}.artifact", digest.hex(), self.maker))
+        self.directory.join(digest.hex() + &self.suffix())
+    }
+
+    /// What follows the digest in the names of artifacts that this very build made.
+    fn suffix(&self) -> String {
+        format!("-{}.artifact", self.maker)
     }
 }
 

@@ -4,6 +4,8 @@ use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 
+use crate::NoMemory;
+
 /// One call of one function.
 #[derive(Clone, Debug)]
 pub struct Call {
@@ -64,6 +66,9 @@ pub enum CallError {
     /// The agent has no room for another instance.
     #[error("this node has no room for another instance; try again later")]
     AgentFull,
+    /// The memory budget is used up, through no fault of this guest.
+    #[error("{NoMemory}")]
+    NodeMemory,
     /// The guest trapped.
     #[error("the guest trapped: {message}")]
     Trap {
@@ -102,6 +107,12 @@ pub enum CallError {
     /// The plugin is going away.
     #[error("this revision is going away; try again")]
     Closed,
+}
+
+impl From<NoMemory> for CallError {
+    fn from(NoMemory: NoMemory) -> Self {
+        Self::NodeMemory
+    }
 }
 
 /// The most frames of a guest's backtrace that are told.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-use crate::{link::Linkers, ticker::Ticker};
+use crate::{budget::MemoryBudget, link::Linkers, ticker::Ticker};
 
 /// The wasmtime engine of this process. Cheap to clone; made once.
 #[derive(Clone)]
@@ -16,6 +16,7 @@ struct Inner {
     wasmtime: wasmtime::Engine,
     linkers: Linkers,
     ticker: Ticker,
+    memory: MemoryBudget,
 }
 
 /// How much room the engine sets aside.
@@ -24,11 +25,13 @@ pub struct EngineOptions {
     /// Instances that may exist at once in this process, warm ones included. Each reserves address space,
     /// not memory. A component takes one, however many core modules it is made of.
     pub instances: u32,
+    /// The most memory that guests' demand may take in this process, in bytes; `None`: as much as there is.
+    pub memory: Option<u64>,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { instances: 2000 }
+        Self { instances: 2000, memory: None }
     }
 }
 
@@ -52,6 +55,8 @@ const KEPT_RESIDENT: usize = 64 << 10;
 const WARM_SLOTS: u32 = 64;
 /// The stack of one call, in bytes, of which the guest may use half.
 const STACK: usize = 1 << 20;
+/// What a guest may use of it.
+pub(crate) const GUEST_STACK: usize = STACK / 2;
 
 impl Engine {
     /// Starts the engine and its ticker.
@@ -74,7 +79,13 @@ impl Engine {
         let wasmtime = wasmtime::Engine::new(&config).map_err(EngineError)?;
         let linkers = Linkers::new(&wasmtime).map_err(EngineError)?;
         let ticker = Ticker::start(wasmtime.clone());
-        Ok(Self { inner: Arc::new(Inner { wasmtime, linkers, ticker }) })
+        let memory = MemoryBudget::new(options.memory);
+        Ok(Self { inner: Arc::new(Inner { wasmtime, linkers, ticker, memory }) })
+    }
+
+    /// The budget from which guests' demand draws.
+    pub fn memory(&self) -> &MemoryBudget {
+        &self.inner.memory
     }
 
     pub(crate) fn wasmtime(&self) -> &wasmtime::Engine {
@@ -99,7 +110,7 @@ pub(crate) fn config() -> Config {
         .wasm_component_model(true)
         .concurrency_support(false)
         .async_stack_size(STACK)
-        .max_wasm_stack(STACK / 2)
+        .max_wasm_stack(GUEST_STACK)
         .memory_init_cow(true);
     config
 }

@@ -1,8 +1,10 @@
 //! What the host keeps for one instance: its memory limit and its WASI, with nothing granted.
 
+use std::sync::Arc;
+
 use wasmtime_wasi::{ResourceTable, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView, p1::WasiP1Ctx};
 
-use crate::{guest_log::GuestLog, memory::MemoryLimiter};
+use crate::{budget::Share, guest_log::GuestLog, memory::MemoryLimiter};
 
 /// The data of one instance's store.
 pub(crate) struct Host {
@@ -19,8 +21,8 @@ struct Wasi {
 }
 
 impl Host {
-    pub(crate) fn new(memory_limit: u64, log: GuestLog) -> Self {
-        Self { memory: MemoryLimiter::new(memory_limit), log, preview1: None, wasi: None }
+    pub(crate) fn new(memory_limit: u64, share: Arc<Share>, log: GuestLog) -> Self {
+        Self { memory: MemoryLimiter::new(memory_limit, share), log, preview1: None, wasi: None }
     }
 
     /// WASI preview 1, for core modules.

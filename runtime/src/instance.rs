@@ -1,8 +1,10 @@
 //! One instance: a store with one instantiation of a plugin's artifact.
 
+use std::sync::Arc;
+
 use wasmtime::{ModuleExport, Store, UpdateDeadline, component};
 
-use crate::{CallError, Engine, guest_log::GuestLog, host::Host, link::Linked};
+use crate::{CallError, Engine, budget::Share, guest_log::GuestLog, host::Host, link::Linked};
 
 /// An instance, and the store that is its alone.
 pub(crate) struct Instance {
@@ -10,7 +12,12 @@ pub(crate) struct Instance {
     handle: Handle,
     /// Calls that it has served.
     pub(crate) calls: u32,
+    // After the store: memory is given back to the budget when it is free, not before.
+    share: Arc<Share>,
 }
+
+/// What an instance takes in the host beside its memories and tables: its store, its WASI, its handles.
+const INSTANCE_BYTES: u64 = 32 << 10;
 
 #[derive(Clone, Copy)]
 enum Handle {
@@ -19,14 +26,17 @@ enum Handle {
 }
 
 impl Instance {
-    /// Makes an instance and runs its start and `_initialize` functions.
+    /// Makes an instance, its memory drawn into `share`, and runs its start and `_initialize` functions.
     pub(crate) async fn new(
         engine: &Engine,
         linked: &Linked,
         memory_limit: u64,
+        share: Share,
         log: GuestLog,
     ) -> Result<Self, CallError> {
-        let mut store = Store::new(engine.wasmtime(), Host::new(memory_limit, log));
+        share.grow(INSTANCE_BYTES)?;
+        let share = Arc::new(share);
+        let mut store = Store::new(engine.wasmtime(), Host::new(memory_limit, Arc::clone(&share), log));
         store.limiter(|host| &mut host.memory);
         store.set_epoch_deadline(1);
         // At each tick the guest steps back, through the runtime's own clock and I/O, so that whoever waits
@@ -42,21 +52,23 @@ impl Instance {
             Linked::Component(pre) => pre.instantiate_async(&mut store).await.map(Handle::Component),
         };
         match made {
-            Ok(handle) => Ok(Self { store, handle, calls: 0 }),
+            Ok(handle) => Ok(Self { store, handle, calls: 0, share }),
             Err(error) if error.is::<wasmtime::PoolConcurrencyLimitError>() => Err(CallError::AgentFull),
-            Err(_) if store.data().memory.refused() => Err(CallError::MemoryLimit { limit: memory_limit }),
-            Err(error) => Err(CallError::Init(failure(&error))),
+            Err(error) => {
+                Err(store.data().memory.refusal().unwrap_or_else(|| CallError::Init(failure(&error))))
+            }
         }
     }
 
-    /// Whether its memory limit refused it anything.
-    pub(crate) fn memory_refused(&self) -> bool {
-        self.store.data().memory.refused()
+    /// Why it was refused memory, if it ever was.
+    pub(crate) fn memory_refusal(&self) -> Option<CallError> {
+        self.store.data().memory.refusal()
     }
 
     /// Readies the instance for its next call, whenever it was made.
     pub(crate) fn prepare(&mut self) {
         self.store.set_epoch_deadline(1);
+        self.share.serves_a_call();
         self.calls += 1;
     }
 

@@ -6,6 +6,7 @@
 
 mod abi;
 mod artifact;
+mod budget;
 mod cache;
 mod call;
 mod compile;
@@ -26,7 +27,8 @@ pub mod wit;
 
 pub use abi::Abi;
 pub use artifact::{Artifact, DigestError, Kind, ModuleDigest};
-pub use cache::{ArtifactCache, CacheError};
+pub use budget::{MemoryBudget, NoMemory, Share};
+pub use cache::{ArtifactCache, ArtifactFile, CacheError, Compiled};
 pub use call::{Answer, Call, CallError, Format, Timing};
 pub use compile::{CompileError, Compiler, compile_child};
 pub use engine::{Engine, EngineError, EngineOptions};

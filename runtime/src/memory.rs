@@ -1,6 +1,10 @@
 //! How much memory one instance may have: its linear memories and tables together.
 
+use std::sync::Arc;
+
 use wasmtime::{Error, ResourceLimiter, Result};
+
+use crate::{CallError, budget::Share};
 
 /// The bytes that a table's element takes in the host.
 const TABLE_ELEMENT: usize = size_of::<usize>();
@@ -8,28 +12,38 @@ const TABLE_ELEMENT: usize = size_of::<usize>();
 /// Refusals after which a guest that goes on asking is stopped: it does not look at the answer.
 const REFUSALS: u32 = 1000;
 
-/// Counts what an instance has, and refuses growth past its limit.
+/// Counts what an instance has, refuses growth past its limit, and draws the rest from the node's budget.
 pub(crate) struct MemoryLimiter {
     limit: usize,
     used: usize,
     refusals: u32,
+    share: Arc<Share>,
+    node_is_full: bool,
 }
 
 impl MemoryLimiter {
-    pub(crate) fn new(limit: u64) -> Self {
-        Self { limit: usize::try_from(limit).unwrap_or(usize::MAX), used: 0, refusals: 0 }
+    pub(crate) fn new(limit: u64, share: Arc<Share>) -> Self {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        Self { limit, used: 0, refusals: 0, share, node_is_full: false }
     }
 
-    /// Whether growth was refused at any time: a trap that follows is the limit's doing.
-    pub(crate) fn refused(&self) -> bool {
-        self.refusals > 0
+    /// Why growth was refused, if it ever was: a trap that follows is that refusal's doing.
+    pub(crate) fn refusal(&self) -> Option<CallError> {
+        if self.node_is_full {
+            return Some(CallError::NodeMemory);
+        }
+        (self.refusals > 0).then_some(CallError::MemoryLimit { limit: self.limit as u64 })
     }
 
     fn grow(&mut self, bytes: usize) -> Result<bool> {
         let used = self.used.saturating_add(bytes);
         if used <= self.limit {
             self.used = used;
-            return Ok(true);
+            // The guest is within its rights, and could only fail where it is told no: the call ends here.
+            return self.share.grow(bytes as u64).map(|()| true).map_err(|full| {
+                self.node_is_full = true;
+                full.into()
+            });
         }
         self.refusals += 1;
         if self.refusals > REFUSALS {
@@ -64,20 +78,25 @@ impl ResourceLimiter for MemoryLimiter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::MemoryBudget;
+
+    fn limiter(limit: u64) -> MemoryLimiter {
+        MemoryLimiter::new(limit, Arc::new(MemoryBudget::new(None).share()))
+    }
 
     #[test]
     fn memories_and_tables_count_together() {
-        let mut limiter = MemoryLimiter::new(2 << 16);
+        let mut limiter = limiter(2 << 16);
         assert!(limiter.memory_growing(0, 1 << 16, None).unwrap());
         assert!(limiter.table_growing(0, 8192, None).unwrap());
-        assert!(!limiter.refused());
+        assert!(limiter.refusal().is_none());
         assert!(!limiter.memory_growing(1 << 16, 2 << 16, None).unwrap());
-        assert!(limiter.refused());
+        assert!(matches!(limiter.refusal(), Some(CallError::MemoryLimit { limit: 131_072 })));
     }
 
     #[test]
     fn a_guest_that_ignores_refusals_is_stopped() {
-        let mut limiter = MemoryLimiter::new(1);
+        let mut limiter = limiter(1);
         for _ in 0..REFUSALS {
             assert!(!limiter.memory_growing(0, 1 << 16, None).unwrap());
         }
@@ -86,8 +105,20 @@ mod tests {
 
     #[test]
     fn a_modules_own_maximum_is_not_the_limits_doing() {
-        let mut limiter = MemoryLimiter::new(1 << 30);
+        let mut limiter = limiter(1 << 30);
         assert!(!limiter.memory_growing(0, 2 << 16, Some(1 << 16)).unwrap());
-        assert!(!limiter.refused());
+        assert!(limiter.refusal().is_none());
+    }
+
+    #[test]
+    fn growth_that_the_node_refuses_ends_the_call_and_is_not_the_limits_doing() {
+        let budget = MemoryBudget::new(Some(1 << 16));
+        let mut limiter = MemoryLimiter::new(1 << 30, Arc::new(budget.share()));
+        assert!(limiter.memory_growing(0, 1 << 16, None).unwrap());
+        assert!(limiter.memory_growing(1 << 16, 2 << 16, None).is_err());
+        assert!(matches!(limiter.refusal(), Some(CallError::NodeMemory)));
+        assert_eq!(budget.used(), 1 << 16);
+        drop(limiter);
+        assert_eq!(budget.used(), 0);
     }
 }

@@ -6,9 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
+
 use crate::{
-    Answer, Artifact, Call, CallError, Engine, Function, FunctionRequest, Timing,
+    Answer, Artifact, Call, CallError, Engine, Function, FunctionRequest, NoMemory, Share, Timing,
     abi::Arguments,
+    engine::GUEST_STACK,
     functions,
     gate::{Full, Gate},
     guest_log::GuestLog,
@@ -94,6 +97,11 @@ pub enum LoadError {
     /// There is no room for its first instance.
     #[error("there is no room for another instance on this node")]
     AgentFull,
+    /// The memory budget has nothing left for its first instance.
+    #[error(
+        "this node has no memory left for its first instance; it is tried again, and succeeds where other plugins use less or the agent has more"
+    )]
+    NodeMemory,
 }
 
 /// A plugin that can be called. Cheap to clone; the last clone dropped takes its instances with it.
@@ -105,9 +113,10 @@ pub struct Plugin {
 struct Inner {
     functions: Vec<Arc<Function>>,
     by_name: HashMap<String, usize>,
-    memory: u64,
     gate: Gate,
     pool: Arc<Pool>,
+    // Whoever loads the same module meanwhile shares it, and its code is counted as long as it is there.
+    _artifact: Artifact,
 }
 
 impl Plugin {
@@ -119,6 +128,7 @@ impl Plugin {
         let pool = Pool::new(engine.clone(), linked, limits.memory, GuestLog::new(&name), instances);
         pool.warm_up().await.map_err(|error| match error {
             CallError::AgentFull => LoadError::AgentFull,
+            CallError::NodeMemory => LoadError::NodeMemory,
             CallError::MemoryLimit { limit } => LoadError::Init(format!(
                 "it needs more than its limit of {limit} bytes from the start; raise `limits.memory`"
             )),
@@ -128,7 +138,9 @@ impl Plugin {
         let by_name =
             functions.iter().enumerate().map(|(at, function)| (function.name().to_owned(), at)).collect();
         let gate = Gate::new(limits.concurrency, limits.queue);
-        let inner = Inner { functions, by_name, memory: limits.memory, gate, pool: Arc::new(pool) };
+        let pool = Arc::new(pool);
+        engine.memory().lend(&pool);
+        let inner = Inner { functions, by_name, gate, pool, _artifact: artifact.clone() };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -169,7 +181,9 @@ impl Plugin {
         }
         let answer_bytes = call.answer_bytes || call.format == crate::Format::Bytes;
         let target = function.target().map_err(|why| CallError::NotCallable(why.to_owned()))?;
-        let arguments = target.arguments(call)?;
+        // Until the call has ended, since those that wait in the queue hold their arguments too.
+        let held = self.inner.pool.engine().memory().share();
+        let arguments = target.arguments(call, &held)?;
         let limit = function.timeout();
         let work = self.run(function, arguments, answer_bytes);
         tokio::time::timeout(limit, work).await.unwrap_or(Err(CallError::Timeout { limit }))
@@ -181,10 +195,13 @@ impl Plugin {
         arguments: Arguments,
         answer_bytes: bool,
     ) -> Result<Answer, CallError> {
-        let Inner { gate, pool, memory, .. } = &*self.inner;
+        let Inner { gate, pool, .. } = &*self.inner;
         let target = function.target().map_err(|why| CallError::NotCallable(why.to_owned()))?;
         let pass = gate.enter().await.map_err(|Full| CallError::Overloaded)?;
         let entered = Instant::now();
+        let memory = pool.engine().memory();
+        let stack = memory.share();
+        stack.grow(GUEST_STACK as u64)?;
         let mut instance = pool.take().await?;
         let taken = Instant::now();
         instance.prepare();
@@ -193,17 +210,31 @@ impl Plugin {
         let timing = Timing { queue: pass.waited, instantiate: taken - entered, run: taken.elapsed() };
         match output {
             Ok(output) => {
+                let body = held(output.body, memory.share())?;
                 pool.give_back(instance);
-                Ok(Answer { body: output.body, format: output.format, timing })
+                Ok(Answer { body, format: output.format, timing })
             }
             Err(CallError::GuestError(error)) => {
                 pool.give_back(instance);
                 Err(CallError::GuestError(error))
             }
-            Err(CallError::Trap { .. }) if instance.memory_refused() => {
-                Err(CallError::MemoryLimit { limit: *memory })
-            }
+            Err(trap @ CallError::Trap { .. }) => Err(instance.memory_refusal().unwrap_or(trap)),
             Err(error) => Err(error),
         }
     }
+}
+
+/// The same bytes, counted in `share` for as long as anybody holds them.
+fn held(body: Bytes, share: Share) -> Result<Bytes, NoMemory> {
+    struct Held {
+        body: Bytes,
+        _share: Share,
+    }
+    impl AsRef<[u8]> for Held {
+        fn as_ref(&self) -> &[u8] {
+            &self.body
+        }
+    }
+    share.grow(body.len() as u64)?;
+    Ok(Bytes::from_owner(Held { body, _share: share }))
 }

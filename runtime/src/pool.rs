@@ -9,7 +9,9 @@ use std::{
     time::{Duration, Instant as Clock},
 };
 
-use crate::{CallError, Engine, Instances, Reuse, guest_log::GuestLog, instance::Instance, link::Linked};
+use crate::{
+    CallError, Engine, Instances, Reuse, budget::Share, guest_log::GuestLog, instance::Instance, link::Linked,
+};
 
 /// How long making an instance ahead of the calls may take, its start functions included.
 pub(crate) const INIT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -68,11 +70,14 @@ impl Pool {
     pub(crate) async fn warm_up(&self) -> Result<(), CallError> {
         let count = self.instances.warm.max(1) as usize;
         for made in 0..count {
-            match self.make_ahead().await {
+            // The first may take what it needs, as a call may.
+            let memory = self.engine.memory();
+            let share = if made == 0 { memory.share() } else { memory.share_ahead() };
+            match self.make_ahead(share).await {
                 Ok(instance) if self.instances.warm > 0 => self.lock().warm.push(instance),
                 Ok(_) => {}
                 // One will do: those that are missing are made when there is room again.
-                Err(CallError::AgentFull) if made > 0 => break,
+                Err(CallError::AgentFull | CallError::NodeMemory) if made > 0 => break,
                 Err(error) => return Err(error),
             }
         }
@@ -94,7 +99,7 @@ impl Pool {
         }
         match ready {
             Some(instance) => Ok(instance),
-            None => self.make().await,
+            None => self.make(self.engine.memory().share()).await,
         }
     }
 
@@ -122,20 +127,25 @@ impl Pool {
 
     /// Drops every idle instance, and makes no more ahead.
     pub(crate) fn close(&self) {
+        self.lock().closed = true;
+        self.drop_idle();
+    }
+
+    /// Drops every idle instance. Calls that come make their own.
+    pub(crate) fn drop_idle(&self) {
         let dropped = {
             let mut idle = self.lock();
-            idle.closed = true;
             (std::mem::take(&mut idle.warm), std::mem::take(&mut idle.used))
         };
         drop(dropped);
     }
 
-    async fn make(&self) -> Result<Instance, CallError> {
-        Instance::new(&self.engine, &self.linked, self.memory_limit, self.log.clone()).await
+    async fn make(&self, share: Share) -> Result<Instance, CallError> {
+        Instance::new(&self.engine, &self.linked, self.memory_limit, share, self.log.clone()).await
     }
 
-    async fn make_ahead(&self) -> Result<Instance, CallError> {
-        tokio::time::timeout(INIT_TIMEOUT, self.make()).await.unwrap_or_else(|_| {
+    async fn make_ahead(&self, share: Share) -> Result<Instance, CallError> {
+        tokio::time::timeout(INIT_TIMEOUT, self.make(share)).await.unwrap_or_else(|_| {
             Err(CallError::Init(format!("its start functions ran longer than {} s", INIT_TIMEOUT.as_secs())))
         })
     }
@@ -162,7 +172,7 @@ impl Pool {
     async fn fill(&self) -> bool {
         let mut made = false;
         while self.wants_more() {
-            match self.make_ahead().await {
+            match self.make_ahead(self.engine.memory().share_ahead()).await {
                 Ok(instance) => self.add(instance),
                 // The call that needs one makes it, and says why it cannot.
                 Err(_) => break,

@@ -18,7 +18,7 @@ impl Setup {
     fn new() -> Self {
         let wasm = wat::parse_str(r#"(module (func (export "f")))"#).unwrap();
         let digest = ModuleDigest::of(&wasm);
-        let engine = Engine::new(&EngineOptions { instances: 4 }).unwrap();
+        let engine = Engine::new(&EngineOptions { instances: 4, ..EngineOptions::default() }).unwrap();
         Self { directory: tempfile::tempdir().unwrap(), engine, wasm: wasm.into(), digest }
     }
 

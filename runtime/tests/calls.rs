@@ -27,7 +27,7 @@ fn spec() -> PluginSpec {
 }
 
 async fn load(wat: &str, spec: PluginSpec) -> Result<Plugin, LoadError> {
-    let engine = Engine::new(&EngineOptions { instances: 20 }).unwrap();
+    let engine = Engine::new(&EngineOptions { instances: 20, ..EngineOptions::default() }).unwrap();
     let directory = tempfile::tempdir().unwrap();
     let cache =
         ArtifactCache::open(directory.path().to_owned(), engine.clone(), Compiler::InProcess).unwrap();
@@ -271,7 +271,7 @@ async fn past_concurrency_and_queue_calls_are_refused_at_once() {
 
 #[tokio::test]
 async fn where_instances_run_out_the_call_says_so() {
-    let engine = Engine::new(&EngineOptions { instances: 1 }).unwrap();
+    let engine = Engine::new(&EngineOptions { instances: 1, ..EngineOptions::default() }).unwrap();
     let directory = tempfile::tempdir().unwrap();
     let cache =
         ArtifactCache::open(directory.path().to_owned(), engine.clone(), Compiler::InProcess).unwrap();

@@ -9,7 +9,7 @@ use samovar_runtime::{
 };
 
 async fn guest(path: &str) -> Plugin {
-    let engine = Engine::new(&EngineOptions { instances: 20 }).unwrap();
+    let engine = Engine::new(&EngineOptions { instances: 20, ..EngineOptions::default() }).unwrap();
     let directory = tempfile::tempdir().unwrap();
     let cache =
         ArtifactCache::open(directory.path().to_owned(), engine.clone(), Compiler::InProcess).unwrap();

@@ -61,7 +61,8 @@ pub(crate) async fn run(args: Args, output: Output) -> Result<(), Failure> {
 }
 
 async fn inspect(wasm: Vec<u8>) -> Result<Report, Failure> {
-    let engine = Engine::new(&EngineOptions { instances: 1 }).map_err(Failure::failed)?;
+    let engine =
+        Engine::new(&EngineOptions { instances: 1, ..EngineOptions::default() }).map_err(Failure::failed)?;
     let folder = tempfile::tempdir().map_err(Failure::failed)?;
     let cache = ArtifactCache::open(folder.path().to_owned(), engine, Compiler::InProcess)
         .map_err(Failure::failed)?;

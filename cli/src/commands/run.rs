@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 
 use notify::{RecursiveMode, Watcher as _};
 use samovar_crds::State;
-use samovar_node_agent::{Agent, AgentOptions, Desired, Key, Report};
+use samovar_node_agent::{Agent, AgentOptions, Desired, Key, Report, options::Bounds};
 use samovar_runtime::Compiler;
 use samovar_telemetry::logs;
 use serde_json::json;
@@ -44,6 +44,8 @@ pub(crate) struct Args {
     /// Stop when every plugin is ready (exit 0) or one has failed (exit 3).
     #[arg(long)]
     once: bool,
+    #[command(flatten)]
+    bounds: Bounds,
     #[command(flatten)]
     registry: RegistryArgs,
 }
@@ -126,6 +128,7 @@ fn options(args: &Args) -> Result<AgentOptions, Failure> {
         registry: args.registry.options(),
         max_compiles: 2,
         max_instances: 1000,
+        bounds: args.bounds.clone(),
         compiler: Compiler::Child { program, args: vec!["compile".into()] },
         drain_deadline: Duration::from_secs(25),
     })

@@ -6,15 +6,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt as _, Full};
 use hyper::{
     HeaderMap, Response,
     body::{Body as _, Incoming},
     header,
     header::HeaderValue,
 };
-use samovar_runtime::{Call, CallError, Format, Function, Timing};
+use samovar_runtime::{Call, CallError, Format, Function, Share, Timing};
 
 use super::{Answer, Problem, Server, Slug};
 use crate::{
@@ -50,7 +50,9 @@ impl Server {
     ) -> Result<Answer, Problem> {
         let format = format(headers, function)?;
         let answer_bytes = wants_bytes(headers);
-        let body = read(body, function).await?;
+        // Given back when the call has ended: until then the body is in memory.
+        let held = self.memory.share();
+        let body = read(body, function, &held).await?;
         let call = Call { body, format, answer_bytes };
         let answer = match serving.runs.call(function, call.clone()).await {
             // The revision was let go between the look at the table and the call: the next one answers.
@@ -116,8 +118,8 @@ fn format(headers: &HeaderMap, function: &Function) -> Result<Format, Problem> {
     ))
 }
 
-/// The whole body, within the function's limits of bytes and time.
-async fn read(body: &mut Incoming, function: &Function) -> Result<Bytes, Problem> {
+/// The whole body, within the function's limits of bytes and time, and counted in `held` as it comes.
+async fn read(body: &mut Incoming, function: &Function, held: &Share) -> Result<Bytes, Problem> {
     let limit = function.request_bytes();
     let too_large = || Problem::from(CallError::TooLarge { limit });
     if body.size_hint().lower() > limit {
@@ -126,15 +128,25 @@ async fn read(body: &mut Incoming, function: &Function) -> Result<Bytes, Problem
     if body.is_end_stream() {
         return Ok(Bytes::new());
     }
-    let limited = Limited::new(body, usize::try_from(limit).unwrap_or(usize::MAX));
-    match tokio::time::timeout(function.timeout(), limited.collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(Problem::new(Slug::BadArguments, "the body broke off")),
-        Err(_) => {
-            Err(Problem::new(Slug::Timeout, "the body did not arrive within the function's time limit"))
+    let whole = async {
+        let mut whole = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|_| Problem::new(Slug::BadArguments, "the body broke off"))?;
+            let Ok(data) = frame.into_data() else { continue };
+            if (whole.len() + data.len()) as u64 > limit {
+                return Err(too_large());
+            }
+            held.grow(data.len() as u64).map_err(CallError::from)?;
+            if whole.is_empty() && body.is_end_stream() {
+                return Ok(data);
+            }
+            whole.extend_from_slice(&data);
         }
-    }
+        Ok(whole.freeze())
+    };
+    tokio::time::timeout(function.timeout(), whole).await.unwrap_or_else(|_| {
+        Err(Problem::new(Slug::Timeout, "the body did not arrive within the function's time limit"))
+    })
 }
 
 /// Where the time went, in milliseconds: <https://www.w3.org/TR/server-timing/>.

@@ -31,6 +31,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
 };
+use samovar_runtime::MemoryBudget;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
@@ -66,14 +67,15 @@ const DISCARD: Duration = Duration::from_secs(1);
 pub(crate) struct Server {
     pub(crate) routes: ArcSwap<RouteTable>,
     pub(crate) metrics: Metrics,
+    pub(crate) memory: MemoryBudget,
     pub(crate) draining: watch::Sender<bool>,
 }
 
 type Answer = Response<Full<Bytes>>;
 
 impl Server {
-    pub(crate) fn new(metrics: Metrics) -> Arc<Self> {
-        Arc::new(Self { routes: ArcSwap::default(), metrics, draining: watch::Sender::new(false) })
+    pub(crate) fn new(metrics: Metrics, memory: MemoryBudget) -> Arc<Self> {
+        Arc::new(Self { routes: ArcSwap::default(), metrics, memory, draining: watch::Sender::new(false) })
     }
 
     /// Serves until draining starts, then until the last call ends or `deadline` has passed.

@@ -145,7 +145,7 @@ impl From<CallError> for Problem {
             CallError::BadArguments(_) => Slug::BadArguments,
             CallError::TooLarge { .. } => Slug::TooLarge,
             CallError::Overloaded => Slug::Overloaded,
-            CallError::AgentFull => Slug::NodeOverloaded,
+            CallError::AgentFull | CallError::NodeMemory => Slug::NodeOverloaded,
             CallError::Trap { .. } | CallError::Init(_) => Slug::Trap,
             CallError::MemoryLimit { .. } => Slug::MemoryLimit,
             CallError::GuestError(_) => Slug::GuestError,
@@ -204,9 +204,12 @@ mod tests {
 
     #[tokio::test]
     async fn overload_says_when_to_try_again() {
-        for (error, status) in
-            [(CallError::Overloaded, 429), (CallError::AgentFull, 503), (CallError::Closed, 503)]
-        {
+        for (error, status) in [
+            (CallError::Overloaded, 429),
+            (CallError::AgentFull, 503),
+            (CallError::NodeMemory, 503),
+            (CallError::Closed, 503),
+        ] {
             let (answered, _, retry) = rendered(error.into()).await;
             assert_eq!((answered.as_u16(), retry.as_deref()), (status, Some("1")));
         }

@@ -7,7 +7,9 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use reqwest::{RequestBuilder, Response, StatusCode, header};
 use samovar_crds::State;
-use samovar_node_agent::{Agent, AgentOptions, Desired, DesiredRevision, Key, Report, Source};
+use samovar_node_agent::{
+    Agent, AgentOptions, Desired, DesiredRevision, Key, Report, Source, options::Bounds,
+};
 use samovar_registry::ClientOptions;
 use samovar_runtime::{Compiler, ModuleDigest};
 use serde_json::Value;
@@ -50,6 +52,7 @@ pub fn options(state: &Path) -> AgentOptions {
         registry: ClientOptions::default(),
         max_compiles: 2,
         max_instances: 50,
+        bounds: Bounds { memory_budget: None, cache_size: "4Gi".parse().unwrap() },
         compiler: Compiler::InProcess,
         drain_deadline: Duration::from_secs(25),
     }

@@ -6,7 +6,7 @@ pub(crate) mod scalar;
 
 use bytes::Bytes;
 
-use crate::{Call, CallError, Format, instance::Instance};
+use crate::{Call, CallError, Format, Share, instance::Instance};
 
 /// How an export is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -68,10 +68,11 @@ impl Target {
         }
     }
 
-    pub(crate) fn arguments(&self, call: Call) -> Result<Arguments, CallError> {
+    /// Reads the arguments; what they take beside the body is drawn into `held`.
+    pub(crate) fn arguments(&self, call: Call, held: &Share) -> Result<Arguments, CallError> {
         match self {
-            Self::Component(target) => target.arguments(call).map(Arguments::Component),
-            Self::Scalar(target) => target.arguments(&call).map(Arguments::Scalar),
+            Self::Component(target) => target.arguments(call, held).map(Arguments::Component),
+            Self::Scalar(target) => target.arguments(&call, held).map(Arguments::Scalar),
             // Whatever the body is, a buffer is given as it came.
             Self::Buffer(_) => Ok(Arguments::Buffer(call.body)),
         }

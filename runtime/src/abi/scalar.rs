@@ -9,7 +9,7 @@ use wasmtime::{ModuleExport, Val, ValType};
 
 use super::Output;
 use crate::{
-    Call, CallError, Format,
+    Call, CallError, Format, Share,
     instance::Instance,
     wit::{self, Json, Type},
 };
@@ -33,8 +33,8 @@ impl Target {
         })
     }
 
-    pub(crate) fn arguments(&self, call: &Call) -> Result<Vec<Val>, CallError> {
-        let values = wit::arguments(&call.body, &self.params).map_err(CallError::BadArguments)?;
+    pub(crate) fn arguments(&self, call: &Call, held: &Share) -> Result<Vec<Val>, CallError> {
+        let values = wit::arguments(&call.body, &self.params, held)?;
         Ok(values.iter().map(core).collect())
     }
 

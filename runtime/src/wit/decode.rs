@@ -9,19 +9,28 @@ use serde::de::{
 };
 use wasmtime::component::Val;
 
-use super::Type;
+use super::{Type, meter::Meter};
+use crate::{CallError, Share};
 
 /// The arguments of a call from its JSON body: an object by parameter name, an array by position, or nothing
 /// at all where no parameter needs a value. A parameter of an option type may be left out.
 ///
+/// What the values take is drawn into `share` as they are read.
+///
 /// # Errors
-/// What is wrong, and where in the JSON.
-pub fn arguments(body: &[u8], params: &[(String, Type)]) -> Result<Vec<Val>, String> {
+/// What is wrong, and where in the JSON; or that there is no memory for the values.
+pub fn arguments(body: &[u8], params: &[(String, Type)], share: &Share) -> Result<Vec<Val>, CallError> {
+    let meter = Meter::new(share);
+    read(body, params, &meter)
+        .map_err(|wrong| if meter.refused() { CallError::NodeMemory } else { CallError::BadArguments(wrong) })
+}
+
+fn read(body: &[u8], params: &[(String, Type)], meter: &Meter<'_>) -> Result<Vec<Val>, String> {
     if body.trim_ascii().is_empty() {
         return params.iter().map(|(name, ty)| left_out(name, ty)).collect();
     }
     let mut json = serde_json::Deserializer::from_slice(body);
-    let values = json.deserialize_any(Arguments(params)).map_err(|error| error.to_string())?;
+    let values = json.deserialize_any(Arguments(params, meter)).map_err(|error| error.to_string())?;
     json.end().map_err(|error| error.to_string())?;
     Ok(values)
 }
@@ -33,7 +42,7 @@ fn left_out(name: &str, ty: &Type) -> Result<Val, String> {
     }
 }
 
-struct Arguments<'a>(&'a [(String, Type)]);
+struct Arguments<'a>(&'a [(String, Type)], &'a Meter<'a>);
 
 impl<'de> Visitor<'de> for Arguments<'_> {
     type Value = Vec<Val>;
@@ -43,13 +52,13 @@ impl<'de> Visitor<'de> for Arguments<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-        Ok(fields(self.0, map)?.into_iter().map(|(_, value)| value).collect())
+        Ok(fields(self.0, map, self.1)?.into_iter().map(|(_, value)| value).collect())
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
         let mut values = Vec::with_capacity(self.0.len());
         for (name, ty) in self.0 {
-            match seq.next_element_seed(At(name, ty))? {
+            match seq.next_element_seed(At(name, ty, self.1))? {
                 Some(value) => values.push(value),
                 None => values.push(left_out(name, ty).map_err(A::Error::custom)?),
             }
@@ -60,28 +69,31 @@ impl<'de> Visitor<'de> for Arguments<'_> {
 }
 
 /// A value of `ty`, whose errors say that they are at `name`.
-struct At<'a>(&'a str, &'a Type);
+struct At<'a>(&'a str, &'a Type, &'a Meter<'a>);
 
 impl<'de> DeserializeSeed<'de> for At<'_> {
     type Value = Val;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Val, D::Error> {
-        let Self(name, ty) = self;
-        Seed(ty).deserialize(deserializer).map_err(|error| D::Error::custom(format_args!("{name}: {error}")))
+        let Self(name, ty, meter) = self;
+        Seed(ty, meter)
+            .deserialize(deserializer)
+            .map_err(|error| D::Error::custom(format_args!("{name}: {error}")))
     }
 }
 
 /// A value of one type.
 #[derive(Clone, Copy)]
-struct Seed<'a>(&'a Type);
+struct Seed<'a>(&'a Type, &'a Meter<'a>);
 
 impl<'de> DeserializeSeed<'de> for Seed<'_> {
     type Value = Val;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Val, D::Error> {
+        self.1.value(self.0)?;
         match self.0 {
             Type::Option(_) => deserializer.deserialize_option(self),
-            Type::Variant(_) | Type::Result(..) => deserializer.deserialize_any(Cases(self.0)),
+            Type::Variant(_) | Type::Result(..) => deserializer.deserialize_any(Cases(self.0, self.1)),
             _ => deserializer.deserialize_any(self),
         }
     }
@@ -132,7 +144,7 @@ impl fmt::Display for Seed<'_> {
             Type::Record(fields) => {
                 write!(f, "an object with {}", quoted(fields.iter().map(|(name, _)| name)))
             }
-            Type::Option(some) => write!(f, "{} or null", Seed(some)),
+            Type::Option(some) => write!(f, "{} or null", Seed(some, self.1)),
             ty => write!(f, "{ty}"),
         }
     }
@@ -176,7 +188,10 @@ impl<'de> Visitor<'de> for Seed<'_> {
     fn visit_str<E: Error>(self, value: &str) -> Result<Val, E> {
         let refuse = || E::invalid_value(Unexpected::Str(short(value)), &self);
         match self.0 {
-            Type::String => Ok(Val::String(value.to_owned())),
+            Type::String => {
+                self.1.bytes(value.len())?;
+                Ok(Val::String(value.to_owned()))
+            }
             Type::Char => {
                 let mut chars = value.chars();
                 match (chars.next(), chars.next()) {
@@ -185,6 +200,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
                 }
             }
             Type::Bytes => {
+                self.1.values(value.len())?;
                 let bytes = BASE64_STANDARD.decode(value).map_err(|_| refuse())?;
                 Ok(Val::List(bytes.into_iter().map(Val::U8).collect()))
             }
@@ -215,9 +231,9 @@ impl<'de> Visitor<'de> for Seed<'_> {
     fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Val, D::Error> {
         let value = match self.0 {
             Type::Option(some) if matches!(**some, Type::Option(_)) => {
-                deserializer.deserialize_any(Wrapped(some))?
+                deserializer.deserialize_any(Wrapped(some, self.1))?
             }
-            Type::Option(some) => Seed(some).deserialize(deserializer)?,
+            Type::Option(some) => Seed(some, self.1).deserialize(deserializer)?,
             _ => return self.deserialize(deserializer),
         };
         Ok(Val::Option(Some(Box::new(value))))
@@ -227,7 +243,9 @@ impl<'de> Visitor<'de> for Seed<'_> {
         match self.0 {
             Type::List(element) => {
                 let mut values = Vec::new();
-                while let Some(value) = seq.next_element_seed(At(&format!("[{}]", values.len()), element))? {
+                while let Some(value) =
+                    seq.next_element_seed(At(&format!("[{}]", values.len()), element, self.1))?
+                {
                     values.push(value);
                 }
                 Ok(Val::List(values))
@@ -236,7 +254,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
                 let mut values = Vec::with_capacity(types.len());
                 for ty in types {
                     let at = format!("[{}]", values.len());
-                    let value = seq.next_element_seed(At(&at, ty))?;
+                    let value = seq.next_element_seed(At(&at, ty, self.1))?;
                     values.push(value.ok_or_else(|| A::Error::invalid_length(values.len(), &self))?);
                 }
                 end(seq, types.len())?;
@@ -259,7 +277,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Val, A::Error> {
         match self.0 {
-            Type::Record(types) => Ok(Val::Record(fields(types, map)?)),
+            Type::Record(types) => Ok(Val::Record(fields(types, map, self.1)?)),
             _ => Err(A::Error::invalid_type(Unexpected::Map, &self)),
         }
     }
@@ -269,6 +287,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
 fn fields<'de, A: MapAccess<'de>>(
     types: &[(String, Type)],
     mut map: A,
+    meter: &Meter<'_>,
 ) -> Result<Vec<(String, Val)>, A::Error> {
     let mut values: Vec<Option<Val>> = types.iter().map(|_| None).collect();
     while let Some(key) = map.next_key::<std::borrow::Cow<'_, str>>()? {
@@ -279,7 +298,7 @@ fn fields<'de, A: MapAccess<'de>>(
         if values[at].is_some() {
             return Err(A::Error::custom(format_args!("`{key}` comes twice")));
         }
-        values[at] = Some(map.next_value_seed(At(&types[at].0, &types[at].1))?);
+        values[at] = Some(map.next_value_seed(At(&types[at].0, &types[at].1, meter))?);
     }
     let fill = |((name, ty), value): (&(String, Type), Option<Val>)| {
         let value = value.map_or_else(|| left_out(name, ty).map_err(A::Error::custom), Ok)?;
@@ -296,7 +315,7 @@ fn end<'de, A: SeqAccess<'de>>(mut seq: A, length: usize) -> Result<(), A::Error
 }
 
 /// Variants and results: `"case"`, or `{"case": payload}`.
-struct Cases<'a>(&'a Type);
+struct Cases<'a>(&'a Type, &'a Meter<'a>);
 
 impl<'a> Cases<'a> {
     /// The payload's type of a case, which may have none; `None` where there is no such case.
@@ -350,7 +369,7 @@ impl<'de> Visitor<'de> for Cases<'_> {
     fn visit_enum<A: EnumAccess<'de>>(self, access: A) -> Result<Val, A::Error> {
         let (case, access) = access.variant::<String>()?;
         let payload = match self.payload(&case) {
-            Some(Some(payload)) => Some(access.newtype_variant_seed(At(&case, payload))?),
+            Some(Some(payload)) => Some(access.newtype_variant_seed(At(&case, payload, self.1))?),
             Some(None) => {
                 access.newtype_variant::<()>().map_err(|_| {
                     A::Error::custom(format_args!("`{case}` has no payload: write \"{case}\""))
@@ -364,7 +383,7 @@ impl<'de> Visitor<'de> for Cases<'_> {
 }
 
 /// The value of an option inside an option: `{"some": value}`.
-struct Wrapped<'a>(&'a Type);
+struct Wrapped<'a>(&'a Type, &'a Meter<'a>);
 
 impl<'de> Visitor<'de> for Wrapped<'_> {
     type Value = Val;
@@ -378,7 +397,7 @@ impl<'de> Visitor<'de> for Wrapped<'_> {
             Some("some") => {}
             _ => return Err(A::Error::invalid_type(Unexpected::Map, &self)),
         }
-        let value = map.next_value_seed(At("some", self.0))?;
+        let value = map.next_value_seed(At("some", self.0, self.1))?;
         match map.next_key::<serde::de::IgnoredAny>()? {
             None => Ok(value),
             Some(_) => Err(A::Error::invalid_type(Unexpected::Map, &self)),

@@ -8,6 +8,7 @@
 
 mod decode;
 mod encode;
+mod meter;
 mod types;
 
 pub use decode::arguments;

@@ -6,16 +6,20 @@ use anyhow::Result;
 use futures::future::join_all;
 use tokio::time::Instant;
 
-use crate::server::{Server, file, folder, plugin};
+use crate::server::{SOON, Server, file, folder, plugin};
 
 async fn guests(name: &str, plugins: &[(&str, &str, &str)]) -> Result<Server> {
+    guests_with(name, plugins, &[]).await
+}
+
+async fn guests_with(name: &str, plugins: &[(&str, &str, &str)], flags: &[&str]) -> Result<Server> {
     let folder = folder(name)?;
     for (name, module, more) in plugins {
         let module_file = file(&format!("tests/guests/{module}"));
         fs::copy(module_file, folder.join(module))?;
         fs::write(folder.join(format!("{name}.yaml")), plugin(name, module, more))?;
     }
-    Server::start(folder).await
+    Server::start_with(folder, flags).await
 }
 
 #[tokio::test]
@@ -49,24 +53,62 @@ async fn an_endless_loop_is_stopped_at_its_timeout_and_its_neighbour_goes_on() -
 #[tokio::test]
 async fn a_guest_that_grows_without_end_is_stopped_and_the_agents_memory_stays_flat() -> Result<()> {
     let server = guests("grow", &[("grow", "grow.wat", "limits: { memory: 32Mi }")]).await?;
-    let resident = || -> Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", server.process.id().unwrap_or_default()))?;
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or_default();
-        Ok(line.split_whitespace().nth(1).unwrap_or_default().parse()?)
-    };
     let grows = async |function: &'static str| -> Result<()> {
         let answer = server.call("grow", function, "").await?;
         assert_eq!((answer.status, answer.problem().as_str()), (500, "memory-limit"), "{answer:?}");
         Ok(())
     };
     grows("minds").await?;
-    let before = resident()?;
+    let before = server.resident()?;
     for _ in 0..20 {
         grows("minds").await?;
         grows("ignores").await?;
     }
-    let grown = resident()?.saturating_sub(before);
+    let grown = server.resident()?.saturating_sub(before);
     assert!(grown < 16 << 10, "the agent grew by {grown} KiB over 40 calls of 32 MiB");
+    Ok(())
+}
+
+#[tokio::test]
+async fn demand_past_the_memory_budget_is_refused_and_the_agent_stays_within_it() -> Result<()> {
+    let limits = "limits: { memory: 1Gi, timeout: 1s }";
+    let plugins = [("one", "hoard.wat", limits), ("two", "hoard.wat", limits)];
+    let server = guests_with("budget", &plugins, &["--memory-budget=64Mi"]).await?;
+    let before = server.resident()?;
+    // 16 calls of 16 MiB each, which those that get them hold until their time is over.
+    let calls = (0..16).map(|at| server.call(["one", "two"][at % 2], "hold", "[255]"));
+    let calls = join_all(calls);
+    let watches = async {
+        let mut most = 0;
+        let mut look = tokio::time::interval(Duration::from_millis(5));
+        loop {
+            look.tick().await;
+            most = server.resident()?.max(most);
+            if most > before + (80 << 10) {
+                return anyhow::Ok(most);
+            }
+        }
+    };
+    let answers = tokio::select! {
+        answers = calls => answers,
+        most = watches => anyhow::bail!("the agent had {} KiB, and {before} KiB before the calls", most?),
+    };
+    let answers: Vec<_> = answers.into_iter().collect::<Result<_>>()?;
+    let held = answers.iter().filter(|answer| answer.status == 504).count();
+    let refused: Vec<_> = answers.iter().filter(|answer| answer.status == 503).collect();
+    assert!(held > 0 && !refused.is_empty() && held + refused.len() == 16, "{answers:?}");
+    for answer in refused {
+        assert_eq!((answer.problem().as_str(), answer.retry_after.as_deref()), ("overloaded", Some("1")));
+        assert!(answer.body.contains("this node has no memory left for another call"), "{}", answer.body);
+    }
+    for plugin in ["one", "two"] {
+        let answer = server.call(plugin, "hoard", "[255]").await?;
+        assert_eq!((answer.status, answer.body.as_str()), (200, "256"));
+        // More than all there is: alone on the node, it is refused all the same.
+        assert_eq!(server.call(plugin, "hoard", "[2000]").await?.status, 503);
+    }
+    assert_eq!(server.metric("samovar_agent_memory_budget_bytes").await?, 64 << 20);
+    assert!(server.metric("samovar_agent_memory_used_bytes").await? <= 64 << 20);
     Ok(())
 }
 
@@ -96,6 +138,41 @@ async fn bodies_over_their_caps_are_refused_both_ways() -> Result<()> {
     let answer = server.call("echo", "echo", "x".repeat(600)).await?;
     assert_eq!((answer.status, answer.problem().as_str()), (502, "response-too-large"));
     assert_eq!(server.call("echo", "echo", "x".repeat(512)).await?.status, 200);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_body_for_which_the_node_has_no_memory_is_refused() -> Result<()> {
+    let plugins = [("echo", "echo.wat", "limits: { requestBytes: 8Mi }")];
+    let server = guests_with("body-budget", &plugins, &["--memory-budget=4Mi"]).await?;
+    let answer = server.call("echo", "echo", "x".repeat(6 << 20)).await?;
+    assert_eq!((answer.status, answer.problem().as_str()), (503, "overloaded"), "{answer:?}");
+    assert_eq!(answer.retry_after.as_deref(), Some("1"));
+    assert_eq!(server.call("echo", "echo", "hello").await?.body, "hello");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_large_bodies_took_goes_back_to_the_system() -> Result<()> {
+    let folder = folder("given-back")?;
+    fs::copy(file("examples/text/text.wasm"), folder.join("text.wasm"))?;
+    fs::write(folder.join("text.yaml"), plugin("text", "text.wasm", "limits: { timeout: 30s }"))?;
+    let server = Server::start_with(folder, &["--memory-budget=512Mi"]).await?;
+    let entries = vec![r#"{"name":"a","score":1}"#; 40_000].join(",");
+    let before = server.resident()?;
+    for answer in join_all((0..4).map(|_| server.call("text", "rank", format!("[[{entries}]]")))).await {
+        assert_eq!(answer?.status, 200);
+    }
+    let deadline = Instant::now() + SOON;
+    let mut look = tokio::time::interval(Duration::from_millis(10));
+    while server.resident()? > before + (24 << 10) {
+        anyhow::ensure!(
+            Instant::now() < deadline,
+            "{} KiB are left, and there were {before}",
+            server.resident()?
+        );
+        look.tick().await;
+    }
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 //!
 //! `make test-standalone` brings the built program.
 
+mod cache;
 mod commands;
 mod forms;
 mod limits;

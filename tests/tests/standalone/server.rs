@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use samovar_tests::{Process, free_port, scratch};
 use serde_json::Value;
 
@@ -17,6 +17,7 @@ pub struct Server {
     pub folder: PathBuf,
     pub process: Process,
     pub url: String,
+    ops: String,
 }
 
 /// An answer over HTTP.
@@ -42,18 +43,40 @@ pub fn folder(name: &str) -> Result<PathBuf> {
 impl Server {
     /// Runs what is in `folder`; every plugin must become ready or fail.
     pub async fn start(folder: PathBuf) -> Result<Self> {
+        Self::start_with(folder, &[]).await
+    }
+
+    /// The same, with more flags.
+    pub async fn start_with(folder: PathBuf, flags: &[&str]) -> Result<Self> {
         let (listen, ops) = (format!("127.0.0.1:{}", free_port()?), format!("127.0.0.1:{}", free_port()?));
         let state = folder.join("state");
-        let arguments = [
+        let own = [
             "run".to_owned(),
             folder.display().to_string(),
             format!("--listen={listen}"),
             format!("--ops-listen={ops}"),
             format!("--state-dir={}", state.display()),
         ];
+        let arguments = own.into_iter().chain(flags.iter().map(|&flag| flag.to_owned()));
         let mut process = Process::samovar("samovar", arguments, &[])?;
-        process.answers(&format!("http://{ops}/readyz"), SOON).await?;
-        Ok(Self { folder, process, url: format!("http://{listen}") })
+        let ops = format!("http://{ops}");
+        process.answers(&format!("{ops}/readyz"), SOON).await?;
+        Ok(Self { folder, process, url: format!("http://{listen}"), ops })
+    }
+
+    /// The value of a metric that has no labels.
+    pub async fn metric(&self, name: &str) -> Result<u64> {
+        let metrics = reqwest::get(format!("{}/metrics", self.ops)).await?.text().await?;
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(line.with_context(|| format!("no metric {name} in:\n{metrics}"))?.parse()?)
+    }
+
+    /// What the process has in memory, in KiB.
+    pub fn resident(&self) -> Result<u64> {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.process.id().unwrap_or_default()))?;
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or_default();
+        Ok(line.split_whitespace().nth(1).unwrap_or_default().parse()?)
     }
 
     pub async fn call(&self, plugin: &str, function: &str, body: impl Into<reqwest::Body>) -> Result<Answer> {

@@ -1,0 +1,316 @@
+//! What is kept on disk, modules and their artifacts together: never more than its size, and what is in use always.
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use prometheus_client::metrics::gauge::Gauge;
+use samovar_runtime::{Artifact, ArtifactCache, CompileError, Compiled, ModuleDigest};
+
+use crate::{
+    inventory::{BLOCK, Inventory, on_disk},
+    modules::{self, Modules},
+};
+
+/// The modules and artifacts of an agent.
+pub(crate) struct Cache {
+    pub(crate) modules: Modules,
+    pub(crate) artifacts: ArtifactCache,
+    /// What all of it may take on disk, in bytes.
+    size: u64,
+    /// What it takes, as a scrape is told.
+    bytes: Gauge,
+    /// How many use each module: revisions that are wanted, and loads.
+    uses: Mutex<HashMap<ModuleDigest, usize>>,
+    /// Held from the look at what is there to the end of the write, so that no two writes count on the same room.
+    writing: tokio::sync::Mutex<()>,
+}
+
+/// While it lives, a module that is kept stays kept, and so does its artifact.
+pub(crate) struct InUse {
+    cache: Arc<Cache>,
+    digest: ModuleDigest,
+}
+
+/// What is in use leaves no room.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the module needs {missing} bytes more than this node's cache on disk has: it may take {size} bytes, and the modules in use take {in_use}; give the agents a larger --cache-size, or this node fewer plugins"
+)]
+pub(crate) struct CacheFull {
+    missing: u64,
+    size: u64,
+    in_use: u64,
+}
+
+/// Why an artifact is not there.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum KeepError {
+    #[error(transparent)]
+    Full(#[from] CacheFull),
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+}
+
+impl Cache {
+    pub(crate) fn new(modules: Modules, artifacts: ArtifactCache, size: u64, bytes: Gauge) -> Self {
+        let (uses, writing) = (Mutex::default(), tokio::sync::Mutex::default());
+        Self { modules, artifacts, size, bytes, uses, writing }
+    }
+
+    /// Keeps the module's files, those that are there and those that come, until the answer is dropped.
+    pub(crate) fn in_use(self: &Arc<Self>, digest: &ModuleDigest) -> InUse {
+        *self.uses().entry(*digest).or_default() += 1;
+        InUse { cache: Arc::clone(self), digest: *digest }
+    }
+
+    /// Keeps a module, and which image holds it. Where the disk refuses, it is pulled again after a restart.
+    pub(crate) async fn keep_module(
+        &self,
+        digest: &ModuleDigest,
+        wasm: &[u8],
+        image: Option<(&str, Option<&str>)>,
+    ) -> Result<(), CacheFull> {
+        let _writing = self.writing.lock().await;
+        let is_here = self.modules.has(digest, wasm);
+        let mut kept = Ok(());
+        if !is_here {
+            self.make_room(on_disk(wasm.len() as u64) + BLOCK)?;
+            kept = self.modules.keep(digest, wasm);
+        }
+        if let (Ok(()), Some((image, path))) = (&kept, image) {
+            kept = self.modules.link(image, path, digest);
+        }
+        if let Err(error) = kept {
+            tracing::warn!(module = %digest, %error, "a module could not be kept");
+        }
+        Ok(())
+    }
+
+    /// Keeps an artifact.
+    pub(crate) async fn keep_artifact(&self, compiled: Compiled) -> Result<Artifact, KeepError> {
+        let _writing = self.writing.lock().await;
+        self.make_room(on_disk(compiled.bytes()))?;
+        Ok(self.artifacts.keep(compiled).await?)
+    }
+
+    /// Removes what is over the size, which may have been larger when it was written.
+    pub(crate) fn shrink(&self) {
+        // Whoever is writing has looked already.
+        if let Ok(_writing) = self.writing.try_lock() {
+            // Where what is in use is over it alone, nobody is there to be refused: what serves goes on.
+            let _ = self.make_room(0);
+        }
+    }
+
+    /// Makes room for so many bytes: of what nothing uses, what was used last longest ago goes first.
+    fn make_room(&self, bytes: u64) -> Result<(), CacheFull> {
+        let taken = match self.inventory().and_then(|inventory| self.evict(inventory, bytes)) {
+            Ok(taken) => taken,
+            Err(error) => {
+                // Then nothing can be written either, and what is loaded serves without.
+                tracing::warn!(%error, "the cache on disk cannot be looked through");
+                return Ok(());
+            }
+        };
+        let wanted = taken.saturating_add(bytes);
+        let fits = wanted <= self.size;
+        self.bytes.set(i64::try_from(if fits { wanted } else { taken }).unwrap_or(i64::MAX));
+        if fits {
+            Ok(())
+        } else {
+            Err(CacheFull { missing: wanted - self.size, size: self.size, in_use: taken })
+        }
+    }
+
+    fn evict(&self, inventory: Inventory, bytes: u64) -> io::Result<u64> {
+        let Inventory { bytes: mut taken, mut unused } = inventory;
+        unused.sort_by_key(|unused| unused.last_use);
+        let mut evicted = false;
+        for unused in unused {
+            if taken.saturating_add(bytes) <= self.size {
+                break;
+            }
+            for artifact in &unused.artifacts {
+                modules::remove(artifact)?;
+            }
+            if let Some(module) = &unused.module {
+                self.modules.remove(module)?;
+            }
+            taken = taken.saturating_sub(unused.bytes);
+            evicted = true;
+        }
+        if evicted {
+            self.modules.forget_images()?;
+        }
+        Ok(taken)
+    }
+
+    fn inventory(&self) -> io::Result<Inventory> {
+        let uses = self.uses();
+        Inventory::take(&self.modules, &self.artifacts, |digest| uses.contains_key(digest))
+    }
+
+    fn uses(&self) -> MutexGuard<'_, HashMap<ModuleDigest, usize>> {
+        self.uses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A module is used until nothing wants it any more: of such, what was let go first goes first.
+impl Drop for InUse {
+    fn drop(&mut self) {
+        let mut uses = self.cache.uses();
+        let Some(count) = uses.get_mut(&self.digest) else { return };
+        *count -= 1;
+        if *count == 0 {
+            uses.remove(&self.digest);
+            drop(uses);
+            self.cache.modules.let_go(&self.digest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        path::Path,
+        time::{Duration, SystemTime},
+    };
+
+    use samovar_runtime::{Compiler, Engine, EngineOptions};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// A cache that holds so many modules of one size, and what they take.
+    struct Bed {
+        state: TempDir,
+        cache: Arc<Cache>,
+        each: u64,
+    }
+
+    fn cache(state: &Path, size: u64) -> Arc<Cache> {
+        let engine = Engine::new(&EngineOptions { instances: 1, ..EngineOptions::default() }).unwrap();
+        let artifacts = ArtifactCache::open(state.join("artifacts"), engine, Compiler::InProcess).unwrap();
+        Arc::new(Cache::new(Modules::open(state).unwrap(), artifacts, size, Gauge::default()))
+    }
+
+    fn wasm(name: &str) -> Vec<u8> {
+        wat::parse_str(format!(
+            r#"(module (memory 1) (data "{}") (func (export "{name}")))"#,
+            "x".repeat(40_000)
+        ))
+        .unwrap()
+    }
+
+    async fn keep(cache: &Arc<Cache>, name: &str) -> Result<InUse, KeepError> {
+        let wasm = wasm(name);
+        let digest = ModuleDigest::of(&wasm);
+        let module = cache.in_use(&digest);
+        cache.keep_module(&digest, &wasm, Some((name, None))).await?;
+        let compiled = cache.artifacts.compile_only(&digest, wasm.into()).await.unwrap();
+        cache.keep_artifact(compiled).await?;
+        Ok(module)
+    }
+
+    impl Bed {
+        async fn of(modules: u64) -> Self {
+            let state = tempfile::tempdir().unwrap();
+            let scratch = cache(state.path(), u64::MAX);
+            drop(keep(&scratch, "a").await.unwrap());
+            let each = scratch.inventory().unwrap().bytes;
+            drop(scratch);
+            let state = tempfile::tempdir().unwrap();
+            let cache = cache(state.path(), modules * each);
+            Self { state, cache, each }
+        }
+
+        async fn keep(&self, name: &str) -> Result<InUse, KeepError> {
+            let kept = keep(&self.cache, name).await;
+            let taken = self.cache.inventory().unwrap().bytes;
+            assert!(taken <= self.cache.size);
+            kept
+        }
+
+        /// Keeps a module that is let go so many hours ago.
+        async fn unused(&self, name: &str, hours: u64) {
+            drop(self.keep(name).await.unwrap());
+            let file = self.state.path().join("modules").join(ModuleDigest::of(&wasm(name)).hex());
+            let then = SystemTime::now() - Duration::from_hours(hours);
+            fs::File::open(file).unwrap().set_modified(then).unwrap();
+        }
+
+        fn has(&self, name: &str) -> bool {
+            let digest = ModuleDigest::of(&wasm(name));
+            let artifact = self.cache.artifacts.files().unwrap().iter().any(|file| file.digest == digest);
+            let kept = [
+                self.cache.modules.read(&digest).is_some(),
+                self.cache.modules.of_image(name, None).is_some(),
+                artifact,
+            ];
+            assert!(kept == [true; 3] || kept == [false; 3], "{name}: {kept:?}");
+            kept[0]
+        }
+    }
+
+    #[tokio::test]
+    async fn of_what_nothing_uses_what_was_let_go_first_goes_first_with_its_artifact_and_its_name() {
+        let bed = Bed::of(3).await;
+        bed.unused("b", 3).await;
+        let _used = bed.keep("c").await.unwrap();
+        bed.unused("d", 9).await;
+        let _new = bed.keep("e").await.unwrap();
+        assert_eq!(["b", "c", "d", "e"].map(|name| bed.has(name)), [true, true, false, true]);
+        let _newer = bed.keep("f").await.unwrap();
+        assert_eq!(["b", "c", "e", "f"].map(|name| bed.has(name)), [false, true, true, true]);
+    }
+
+    #[tokio::test]
+    async fn what_is_in_use_stays_and_a_new_module_is_refused_until_something_is_let_go() {
+        let bed = Bed::of(2).await;
+        let first = bed.keep("b").await.unwrap();
+        let again = bed.cache.in_use(&first.digest);
+        let _second = bed.keep("c").await.unwrap();
+        drop(first);
+        let refused = bed.keep("d").await.err().unwrap();
+        assert!(refused.to_string().contains("give the agents a larger --cache-size"), "{refused}");
+        assert!(bed.has("b") && bed.has("c") && !bed.has("d"));
+        drop(again);
+        let _third = bed.keep("d").await.unwrap();
+        assert_eq!(["b", "c", "d"].map(|name| bed.has(name)), [false, true, true]);
+    }
+
+    #[tokio::test]
+    async fn artifacts_that_are_never_loaded_go_before_all_else() {
+        let bed = Bed::of(2).await;
+        bed.unused("b", 1).await;
+        let used = bed.keep("c").await.unwrap();
+        let files = bed.cache.artifacts.files().unwrap();
+        let artifact = &files.iter().find(|file| file.digest == used.digest).unwrap().path;
+        let other_builds =
+            artifact.with_file_name(format!("{}-0123456789abcdef.artifact", used.digest.hex()));
+        fs::copy(artifact, &other_builds).unwrap();
+        bed.cache.shrink();
+        assert!(!other_builds.exists());
+        assert!(bed.has("b") && bed.has("c"));
+    }
+
+    #[tokio::test]
+    async fn a_cache_that_is_smaller_now_keeps_what_is_in_use_and_takes_it_again() {
+        let bed = Bed::of(3).await;
+        for name in ["b", "c", "d"] {
+            bed.unused(name, 1).await;
+        }
+        let smaller = cache(bed.state.path(), bed.each / 2);
+        let digest = ModuleDigest::of(&wasm("c"));
+        let _used = smaller.in_use(&digest);
+        smaller.shrink();
+        assert_eq!(["b", "c", "d"].map(|name| bed.has(name)), [false, true, false]);
+        smaller.keep_module(&digest, &wasm("c"), Some(("c", None))).await.unwrap();
+        assert!(smaller.artifacts.get(&digest).await.is_some());
+        assert!(smaller.bytes.get() > 0);
+    }
+}

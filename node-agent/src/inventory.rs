@@ -1,0 +1,70 @@
+//! What modules and artifacts take on disk, and what of it may go.
+
+use std::{collections::HashMap, io, path::PathBuf, time::SystemTime};
+
+use samovar_runtime::{ArtifactCache, ModuleDigest};
+
+use crate::modules::Modules;
+
+/// Files take whole blocks, and so the kubelet counts them.
+pub(crate) const BLOCK: u64 = 4096;
+
+/// What is on disk.
+pub(crate) struct Inventory {
+    /// What all of it takes.
+    pub(crate) bytes: u64,
+    /// What may go.
+    pub(crate) unused: Vec<Unused>,
+}
+
+/// All that is kept of a module that nothing uses, or an artifact that another build made.
+pub(crate) struct Unused {
+    pub(crate) last_use: SystemTime,
+    pub(crate) bytes: u64,
+    pub(crate) module: Option<ModuleDigest>,
+    pub(crate) artifacts: Vec<PathBuf>,
+}
+
+impl Inventory {
+    pub(crate) fn take(
+        modules: &Modules,
+        artifacts: &ArtifactCache,
+        in_use: impl Fn(&ModuleDigest) -> bool,
+    ) -> io::Result<Self> {
+        let mut bytes = modules.images()? as u64 * BLOCK;
+        let mut unused: HashMap<ModuleDigest, Unused> = HashMap::new();
+        for (digest, last_use, length) in modules.files()? {
+            let length = on_disk(length);
+            bytes += length;
+            if !in_use(&digest) {
+                let module = Unused { last_use, bytes: length, module: Some(digest), artifacts: Vec::new() };
+                unused.insert(digest, module);
+            }
+        }
+        let mut useless = Vec::new();
+        for file in artifacts.files()? {
+            let length = on_disk(file.bytes);
+            bytes += length;
+            if !file.is_current {
+                useless.push(Unused { bytes: length, artifacts: vec![file.path], ..Unused::never_used() });
+            } else if !in_use(&file.digest) {
+                let module = unused.entry(file.digest).or_insert_with(Unused::never_used);
+                module.bytes += length;
+                module.artifacts.push(file.path);
+            }
+        }
+        Ok(Self { bytes, unused: useless.into_iter().chain(unused.into_values()).collect() })
+    }
+}
+
+impl Unused {
+    /// Of an artifact that is never loaded or has lost its module nothing says when it was used: it goes first.
+    fn never_used() -> Self {
+        Self { last_use: SystemTime::UNIX_EPOCH, bytes: 0, module: None, artifacts: Vec::new() }
+    }
+}
+
+/// What a file of a length takes.
+pub(crate) fn on_disk(length: u64) -> u64 {
+    length.next_multiple_of(BLOCK)
+}

@@ -1,0 +1,192 @@
+//! The memory budget of this process: what guests' demand takes is drawn from it first, and given back when it is freed.
+
+use std::sync::{
+    Arc, Mutex, PoisonError, Weak,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use crate::pool::Pool;
+
+/// One budget for all that guests' demand takes: their instances, their stacks, the bodies of their calls.
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct MemoryBudget {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    total: u64,
+    used: AtomicU64,
+    /// Whose idle instances are given back when a call finds nothing left.
+    pools: Mutex<Vec<Weak<Pool>>>,
+}
+
+/// What one holder has drawn. It goes back when this is dropped, however the call ended.
+pub struct Share {
+    budget: MemoryBudget,
+    bytes: AtomicU64,
+    ahead: AtomicBool,
+}
+
+/// The budget is used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this node has no memory left for another call")]
+pub struct NoMemory;
+
+impl MemoryBudget {
+    /// A budget of so many bytes; `None`: there is no bound, and what is used is only counted.
+    pub(crate) fn new(bytes: Option<u64>) -> Self {
+        let inner =
+            Inner { total: bytes.unwrap_or(u64::MAX), used: AtomicU64::new(0), pools: Mutex::default() };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The whole budget in bytes, where there is one.
+    pub fn total(&self) -> Option<u64> {
+        (self.inner.total < u64::MAX).then_some(self.inner.total)
+    }
+
+    /// The bytes that are drawn now.
+    pub fn used(&self) -> u64 {
+        self.inner.used.load(Ordering::Relaxed)
+    }
+
+    /// An empty share, to be drawn into for a call.
+    pub fn share(&self) -> Share {
+        self.holding(0, false)
+    }
+
+    /// An empty share for what is made before any call needs it. A quarter of the budget is out of its reach, so
+    /// that readiness for calls that may come takes nothing from those that are here.
+    pub(crate) fn share_ahead(&self) -> Share {
+        self.holding(0, true)
+    }
+
+    /// A share of what is there already and cannot be refused. It leaves less for others.
+    pub(crate) fn counted(&self, bytes: u64) -> Share {
+        self.inner.used.fetch_add(bytes, Ordering::AcqRel);
+        self.holding(bytes, false)
+    }
+
+    fn holding(&self, bytes: u64, ahead: bool) -> Share {
+        Share { budget: self.clone(), bytes: AtomicU64::new(bytes), ahead: AtomicBool::new(ahead) }
+    }
+
+    /// From now on the pool's idle instances are given back when a call needs their memory.
+    pub(crate) fn lend(&self, pool: &Arc<Pool>) {
+        let mut pools = self.inner.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        pools.retain(|pool| pool.strong_count() > 0);
+        pools.push(Arc::downgrade(pool));
+    }
+
+    fn draw(&self, bytes: u64, most: u64) -> bool {
+        let drawn = self.inner.used.try_update(Ordering::AcqRel, Ordering::Acquire, |used| {
+            used.checked_add(bytes).filter(|&used| used <= most)
+        });
+        drawn.is_ok()
+    }
+
+    fn drop_idle_instances(&self) {
+        let pools = self.inner.pools.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for pool in pools.iter().filter_map(Weak::upgrade) {
+            pool.drop_idle();
+        }
+    }
+}
+
+impl Share {
+    /// Draws more. A call for which too little is left gets what idle instances hold, or is refused.
+    pub fn grow(&self, bytes: u64) -> Result<(), NoMemory> {
+        let total = self.budget.inner.total;
+        let drawn = if self.ahead.load(Ordering::Relaxed) {
+            self.budget.draw(bytes, total - total / 4)
+        } else {
+            self.budget.draw(bytes, total) || {
+                self.budget.drop_idle_instances();
+                self.budget.draw(bytes, total)
+            }
+        };
+        if !drawn {
+            return Err(NoMemory);
+        }
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// What was made ahead of the calls now serves one, and has the same right to memory.
+    pub(crate) fn serves_a_call(&self) {
+        self.ahead.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.inner.used.fetch_sub(*self.bytes.get_mut(), Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn what_is_drawn_is_refused_past_the_budget_and_goes_back_when_dropped() {
+        let budget = MemoryBudget::new(Some(100));
+        let (first, second) = (budget.share(), budget.share());
+        first.grow(40).unwrap();
+        second.grow(60).unwrap();
+        assert_eq!(first.grow(1), Err(NoMemory));
+        assert_eq!(second.grow(u64::MAX), Err(NoMemory));
+        assert_eq!(budget.used(), 100);
+        drop(second);
+        first.grow(60).unwrap();
+        drop(first);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn the_last_quarter_is_for_calls() {
+        let budget = MemoryBudget::new(Some(100));
+        let ahead = budget.share_ahead();
+        ahead.grow(75).unwrap();
+        assert_eq!(ahead.grow(1), Err(NoMemory));
+        ahead.serves_a_call();
+        ahead.grow(25).unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_refused_leaves_less_for_others() {
+        let budget = MemoryBudget::new(Some(100));
+        let code = budget.counted(150);
+        assert_eq!(budget.share().grow(1), Err(NoMemory));
+        drop(code);
+        assert_eq!(budget.share().grow(100), Ok(()));
+    }
+
+    #[test]
+    fn without_a_bound_all_is_counted_and_nothing_refused() {
+        let budget = MemoryBudget::new(None);
+        let share = budget.share();
+        share.grow(1 << 60).unwrap();
+        assert_eq!((budget.total(), budget.used()), (None, 1 << 60));
+    }
+
+    #[test]
+    fn threads_that_draw_at_once_never_have_more_than_the_budget() {
+        let budget = MemoryBudget::new(Some(1000));
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for bytes in 1..2000 {
+                        let share = budget.share();
+                        let _ = share.grow(bytes % 400).and_then(|()| share.grow(7));
+                        assert!(budget.used() <= 1000);
+                    }
+                });
+            }
+        });
+        assert_eq!(budget.used(), 0);
+    }
+}

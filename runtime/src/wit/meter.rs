@@ -1,0 +1,111 @@
+//! Draws for WIT values while they are read: as values, a body takes up to a hundred times its JSON.
+
+use std::cell::Cell;
+
+use serde::de::Error;
+use wasmtime::component::Val;
+
+use super::Type;
+use crate::{NoMemory, Share};
+
+/// What a value takes, and as much again for the slack of vectors that grow.
+const VALUE: usize = 2 * size_of::<Val>();
+
+/// What is drawn at once, so that not each value touches the budget that all calls share.
+const STEP: u64 = 4 << 10;
+
+/// Draws into a share.
+pub(super) struct Meter<'a> {
+    share: &'a Share,
+    left: Cell<u64>,
+    refused: Cell<bool>,
+}
+
+impl<'a> Meter<'a> {
+    pub(super) fn new(share: &'a Share) -> Self {
+        Self { share, left: Cell::new(0), refused: Cell::new(false) }
+    }
+
+    /// Whether anything was refused: the reading that failed is not the body's fault.
+    pub(super) fn refused(&self) -> bool {
+        self.refused.get()
+    }
+
+    /// Draws for a value of a type, without what it holds beside its names.
+    pub(super) fn value<E: Error>(&self, ty: &Type) -> Result<(), E> {
+        let named = |name: &String| size_of::<String>() + name.len();
+        let longest = |names: &mut dyn Iterator<Item = &String>| names.map(String::len).max().unwrap_or(0);
+        let more = match ty {
+            // Fields that are left out are there all the same, as options without a value.
+            Type::Record(fields) => fields.iter().map(|(name, _)| named(name) + size_of::<Val>()).sum(),
+            Type::Flags(names) => names.iter().map(named).sum(),
+            Type::Enum(names) => longest(&mut names.iter()),
+            Type::Variant(cases) => longest(&mut cases.iter().map(|(name, _)| name)),
+            Type::List(_) => VALUE,
+            _ => 0,
+        };
+        self.bytes(VALUE + more)
+    }
+
+    /// Draws for a list of bytes.
+    pub(super) fn values<E: Error>(&self, count: usize) -> Result<(), E> {
+        self.bytes(count.saturating_mul(size_of::<Val>()))
+    }
+
+    /// Draws for a text.
+    pub(super) fn bytes<E: Error>(&self, bytes: usize) -> Result<(), E> {
+        let bytes = bytes as u64;
+        if bytes > self.left.get() {
+            let step = bytes.max(STEP);
+            if self.share.grow(step).is_err() {
+                self.refused.set(true);
+                return Err(E::custom(NoMemory));
+            }
+            self.left.set(self.left.get() + step);
+        }
+        self.left.set(self.left.get() - bytes);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{CallError, MemoryBudget, wit::arguments};
+
+    fn read(body: &str, ty: Type, budget: &MemoryBudget) -> (Result<Vec<Val>, CallError>, u64) {
+        let share = budget.share();
+        let values = arguments(body.as_bytes(), &[("p".to_owned(), ty)], &share);
+        (values, budget.used())
+    }
+
+    #[test]
+    fn values_are_drawn_as_they_are_read_and_the_body_is_not_to_blame_where_there_is_too_little() {
+        let budget = MemoryBudget::new(Some(1 << 20));
+        let numbers = format!("[[{}]]", vec!["0"; 100_000].join(","));
+        let bytes = format!("[\"{}\"]", "AAAA".repeat(25_000));
+        for (body, ty) in [(numbers, Type::List(Box::new(Type::U8))), (bytes, Type::Bytes)] {
+            let (refused, used) = read(&body, ty.clone(), &budget);
+            assert!(matches!(refused, Err(CallError::NodeMemory)), "{ty}: {refused:?}");
+            assert!(used <= 1 << 20);
+            let enough = MemoryBudget::new(None);
+            let (values, used) = read(&body, ty.clone(), &enough);
+            let Ok([Val::List(values)]) = values.as_deref() else { panic!("{ty}") };
+            assert!(used >= size_of_val(&values[..]) as u64, "{ty}: {used} bytes are drawn");
+        }
+        assert_eq!(budget.used(), 0);
+        let (wrong, _) = read("[[0, true]]", Type::List(Box::new(Type::U8)), &budget);
+        assert!(matches!(wrong, Err(CallError::BadArguments(_))), "{wrong:?}");
+    }
+
+    #[test]
+    fn fields_that_are_left_out_are_drawn_for_too() {
+        let fields = (0..50).map(|at| (format!("f{at}"), Type::Option(Box::new(Type::U8)))).collect();
+        let records = format!("[[{}]]", vec!["{}"; 1000].join(","));
+        let (values, used) =
+            read(&records, Type::List(Box::new(Type::Record(fields))), &MemoryBudget::new(None));
+        assert!(values.is_ok());
+        let least = 1000 * 50 * size_of::<(String, Val)>() as u64;
+        assert!(used >= least, "{used} bytes are drawn for {least}");
+    }
+}

@@ -1,0 +1,162 @@
+//! One memory budget for all plugins: what calls take is drawn from it, and goes back however they end.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::join_all;
+use samovar_runtime::{
+    Answer, ArtifactCache, Call, CallError, Compiler, Engine, EngineOptions, Format, Instances, Limits,
+    LoadError, ModuleDigest, Plugin, PluginSpec,
+};
+
+const MIB: u64 = 1 << 20;
+
+/// Grows to so many pages, and tells how many it has; what is over 9 MiB is refused by its own limit.
+const GREEDY: &str = r#"(module
+    (memory (export "memory") 16)
+    (func (export "alloc") (param i32) (result i32) (i32.const 0))
+    (func (export "echo") (param i32 i32) (result i64) (i64.extend_i32_u (local.get 1)))
+    (func $to (param i32) (drop (memory.grow (i32.sub (local.get 0) (memory.size)))))
+    (func (export "grow") (param i32) (result i32) (call $to (local.get 0)) memory.size)
+    (func (export "trap") (param i32) (call $to (local.get 0)) unreachable)
+    (func (export "spin") (param i32) (call $to (local.get 0)) (loop (br 0))))"#;
+
+struct Node {
+    engine: Engine,
+    cache: ArtifactCache,
+    _directory: tempfile::TempDir,
+}
+
+impl Node {
+    fn new(budget: u64) -> Self {
+        let options = EngineOptions { instances: 50, memory: Some(budget) };
+        let engine = Engine::new(&options).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let cache =
+            ArtifactCache::open(directory.path().to_owned(), engine.clone(), Compiler::InProcess).unwrap();
+        Self { engine, cache, _directory: directory }
+    }
+
+    async fn load(&self, warm: u32) -> Result<Plugin, LoadError> {
+        let wasm = wat::parse_str(GREEDY).unwrap();
+        let artifact = self.cache.compile(&ModuleDigest::of(&wasm), wasm.into()).await.unwrap();
+        let limits = Limits { memory: 9 * MIB, timeout: Duration::from_millis(300), ..Limits::default() };
+        let instances = Instances { warm, reuse: None };
+        let spec = PluginSpec { name: "test/greedy".to_owned(), functions: Vec::new(), limits, instances };
+        Plugin::load(&self.engine, &artifact, spec).await
+    }
+
+    fn used(&self) -> u64 {
+        self.engine.memory().used()
+    }
+}
+
+async fn call(plugin: &Plugin, function: &str, mebibytes: u64) -> Result<Answer, CallError> {
+    let body = Bytes::from(format!("[{}]", mebibytes * 16));
+    let call = Call { body, format: Format::Json, answer_bytes: false };
+    plugin.call(plugin.function(function).unwrap(), call).await
+}
+
+#[tokio::test]
+async fn memory_goes_back_however_a_call_ends() {
+    let node = Node::new(64 * MIB);
+    let plugin = node.load(0).await.unwrap();
+    let before = node.used();
+    let spins = async { assert!(matches!(call(&plugin, "spin", 8).await, Err(CallError::Timeout { .. }))) };
+    let looks = async {
+        while node.used() < before + 8 * MIB {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::join!(spins, looks);
+    assert_eq!(node.used(), before);
+    assert!(matches!(call(&plugin, "trap", 8).await, Err(CallError::Trap { .. })));
+    assert_eq!(node.used(), before);
+    let answer = call(&plugin, "grow", 8).await.unwrap();
+    assert_eq!(&answer.body[..], b"128");
+    assert_eq!(node.used(), before + 3, "the answer is held");
+    drop(answer);
+    assert_eq!(node.used(), before);
+    drop(plugin);
+    assert!(node.used() < before, "its code is gone too");
+}
+
+#[tokio::test]
+async fn growth_past_the_budget_is_the_nodes_refusal_and_growth_past_the_limit_the_plugins() {
+    let node = Node::new(12 * MIB);
+    let plugin = node.load(0).await.unwrap();
+    let (first, second) = tokio::join!(call(&plugin, "spin", 8), async {
+        while node.used() < 8 * MIB {
+            tokio::task::yield_now().await;
+        }
+        call(&plugin, "grow", 8).await
+    });
+    assert!(matches!(first, Err(CallError::Timeout { .. })), "{first:?}");
+    assert!(matches!(second, Err(CallError::NodeMemory)), "{second:?}");
+    assert_eq!(&call(&plugin, "grow", 8).await.unwrap().body[..], b"128");
+    // Refused by its own limit, the guest is told so and goes on.
+    assert_eq!(&call(&plugin, "grow", 10).await.unwrap().body[..], b"16");
+}
+
+#[tokio::test]
+async fn where_not_even_an_instance_fits_calls_are_refused_until_others_end() {
+    let node = Node::new(10 * MIB);
+    let plugin = node.load(0).await.unwrap();
+    let answers = join_all((0..20).map(|_| call(&plugin, "spin", 1))).await;
+    let refused = answers.iter().filter(|answer| matches!(answer, Err(CallError::NodeMemory))).count();
+    let ran = answers.iter().filter(|answer| matches!(answer, Err(CallError::Timeout { .. }))).count();
+    assert_eq!((refused + ran, ran), (20, 6), "each takes 1.5 MiB and a little");
+    assert!(call(&plugin, "grow", 1).await.is_ok());
+}
+
+#[tokio::test]
+async fn idle_instances_are_given_back_when_a_call_needs_their_memory() {
+    let node = Node::new(12 * MIB);
+    let (idle, busy) = (node.load(4).await.unwrap(), node.load(0).await.unwrap());
+    assert_eq!(idle.ready_instances(), 4);
+    assert_eq!(&call(&busy, "grow", 9).await.unwrap().body[..], b"144");
+    assert_eq!(idle.ready_instances(), 0);
+    assert!(call(&idle, "grow", 1).await.is_ok());
+}
+
+#[tokio::test]
+async fn no_instance_is_made_ahead_from_the_last_quarter() {
+    let node = Node::new(8 * MIB);
+    let plugin = node.load(20).await.unwrap();
+    assert_eq!(plugin.ready_instances(), 5, "of 6 MiB, each takes 1 MiB and a little");
+    assert!(call(&plugin, "grow", 2).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_plugin_whose_first_instance_does_not_fit_is_not_loaded() {
+    let node = Node::new(MIB / 2);
+    assert!(matches!(node.load(1).await.err(), Some(LoadError::NodeMemory)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn calls_on_many_threads_stay_within_the_budget_and_leave_nothing() {
+    let node = Node::new(20 * MIB);
+    let plugins = [node.load(2).await.unwrap(), node.load(0).await.unwrap()];
+    let calls = (0..200_usize).map(|at| {
+        let (plugin, budget) = (plugins[at % 2].clone(), node.engine.memory().clone());
+        tokio::spawn(async move {
+            let answer = call(&plugin, ["grow", "trap"][at / 2 % 2], at as u64 % 10).await;
+            assert!(budget.used() <= 20 * MIB);
+            !matches!(answer, Err(CallError::NodeMemory | CallError::Overloaded))
+        })
+    });
+    let ran = join_all(calls).await.into_iter().filter(|ran| *ran.as_ref().unwrap()).count();
+    assert!(ran > 0);
+    for plugin in plugins {
+        plugin.close();
+    }
+    let code_alone = 64 << 10;
+    let emptied = async {
+        while node.used() > code_alone {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), emptied).await.unwrap();
+}

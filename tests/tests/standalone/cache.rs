@@ -1,0 +1,74 @@
+//! The cache on disk: it stays under its size, and what serves stays in it.
+
+use std::{fs, path::Path};
+
+use anyhow::Result;
+use tokio::time::{Duration, Instant, interval};
+
+use crate::server::{SOON, Server, folder, plugin};
+
+/// Bytes that a module brings along, so that it and its artifact take a little over twice as many.
+const DATA: usize = 200_000;
+
+fn add(folder: &Path, name: &str) -> Result<()> {
+    let data = name.repeat(DATA / name.len());
+    let module = format!(
+        r#"(module (memory 4) (data (i32.const 0) "{data}") (func (export "f") (result i32) (i32.const 7)))"#
+    );
+    fs::write(folder.join(format!("{name}.wat")), module)?;
+    fs::write(folder.join(format!("{name}.yaml")), plugin(name, &format!("{name}.wat"), ""))?;
+    Ok(())
+}
+
+/// What the files of a folder take, as the kubelet counts: in whole blocks.
+fn taken(folder: &Path) -> Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        bytes +=
+            if metadata.is_dir() { taken(&entry.path())? } else { metadata.len().next_multiple_of(4096) };
+    }
+    Ok(bytes)
+}
+
+async fn says(server: &Server, text: &str) -> Result<()> {
+    let deadline = Instant::now() + SOON;
+    let mut look = interval(Duration::from_millis(10));
+    while !server.process.log().contains(text) {
+        anyhow::ensure!(Instant::now() < deadline, "it does not say {text}:\n{}", server.process.log());
+        look.tick().await;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_module_that_does_not_fit_beside_those_in_use_is_refused_and_they_go_on() -> Result<()> {
+    let size: u64 = 1 << 20;
+    let folder = folder("cache")?;
+    add(&folder, "one")?;
+    add(&folder, "two")?;
+    let server = Server::start_with(folder.clone(), &["--cache-size=1Mi"]).await?;
+    let state = folder.join("state");
+    let answers = async |names: &[&str]| -> Result<()> {
+        for name in names {
+            server.answers(name, "f", "", "7").await?;
+        }
+        let (taken, told) = (taken(&state)?, server.metric("samovar_agent_cache_bytes").await?);
+        assert!(taken <= size && told <= size, "{taken} bytes are taken, and {told} are told");
+        assert!(told >= names.len() as u64 * 2 * DATA as u64, "{told} bytes are told");
+        Ok(())
+    };
+    answers(&["one", "two"]).await?;
+
+    add(&folder, "three")?;
+    says(&server, "default/three failed: CacheFull: the module needs ").await?;
+    answers(&["one", "two"]).await?;
+    assert_eq!(server.call("three", "f", "").await?.status, 503);
+
+    // Let go, the first makes room for another.
+    fs::remove_file(folder.join("one.yaml"))?;
+    fs::remove_file(folder.join("three.yaml"))?;
+    add(&folder, "four")?;
+    answers(&["two", "four"]).await
+}
