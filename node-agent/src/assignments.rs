@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use futures::StreamExt as _;
+use futures::{StreamExt as _, stream::select_all};
 use kube::{
     Api, Client, ResourceExt as _,
     core::DeserializeGuard,
@@ -49,42 +49,54 @@ impl Memory {
     }
 }
 
-/// Watches this agent's assignments for ever, and keeps `desired` at what they say. An API server that is away
-/// changes nothing.
+/// What is known of one namespace, or of all of them.
+#[derive(Default)]
+struct Scope {
+    /// `None` until it was listed once.
+    current: Option<Desired>,
+    /// What a list that is not at its end yet has brought.
+    relisted: Option<Desired>,
+}
+
+/// Watches this agent's assignments for ever, in these namespaces or in all, and keeps `desired` at what they say.
+/// An API server that is away changes nothing.
 pub(crate) async fn follow(
     client: Client,
+    namespaces: &[String],
     node: &str,
     pod_uid: &str,
     memory: Memory,
     desired: watch::Sender<Desired>,
     known: watch::Sender<bool>,
 ) {
-    let api: Api<DeserializeGuard<PluginAssignment>> = Api::all(client);
     let config = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
-    let mut events = watcher(api, config).default_backoff().boxed();
-    let mut current = Desired::new();
-    let mut relisted = Desired::new();
-    let mut listing = false;
-    while let Some(event) = events.next().await {
+    let apis: Vec<Api<DeserializeGuard<PluginAssignment>>> = match namespaces {
+        [] => vec![Api::all(client)],
+        some => some.iter().map(|namespace| Api::namespaced(client.clone(), namespace)).collect(),
+    };
+    let mut scopes: Vec<Scope> = apis.iter().map(|_| Scope::default()).collect();
+    let events = apis.into_iter().enumerate().map(|(at, api)| {
+        watcher(api, config.clone()).default_backoff().map(move |event| (at, event)).boxed()
+    });
+    let mut events = select_all(events);
+    while let Some((at, event)) = events.next().await {
+        let Scope { current, relisted } = &mut scopes[at];
         match event {
             Ok(watcher::Event::Init) => {
-                listing = true;
-                relisted = Desired::new();
+                *relisted = Some(Desired::new());
                 continue;
             }
             Ok(watcher::Event::InitApply(object)) => {
-                take(&mut relisted, &desired.borrow(), object, pod_uid);
+                take(relisted.get_or_insert_default(), &desired.borrow(), object, pod_uid);
                 continue;
             }
-            Ok(watcher::Event::InitDone) => {
-                listing = false;
-                current = std::mem::take(&mut relisted);
-            }
+            Ok(watcher::Event::InitDone) => *current = Some(relisted.take().unwrap_or_default()),
             Ok(watcher::Event::Apply(object)) => {
-                take(&mut current, &desired.borrow(), object, pod_uid);
+                take(current.get_or_insert_default(), &desired.borrow(), object, pod_uid);
             }
             Ok(watcher::Event::Delete(object)) => {
                 let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+                let current = current.get_or_insert_default();
                 current.retain(|key, _| key.namespace != namespace || key.revision != name);
             }
             Err(error) => {
@@ -92,19 +104,22 @@ pub(crate) async fn follow(
                 continue;
             }
         }
-        if !listing {
-            let changed = desired.send_if_modified(|desired| {
-                let changed = *desired != current;
-                if changed {
-                    desired.clone_from(&current);
-                }
-                changed
-            });
+        // Only what is known of all of them is the whole.
+        let known_all: Option<Vec<&Desired>> = scopes.iter().map(|scope| scope.current.as_ref()).collect();
+        let Some(parts) = known_all else { continue };
+        let all: Desired =
+            parts.into_iter().flatten().map(|(key, revision)| (key.clone(), Arc::clone(revision))).collect();
+        let changed = desired.send_if_modified(|desired| {
+            let changed = *desired != all;
             if changed {
-                memory.keep(&current);
+                desired.clone_from(&all);
             }
-            known.send_replace(true);
+            changed
+        });
+        if changed {
+            memory.keep(&all);
         }
+        known.send_replace(true);
     }
 }
 

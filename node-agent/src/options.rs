@@ -44,7 +44,13 @@ pub struct Options {
     /// How much memory and disk it may take.
     #[command(flatten)]
     pub bounds: Bounds,
-    /// How long calls may go on after SIGTERM. Less than the Pod's terminationGracePeriodSeconds.
+    /// A namespace whose assignments are served; may be repeated. Left out: all namespaces.
+    #[arg(long, value_name = "NAMESPACE")]
+    pub watch_namespace: Vec<String>,
+    /// How long new calls are still taken after SIGTERM: until the cluster sends them elsewhere.
+    #[arg(long, default_value = "5s")]
+    pub drain_delay: samovar_crds::Duration,
+    /// How long calls may go on after that. Together less than the Pod's terminationGracePeriodSeconds.
     #[arg(long, default_value = "25s")]
     pub drain_deadline: samovar_crds::Duration,
     /// The form of log lines: text or json.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use samovar_crds::State;
 use samovar_registry::ClientOptions;
 use samovar_runtime::Compiler;
 use tokio::{
@@ -13,9 +14,15 @@ use tokio::{
 use crate::{
     agent::{Agent, AgentOptions},
     assignments::{self, Memory},
+    board::Board,
+    desired::{Desired, Key},
     options::Options,
     report,
 };
+
+/// How long an agent that starts may load what it is to serve before it is ready all the same: one plugin whose
+/// registry hangs must not keep the others from their calls.
+const SETTLE: Duration = Duration::from_secs(30);
 
 /// Runs until SIGTERM or SIGINT, then drains.
 pub async fn run(options: Options) -> anyhow::Result<()> {
@@ -28,6 +35,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     // Serving goes on from what was last known; the API server's word replaces it when it comes.
     let known = watch::Sender::new(recalled.is_some());
     let (desired, wanted) = watch::channel(recalled.unwrap_or_default());
+    let wants = wanted.clone();
     let agent = Agent::start(
         AgentOptions {
             listen: options.listen,
@@ -50,10 +58,12 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let client = client().await?;
     let mut knows = known.subscribe();
     let watching = {
-        let (client, node, pod_uid) = (client.clone(), options.node_name.clone(), options.pod_uid.clone());
-        tokio::spawn(
-            async move { assignments::follow(client, &node, &pod_uid, memory, desired, known).await },
-        )
+        let (client, options) = (client.clone(), options.clone());
+        tokio::spawn(async move {
+            let (namespaces, node, pod_uid) =
+                (&options.watch_namespace, &options.node_name, &options.pod_uid);
+            assignments::follow(client, namespaces, node, pod_uid, memory, desired, known).await;
+        })
     };
     let reporting = {
         let (pod_uid, board) = (options.pod_uid.clone(), agent.board().clone());
@@ -64,15 +74,28 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         _ = interrupt.recv() => {}
         () = async {
             let _ = knows.wait_for(|knows| *knows).await;
+            // While a DaemonSet replaces its Pods, the one before is stopped as soon as this one is ready.
+            let _ = tokio::time::timeout(SETTLE, settled(agent.board(), &wants)).await;
             agent.set_ready(true);
             std::future::pending::<()>().await;
         } => {}
     }
     tracing::info!("draining");
+    // From here on what runs stays as it is: what callers were sent here for is answered.
     watching.abort();
+    tokio::time::sleep(options.drain_delay.into()).await;
     agent.shutdown().await;
     reporting.abort();
     Ok(())
+}
+
+/// Waits until nothing that is wanted is on its way any more: it serves, or has failed.
+async fn settled(board: &Board, wants: &watch::Receiver<Desired>) {
+    let mut changed = board.subscribe();
+    let on_its_way = |key: &Key| {
+        board.report(key).is_none_or(|report| !matches!(report.state, State::Ready | State::Failed))
+    };
+    while wants.borrow().keys().any(on_its_way) && changed.changed().await.is_ok() {}
 }
 
 /// A client of the API server, with timeouts that let an agent notice when it is gone.

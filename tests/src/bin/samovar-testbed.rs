@@ -9,8 +9,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
-use samovar_tests::{TestBed, push_images};
+use rustix::process::{Pid, Signal, kill_process};
+use samovar_tests::{TestBed, push_images, scratch};
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::{Instant, interval},
@@ -70,14 +70,17 @@ async fn up() -> Result<()> {
 
 /// Ends it, and waits until nothing of it is left.
 async fn down() -> Result<()> {
-    let Some(process) = running(&folder()?) else {
+    let folder = folder()?;
+    let Some(process) = running(&folder) else {
         println!("no cluster runs");
         return Ok(());
     };
+    let scratch = PathBuf::from(fs::read_to_string(folder.join("scratch"))?);
     kill_process(process, Signal::TERM)?;
     let deadline = Instant::now() + STOP;
     let mut look = interval(LOOK);
-    while test_kill_process(process).is_ok() {
+    // The folder is the last that goes.
+    while scratch.exists() {
         ensure!(Instant::now() < deadline, "the cluster still runs after {STOP:?}");
         look.tick().await;
     }
@@ -93,6 +96,7 @@ async fn serve() -> Result<()> {
     fs::copy(bed.kubeconfig(), &kubeconfig)?;
     push_images(bed.registry()).await?;
     fs::write(folder.join("pid"), std::process::id().to_string())?;
+    fs::write(folder.join("scratch"), scratch().as_os_str().as_encoded_bytes())?;
     let registry = bed.registry().address().to_owned();
     // Whole or not at all: `up` waits for it.
     fs::write(folder.join("message.new"), told(&kubeconfig, &registry))?;

@@ -67,6 +67,7 @@ impl TestBed {
         requirements::check()?;
         let folder = scratch::folder("bed")?;
         let network = Network::new().await?;
+        requirements::raise_inotify(&network.interface())?;
         let cgroup = cgroup::make(network.number())?;
         let place = Place { folder, network, cgroup };
 

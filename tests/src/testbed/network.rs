@@ -74,6 +74,11 @@ impl Network {
         self.number
     }
 
+    /// The interface that leads from the machine into the bed.
+    pub(super) fn interface(&self) -> String {
+        link(self.number)
+    }
+
     /// The servers' address, for nodes, Pods and the machine alike. Of the range that RFC 2544 keeps for tests.
     pub(super) fn address(&self) -> String {
         format!("198.18.{}.2", self.number)
@@ -134,7 +139,6 @@ impl Network {
     }
 }
 
-/// The interface that leads from the machine into a bed.
 fn link(number: u8) -> String {
     format!("samovar{number}")
 }

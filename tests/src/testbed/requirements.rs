@@ -24,13 +24,15 @@ const PROGRAMS: [(&str, &str); 10] = [
 const INOTIFY_INSTANCES: u32 = 1024;
 const INOTIFY: &str = "/proc/sys/fs/inotify/max_user_instances";
 
-/// Gives the limit back when the last bed of the machine ends; each bed has an interface while it lives.
+/// Gives the limit back when the last bed of the machine ends. Each has an interface, which goes a moment after its
+/// processes.
 const RESTORE_INOTIFY: &str = "
+for _ in 1 2 3 4 5 6 7 8 9 10; do [ -e /sys/class/net/OWN ] || break; sleep 0.5; done
 set -- /sys/class/net/samovar[0-9]*
-[ -e \"$1\" ] || { cat /run/samovar-inotify >/proc/sys/fs/inotify/max_user_instances && rm /run/samovar-inotify; }
+[ -e \"$1\" ] || [ ! -e /run/samovar-inotify ] || { cat /run/samovar-inotify >/proc/sys/fs/inotify/max_user_instances && rm /run/samovar-inotify; }
 ";
 
-/// Fails with what is missing; prepares what only has to be allowed.
+/// Fails with what is missing.
 pub(super) fn check() -> Result<()> {
     ensure!(
         rustix::process::geteuid().is_root(),
@@ -45,7 +47,7 @@ pub(super) fn check() -> Result<()> {
     ensure!(overlay || modprobe("overlay"), "the test bed needs overlayfs: modprobe overlay");
     let bridges = Path::new("/proc/sys/net/bridge").exists() || modprobe("br_netfilter");
     ensure!(bridges, "the test bed needs netfilter on bridges: modprobe br_netfilter");
-    raise_inotify().context("fs.inotify.max_user_instances cannot be raised")
+    Ok(())
 }
 
 fn is_there(program: &str) -> bool {
@@ -59,12 +61,13 @@ fn modprobe(module: &str) -> bool {
     Command::new("modprobe").arg(module).status().is_ok_and(|status| status.success())
 }
 
-fn raise_inotify() -> Result<()> {
+/// Lets enough files be watched, until the last bed ends. `interface` is this one's.
+pub(super) fn raise_inotify(interface: &str) -> Result<()> {
     let limit = fs::read_to_string(INOTIFY)?;
-    if limit.trim().parse::<u32>()? >= INOTIFY_INSTANCES {
-        return Ok(());
+    if limit.trim().parse::<u32>()? < INOTIFY_INSTANCES {
+        fs::write("/run/samovar-inotify", limit)?;
+        fs::write(INOTIFY, INOTIFY_INSTANCES.to_string()).with_context(|| format!("{INOTIFY} is too low"))?;
     }
-    fs::write("/run/samovar-inotify", limit)?;
-    scratch::at_end("inotify", RESTORE_INOTIFY)?;
-    Ok(fs::write(INOTIFY, INOTIFY_INSTANCES.to_string())?)
+    scratch::at_end(&format!("inotify-{interface}"), &RESTORE_INOTIFY.replace("OWN", interface))?;
+    Ok(())
 }

@@ -119,6 +119,8 @@ impl Agent {
                 format!("--listen={url}"),
                 format!("--ops-listen={ops}"),
                 format!("--state-dir={}", state.display()),
+                // Nobody has to be told here that it goes.
+                "--drain-delay=1ms".to_owned(),
             ],
             &[("KUBECONFIG", kubeconfig)],
         )?;
