@@ -125,7 +125,7 @@ impl ArtifactCache {
         // little compiles large modules when it is quiet, and more than one at once.
         let memory = self.inner.engine.memory();
         let most = memory.total().map_or(u64::MAX, |total| total / 4);
-        let share = memory.share();
+        let share = memory.share_mapped();
         share.grow(expected_memory(wasm.len()).min(most))?;
         let serialized = self.inner.compiler.compile(wasm).await?;
         Ok(Compiled { digest: *digest, kind, serialized })
