@@ -5,15 +5,15 @@ use std::{collections::BTreeMap, io, net::SocketAddr, path::PathBuf, sync::Arc, 
 use prometheus_client::registry::Registry;
 use samovar_crds::{Reason, State};
 use samovar_registry::{Client, ClientOptions};
-use samovar_runtime::{ArtifactCache, Compiler, Engine, EngineOptions};
+use samovar_runtime::{ArtifactCache, Compiler, Engine, EngineOptions, MemoryBudget};
 use samovar_telemetry::ops::{ListenError, Ops};
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     task::JoinHandle,
+    time::MissedTickBehavior,
 };
 
 use crate::{
-    allocator,
     board::{Board, Report},
     cache::{Cache, InUse},
     desired::{Desired, DesiredRevision, Key, Source},
@@ -123,6 +123,7 @@ impl Agent {
         let listener = server::listen(options.listen).map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         let server = Server::new(metrics.clone(), engine.memory().clone());
+        let gives_back = tokio::spawn(give_back(engine.memory().clone()));
         metrics::prefixed(&mut registry).register_collector(Box::new(Gauges::new(&server)));
         let ops = Ops::new(registry);
         let ops_address = ops.serve(options.ops_listen)?;
@@ -148,7 +149,6 @@ impl Agent {
         });
         let control = Control::new(loader, Arc::clone(&server), board.clone());
         let control = tokio::spawn(control.run(desired));
-        let gives_back = tokio::spawn(allocator::give_back());
         Ok(Self { address, ops_address, board, ops, server, serving, control, gives_back, _guests: guests })
     }
 
@@ -167,6 +167,18 @@ impl Agent {
         self.ops.set_ready(false);
         self.server.draining.send_replace(true);
         let _ = (&mut self.serving).await;
+    }
+}
+
+/// How often freed memory is given back to the system. Short beside the time that calls take to free much.
+const GIVE_BACK: Duration = Duration::from_millis(250);
+
+async fn give_back(memory: MemoryBudget) {
+    let mut look = tokio::time::interval(GIVE_BACK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        look.tick().await;
+        memory.give_back_freed();
     }
 }
 

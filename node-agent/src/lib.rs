@@ -5,7 +5,6 @@
 //! reads files and prints.
 
 mod agent;
-mod allocator;
 mod assignments;
 mod board;
 mod cache;

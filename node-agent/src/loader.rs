@@ -218,6 +218,7 @@ fn compile_failure(error: CompileError) -> Failure {
         CompileError::Invalid(_) => (Reason::ModuleInvalid, Retry::Never),
         CompileError::Failed(_) => (Reason::CompileFailed, Retry::Never),
         CompileError::Run(_) => (Reason::CompileFailed, Retry::Soon(None)),
+        CompileError::NodeMemory => (Reason::AgentOverloaded, Retry::Soon(None)),
     };
     Failure::new(reason, retry, error)
 }

@@ -94,7 +94,7 @@ impl Bounds {
 }
 
 /// What guests may have of a limit: all but the reserve, which grows with the limit, since what no budget counts
-/// (a compiling child, mostly) grows with what runs. Under a limit that the reserve would eat up, a quarter: an
+/// grows with what runs. Under a limit that the reserve would eat up, a quarter: an
 /// agent that refuses every call serves nobody.
 fn budget_within(limit: u64) -> u64 {
     limit.saturating_sub(RESERVE_BYTES.max(limit / 5)).max(limit / 4)

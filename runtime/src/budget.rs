@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use crate::pool::Pool;
+use crate::{allocator, pool::Pool};
 
 /// One budget for all that guests' demand takes: their instances, their stacks, the bodies of their calls.
 /// Cheap to clone.
@@ -16,7 +16,10 @@ pub struct MemoryBudget {
 
 struct Inner {
     total: u64,
+    /// What is drawn, and what was freed and may still be the allocator's.
     used: AtomicU64,
+    /// What was freed of that.
+    freed: AtomicU64,
     /// Whose idle instances are given back when a call finds nothing left.
     pools: Mutex<Vec<Weak<Pool>>>,
 }
@@ -26,6 +29,16 @@ pub struct Share {
     budget: MemoryBudget,
     bytes: AtomicU64,
     ahead: AtomicBool,
+    kind: Kind,
+}
+
+/// Where memory goes when it is freed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Back to the system at once: instances, stacks, code, children.
+    Mapped,
+    /// To the allocator, and from there to the system when that is told to.
+    Heap,
 }
 
 /// The budget is used up.
@@ -36,8 +49,13 @@ pub struct NoMemory;
 impl MemoryBudget {
     /// A budget of so many bytes; `None`: there is no bound, and what is used is only counted.
     pub(crate) fn new(bytes: Option<u64>) -> Self {
-        let inner =
-            Inner { total: bytes.unwrap_or(u64::MAX), used: AtomicU64::new(0), pools: Mutex::default() };
+        let inner = Inner {
+            total: bytes.unwrap_or(u64::MAX),
+            used: AtomicU64::new(0),
+            freed: AtomicU64::new(0),
+            pools: Mutex::default(),
+        };
+        allocator::give_back_large();
         Self { inner: Arc::new(inner) }
     }
 
@@ -48,28 +66,45 @@ impl MemoryBudget {
 
     /// The bytes that are drawn now.
     pub fn used(&self) -> u64 {
-        self.inner.used.load(Ordering::Relaxed)
+        let freed = self.inner.freed.load(Ordering::Relaxed);
+        self.inner.used.load(Ordering::Relaxed).saturating_sub(freed)
     }
 
-    /// An empty share, to be drawn into for a call.
+    /// Tells the allocator to give back what was freed; only then others may have it. To be called now and then: a
+    /// call that finds nothing left does so only where that is much.
+    pub fn give_back_freed(&self) {
+        // Before the rest, since what is freed meanwhile may not go back this time.
+        let freed = self.inner.freed.swap(0, Ordering::AcqRel);
+        if freed > 0 {
+            allocator::trim();
+            self.inner.used.fetch_sub(freed, Ordering::AcqRel);
+        }
+    }
+
+    /// An empty share, for what a call allocates.
     pub fn share(&self) -> Share {
-        self.holding(0, false)
+        self.holding(0, false, Kind::Heap)
+    }
+
+    /// An empty share, for what a call maps.
+    pub(crate) fn share_mapped(&self) -> Share {
+        self.holding(0, false, Kind::Mapped)
     }
 
     /// An empty share for what is made before any call needs it. A quarter of the budget is out of its reach, so
     /// that readiness for calls that may come takes nothing from those that are here.
     pub(crate) fn share_ahead(&self) -> Share {
-        self.holding(0, true)
+        self.holding(0, true, Kind::Mapped)
     }
 
     /// A share of what is there already and cannot be refused. It leaves less for others.
     pub(crate) fn counted(&self, bytes: u64) -> Share {
         self.inner.used.fetch_add(bytes, Ordering::AcqRel);
-        self.holding(bytes, false)
+        self.holding(bytes, false, Kind::Mapped)
     }
 
-    fn holding(&self, bytes: u64, ahead: bool) -> Share {
-        Share { budget: self.clone(), bytes: AtomicU64::new(bytes), ahead: AtomicBool::new(ahead) }
+    fn holding(&self, bytes: u64, ahead: bool, kind: Kind) -> Share {
+        Share { budget: self.clone(), bytes: AtomicU64::new(bytes), ahead: AtomicBool::new(ahead), kind }
     }
 
     /// From now on the pool's idle instances are given back when a call needs their memory.
@@ -86,7 +121,12 @@ impl MemoryBudget {
         drawn.is_ok()
     }
 
-    fn drop_idle_instances(&self) {
+    /// Gives back what no call holds.
+    fn make_room(&self) {
+        // Each time costs a walk over all that was ever allocated: not for a little.
+        if self.inner.freed.load(Ordering::Relaxed) >= self.inner.total / 16 {
+            self.give_back_freed();
+        }
         let pools = self.inner.pools.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for pool in pools.iter().filter_map(Weak::upgrade) {
             pool.drop_idle();
@@ -102,7 +142,7 @@ impl Share {
             self.budget.draw(bytes, total - total / 4)
         } else {
             self.budget.draw(bytes, total) || {
-                self.budget.drop_idle_instances();
+                self.budget.make_room();
                 self.budget.draw(bytes, total)
             }
         };
@@ -121,7 +161,11 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.budget.inner.used.fetch_sub(*self.bytes.get_mut(), Ordering::AcqRel);
+        let (inner, bytes) = (&self.budget.inner, *self.bytes.get_mut());
+        match self.kind {
+            Kind::Mapped => inner.used.fetch_sub(bytes, Ordering::AcqRel),
+            Kind::Heap => inner.freed.fetch_add(bytes, Ordering::AcqRel),
+        };
     }
 }
 
@@ -144,6 +188,21 @@ mod tests {
         first.grow(60).unwrap();
         drop(first);
         assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn what_the_allocator_has_not_given_back_is_nobodys() {
+        let budget = MemoryBudget::new(Some(160));
+        let little = budget.share();
+        little.grow(9).unwrap();
+        drop(little);
+        assert_eq!(budget.used(), 0);
+        assert_eq!(budget.share().grow(152), Err(NoMemory));
+        budget.give_back_freed();
+        let much = budget.share();
+        much.grow(152).unwrap();
+        drop(much);
+        assert_eq!(budget.share().grow(152), Ok(()), "much is given back when it is needed");
     }
 
     #[test]

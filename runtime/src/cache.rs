@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     Artifact, CompileError, Compiler, Engine, Kind, ModuleDigest,
     artifact::{WeakArtifact, hex},
+    compile::expected_memory,
 };
 
 /// Compiled artifacts in a directory, one file each. Cheap to clone.
@@ -120,6 +121,12 @@ impl ArtifactCache {
         let kind = Kind::of(&wasm).ok_or_else(|| {
             CompileError::Invalid("it does not begin as a WebAssembly binary does".to_owned())
         })?;
+        // A child's memory is this process's cgroup's too. Never more than a quarter is asked for, so that a node with
+        // little compiles large modules when it is quiet, and more than one at once.
+        let memory = self.inner.engine.memory();
+        let most = memory.total().map_or(u64::MAX, |total| total / 4);
+        let share = memory.share_mapped();
+        share.grow(expected_memory(wasm.len()).min(most))?;
         let serialized = self.inner.compiler.compile(wasm).await?;
         Ok(Compiled { digest: *digest, kind, serialized })
     }

@@ -17,6 +17,7 @@ struct Inner {
     linkers: Linkers,
     ticker: Ticker,
     memory: MemoryBudget,
+    result_bytes: u64,
 }
 
 /// How much room the engine sets aside.
@@ -53,6 +54,9 @@ const TABLES_EACH: u32 = 3;
 const KEPT_RESIDENT: usize = 64 << 10;
 /// Slots that keep those bytes while nothing uses them. Bounds what an idle agent holds.
 const WARM_SLOTS: u32 = 64;
+/// The part of the memory budget that results may take beside it while they are read out of guests, over all threads:
+/// nothing tells a result's size before it is there to be drawn for.
+const RESULTS: u64 = 8;
 /// The stack of one call, in bytes, of which the guest may use half.
 const STACK: usize = 1 << 20;
 /// What a guest may use of it.
@@ -80,7 +84,14 @@ impl Engine {
         let linkers = Linkers::new(&wasmtime).map_err(EngineError)?;
         let ticker = Ticker::start(wasmtime.clone());
         let memory = MemoryBudget::new(options.memory);
-        Ok(Self { inner: Arc::new(Inner { wasmtime, linkers, ticker, memory }) })
+        let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get() as u64);
+        let result_bytes = options.memory.map_or(u64::MAX, |budget| budget / RESULTS / threads);
+        Ok(Self { inner: Arc::new(Inner { wasmtime, linkers, ticker, memory, result_bytes }) })
+    }
+
+    /// The most that one result may take while it is read out of its guest.
+    pub(crate) fn result_bytes(&self) -> u64 {
+        self.inner.result_bytes
     }
 
     /// The budget from which guests' demand draws.

@@ -12,6 +12,8 @@ pub(crate) struct Instance {
     handle: Handle,
     /// Calls that it has served.
     pub(crate) calls: u32,
+    /// The most that a result may take while it is read.
+    pub(crate) result_bytes: u64,
     // After the store: memory is given back to the budget when it is free, not before.
     share: Arc<Share>,
 }
@@ -52,7 +54,7 @@ impl Instance {
             Linked::Component(pre) => pre.instantiate_async(&mut store).await.map(Handle::Component),
         };
         match made {
-            Ok(handle) => Ok(Self { store, handle, calls: 0, share }),
+            Ok(handle) => Ok(Self { store, handle, calls: 0, result_bytes: engine.result_bytes(), share }),
             Err(error) if error.is::<wasmtime::PoolConcurrencyLimitError>() => Err(CallError::AgentFull),
             Err(error) => {
                 Err(store.data().memory.refusal().unwrap_or_else(|| CallError::Init(failure(&error))))

@@ -5,6 +5,7 @@
 //! ahead of the calls; [`Plugin::call`] runs one function on one of them, within the plugin's limits.
 
 mod abi;
+mod allocator;
 mod artifact;
 mod budget;
 mod cache;

@@ -200,7 +200,7 @@ impl Plugin {
         let pass = gate.enter().await.map_err(|Full| CallError::Overloaded)?;
         let entered = Instant::now();
         let memory = pool.engine().memory();
-        let stack = memory.share();
+        let stack = memory.share_mapped();
         stack.grow(GUEST_STACK as u64)?;
         let mut instance = pool.take().await?;
         let taken = Instant::now();

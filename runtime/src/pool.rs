@@ -72,7 +72,7 @@ impl Pool {
         for made in 0..count {
             // The first may take what it needs, as a call may.
             let memory = self.engine.memory();
-            let share = if made == 0 { memory.share() } else { memory.share_ahead() };
+            let share = if made == 0 { memory.share_mapped() } else { memory.share_ahead() };
             match self.make_ahead(share).await {
                 Ok(instance) if self.instances.warm > 0 => self.lock().warm.push(instance),
                 Ok(_) => {}
@@ -99,7 +99,7 @@ impl Pool {
         }
         match ready {
             Some(instance) => Ok(instance),
-            None => self.make(self.engine.memory().share()).await,
+            None => self.make(self.engine.memory().share_mapped()).await,
         }
     }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::join_all;
 use samovar_runtime::{
-    Answer, ArtifactCache, Call, CallError, Compiler, Engine, EngineOptions, Format, Instances, Limits,
-    LoadError, ModuleDigest, Plugin, PluginSpec,
+    Answer, ArtifactCache, Call, CallError, CompileError, Compiler, Engine, EngineOptions, Format, Instances,
+    Limits, LoadError, ModuleDigest, Plugin, PluginSpec,
 };
 
 const MIB: u64 = 1 << 20;
@@ -133,6 +133,25 @@ async fn no_instance_is_made_ahead_from_the_last_quarter() {
 async fn a_plugin_whose_first_instance_does_not_fit_is_not_loaded() {
     let node = Node::new(MIB / 2);
     assert!(matches!(node.load(1).await.err(), Some(LoadError::NodeMemory)));
+}
+
+#[tokio::test]
+async fn where_calls_use_it_all_nothing_is_compiled_until_they_end() {
+    let node = Node::new(10 * MIB);
+    let plugin = node.load(0).await.unwrap();
+    let compile = async || {
+        let wasm = wat::parse_str(r#"(module (func (export "another")))"#).unwrap();
+        node.cache.compile(&ModuleDigest::of(&wasm), wasm.into()).await
+    };
+    let (spun, refused) = tokio::join!(call(&plugin, "spin", 8), async {
+        while node.used() < 8 * MIB {
+            tokio::task::yield_now().await;
+        }
+        compile().await
+    });
+    assert!(matches!(spun, Err(CallError::Timeout { .. })), "{spun:?}");
+    assert!(matches!(refused.err(), Some(CompileError::NodeMemory)));
+    assert!(compile().await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

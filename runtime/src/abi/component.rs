@@ -68,8 +68,9 @@ impl Target {
         response_bytes: u64,
     ) -> Result<Output, CallError> {
         let guest = |error: wasmtime::Error| CallError::of_guest(&error);
+        let host_bytes = host_bytes(response_bytes, instance.result_bytes);
         let (component, store) = instance.component()?;
-        store.set_hostcall_fuel(host_bytes(response_bytes));
+        store.set_hostcall_fuel(host_bytes);
         let func = component.get_func(&mut *store, self.export).ok_or_else(|| {
             CallError::NotCallable("its instance lacks an export that its component has".to_owned())
         })?;
@@ -98,11 +99,12 @@ impl Target {
 }
 
 /// What the host may allocate for a guest's result while it is read out: WIT values are larger than the JSON
-/// that is made of them, and a guest must not make the host pay without end.
-fn host_bytes(response_bytes: u64) -> usize {
+/// that is made of them, and a guest must not make the host pay without end, nor more than the node can.
+fn host_bytes(response_bytes: u64, most: u64) -> usize {
     const FACTOR: u64 = 8;
     const FLOOR: u64 = 1 << 20;
-    usize::try_from(response_bytes.saturating_mul(FACTOR).saturating_add(FLOOR)).unwrap_or(usize::MAX)
+    let bytes = response_bytes.saturating_mul(FACTOR).saturating_add(FLOOR).min(most.max(FLOOR));
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
 fn output(result: Option<(&Val, &Type)>, answer_bytes: bool, limit: u64) -> Result<Output, CallError> {
