@@ -34,7 +34,7 @@ run: ## Serve examples/text without a cluster, call it once, and print the answe
 	cargo build -p samovar-cli
 	samovar=$(SAMOVAR_BIN_DIR)/samovar
 	state=$$(mktemp -d)
-	coproc SERVER { exec $$samovar run examples/text/plugin.yaml --listen $(LISTEN) --ops-listen 127.0.0.1:0 --state-dir $$state; }
+	coproc SERVER { exec $$samovar run examples/text/local/plugin.yaml --listen $(LISTEN) --ops-listen 127.0.0.1:0 --state-dir $$state; }
 	server=$$SERVER_PID
 	trap 'kill $$server 2>/dev/null || true; rm -rf $$state' EXIT
 	read -r ready <&$${SERVER[0]} || { echo "samovar run ended before the plugin was ready; is $(LISTEN) taken? Try make run LISTEN=127.0.0.1:9090" >&2; exit 1; }

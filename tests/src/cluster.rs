@@ -2,6 +2,7 @@
 
 use std::{
     fmt::Debug,
+    fs,
     io::Write as _,
     path::PathBuf,
     process::{Command, Stdio},
@@ -14,6 +15,7 @@ use k8s_openapi::api::core::v1::{Event, Namespace};
 use kube::{
     Api, Client, Resource, ResourceExt as _,
     api::{ListParams, ObjectMeta, PostParams},
+    config::Kubeconfig,
     core::NamespaceResourceScope,
     runtime::wait::await_condition,
 };
@@ -49,7 +51,12 @@ impl Cluster {
     /// A new namespace in the cluster that `kubeconfig` names.
     pub async fn at(kubeconfig: PathBuf, name: &str) -> Result<Self> {
         let client = control_plane::client(&kubeconfig).await?;
-        let metadata = ObjectMeta { generate_name: Some(format!("{name}-")), ..ObjectMeta::default() };
+        let labels = [("samovar.dev/test".to_owned(), name.to_owned())];
+        let metadata = ObjectMeta {
+            generate_name: Some(format!("{name}-")),
+            labels: Some(labels.into()),
+            ..ObjectMeta::default()
+        };
         let namespace = Namespace { metadata, ..Namespace::default() };
         let namespace = Api::all(client.clone()).create(&PostParams::default(), &namespace).await?.name_any();
         Ok(Self { kubeconfig, client, namespace, _control_plane: None })
@@ -74,10 +81,27 @@ impl Cluster {
         self.kubectl_with_input(arguments, "").await
     }
 
-    async fn kubectl_with_input(&self, arguments: &[&str], input: &str) -> Result<String> {
+    /// The same, with none of the administrator's rights: `arguments` bring a token.
+    pub async fn kubectl_without_certificate(&self, arguments: &[&str]) -> Result<String> {
+        let mut config = Kubeconfig::read_from(&self.kubeconfig)?;
+        config.auth_infos.iter_mut().for_each(|user| user.auth_info = None);
+        let bare = self.kubeconfig.with_extension("without-certificate");
+        fs::write(&bare, serde_json::to_vec(&config)?)?;
+        let mut command = self.kubectl_command()?;
+        command.env("KUBECONFIG", bare).args(arguments);
+        spawn_blocking(move || output(command, "")).await?
+    }
+
+    pub(crate) fn kubectl_command(&self) -> Result<Command> {
         let mut command = bed_program("kubectl")?;
         command.env("KUBECONFIG", &self.kubeconfig).env("KUBECACHEDIR", scratch().join("kubectl"));
-        command.arg("--namespace").arg(&self.namespace).args(arguments);
+        command.arg("--namespace").arg(&self.namespace);
+        Ok(command)
+    }
+
+    async fn kubectl_with_input(&self, arguments: &[&str], input: &str) -> Result<String> {
+        let mut command = self.kubectl_command()?;
+        command.args(arguments);
         let input = input.to_owned();
         spawn_blocking(move || output(command, &input)).await?
     }

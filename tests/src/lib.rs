@@ -7,6 +7,7 @@
 mod api_proxy;
 mod cluster;
 mod control_plane;
+mod helm;
 mod image;
 mod node;
 mod pki;
@@ -18,6 +19,7 @@ mod testbed;
 pub use api_proxy::{ApiProxy, Link, Write};
 pub use cluster::Cluster;
 pub use control_plane::ControlPlane;
+pub use helm::Helm;
 pub use image::{CLIENT, Image, push_images};
 pub use node::{AGENT_NAMESPACE, AGENT_PORT, AgentPod};
 pub use process::{Process, free_port};

@@ -15,7 +15,10 @@ use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::{Instant, interval};
 
-use crate::scratch::{self, Kept};
+use crate::{
+    Cluster,
+    scratch::{self, Kept},
+};
 
 /// How often a state that nothing announces is looked at.
 pub(crate) const LOOK: Duration = Duration::from_millis(5);
@@ -41,6 +44,13 @@ impl Process {
         let mut command = Command::new(built(program)?);
         command.args(arguments).envs(environment.iter().copied());
         Self::start(program, command)
+    }
+
+    /// Starts a `kubectl` that goes on, in the namespace of a test.
+    pub fn kubectl(cluster: &Cluster, arguments: &[&str]) -> Result<Self> {
+        let mut command = cluster.kubectl_command()?;
+        command.args(arguments);
+        Self::start("kubectl", command)
     }
 
     /// Starts `command` and writes what it prints into a log file.

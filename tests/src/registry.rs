@@ -21,8 +21,8 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// A running registry, without authentication, over plain HTTP.
 pub struct Registry {
     address: String,
-    folder: PathBuf,
-    process: Process,
+    /// Of one that the test started: its data, and what serves it.
+    own: Option<(PathBuf, Process)>,
     http: Client,
 }
 
@@ -63,9 +63,16 @@ impl Registry {
         let mut command = bed_program("registry")?;
         command.arg("serve").arg(path).env("OTEL_TRACES_EXPORTER", "none");
         let process = Process::quietly("registry", inside(command))?;
-        let mut registry = Self { address, folder, process, http: Client::new() };
+        let mut registry = Self { own: Some((folder, process)), ..Self::at(address)? };
         registry.is_up().await?;
         Ok(registry)
+    }
+
+    /// One that is there: `host:port`, without TLS.
+    pub fn at(address: String) -> Result<Self> {
+        // No connection outlives its use: the next test has another runtime.
+        let http = Client::builder().pool_max_idle_per_host(0).build()?;
+        Ok(Self { address, own: None, http })
     }
 
     /// `host:port`.
@@ -75,17 +82,22 @@ impl Registry {
 
     /// Ends it, so that connections are refused.
     pub fn stop(&mut self) {
-        self.process.kill();
+        if let Some((_, process)) = &mut self.own {
+            process.kill();
+        }
     }
 
     /// Starts it anew at the same address, with the same data.
     pub async fn start_again(&mut self) -> Result<()> {
-        self.process.start_again()?;
+        if let Some((_, process)) = &mut self.own {
+            process.start_again()?;
+        }
         self.is_up().await
     }
 
     async fn is_up(&mut self) -> Result<()> {
-        self.process.answers(&format!("http://{}/v2/", self.address), START).await
+        let Some((_, process)) = &mut self.own else { return Ok(()) };
+        process.answers(&format!("http://{}/v2/", self.address), START).await
     }
 
     /// Pushes a module as a CNCF wasm artifact, and returns the reference to put into a manifest.
@@ -133,7 +145,8 @@ impl Registry {
     pub fn spoil(&self, digest: &str) -> Result<()> {
         let hex = digest.strip_prefix("sha256:").context("a digest starts with `sha256:`")?;
         let blob = format!("docker/registry/v2/blobs/sha256/{}/{hex}/data", &hex[..2]);
-        let path = self.folder.join(blob);
+        let (folder, _) = self.own.as_ref().context("the registry is not this test's own")?;
+        let path = folder.join(blob);
         let mut bytes = fs::read(&path).context("the registry has no such blob")?;
         let last = bytes.last_mut().context("an empty blob cannot be spoilt")?;
         *last ^= 1;

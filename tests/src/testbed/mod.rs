@@ -113,6 +113,11 @@ impl TestBed {
         &mut self.registry
     }
 
+    /// Its `host:port`.
+    pub fn registry_address(&self) -> &str {
+        self.registry.address()
+    }
+
     /// What the API server's audit log says so far, an event a line, of those who are Samovar's.
     pub fn audit_log(&self) -> Result<String> {
         let path = self.place.folder.join(servers::AUDIT_LOG);
@@ -151,6 +156,11 @@ impl TestBed {
         let node = node.with_context(|| format!("the bed has no {name}"))?;
         node.power_on(&self.place).await?;
         node.start_kubelet(&self.place)
+    }
+
+    /// Forgets the last node, after it was powered off and deleted.
+    pub fn remove_node(&mut self, name: &str) {
+        self.nodes.retain(|node| node.name() != name);
     }
 
     /// Cuts a node's network, or mends it.

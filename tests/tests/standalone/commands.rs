@@ -66,7 +66,7 @@ fn bad_input_is_refused_with_a_sentence_and_code_two() -> Result<()> {
 
 #[test]
 fn validate_takes_what_the_api_server_would_take() -> Result<()> {
-    let manifest = file("examples/text/plugin.yaml").display().to_string();
+    let manifest = file("examples/text/local/plugin.yaml").display().to_string();
     let (code, text) = printed(&["validate", &manifest])?;
     assert_eq!(code, 0, "{text}");
     assert!(text.contains("wasmplugin/text is valid"), "{text}");

@@ -16,7 +16,8 @@ const MULTIPLY: &str =
 async fn the_example_answers_as_its_readme_says() -> Result<()> {
     let folder = folder("example")?;
     fs::copy(file("examples/text/text.wasm"), folder.join("text.wasm"))?;
-    fs::copy(file("examples/text/plugin.yaml"), folder.join("plugin.yaml"))?;
+    let manifest = fs::read_to_string(file("examples/text/local/plugin.yaml"))?;
+    fs::write(folder.join("plugin.yaml"), manifest.replace("file:../text.wasm", "file:text.wasm"))?;
     let server = Server::start(folder).await?;
     for (function, body, answer) in [
         ("upper", r#"{"text": "hello"}"#, r#""HELLO""#),

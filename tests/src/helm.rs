@@ -1,0 +1,110 @@
+//! Helm, and the release of the project's chart that tests install.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Result, ensure};
+use tokio::task::spawn_blocking;
+
+use crate::{
+    process::bed_program,
+    scratch::{self, scratch},
+};
+
+/// The name of the release.
+const RELEASE: &str = "samovar";
+
+/// A release `samovar` in one namespace of one cluster.
+#[derive(Clone)]
+pub struct Helm {
+    kubeconfig: PathBuf,
+    namespace: String,
+    registry: String,
+}
+
+impl Helm {
+    /// What installs images of `registry`.
+    pub fn new(kubeconfig: &Path, namespace: &str, registry: &str) -> Self {
+        Self {
+            kubeconfig: kubeconfig.to_owned(),
+            namespace: namespace.to_owned(),
+            registry: registry.to_owned(),
+        }
+    }
+
+    /// Installs the chart as a new user does, with these values beside what the registry needs, and waits until all
+    /// is ready.
+    pub async fn install(&self, values: &[&str]) -> Result<String> {
+        self.with_chart(&["install", "--create-namespace"], values).await
+    }
+
+    /// Upgrades to these values, and waits until all is ready.
+    pub async fn upgrade(&self, values: &[&str]) -> Result<String> {
+        self.with_chart(&["upgrade"], values).await
+    }
+
+    async fn with_chart(&self, verb: &[&str], values: &[&str]) -> Result<String> {
+        self.with_chart_at(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/samovar"), verb, values)
+            .await
+    }
+
+    /// `helm VERB samovar CHART`, with these values.
+    pub async fn with_chart_at(&self, chart: &Path, verb: &[&str], values: &[&str]) -> Result<String> {
+        let registry = format!("global.imageRegistry={}", self.registry);
+        let insecure = format!("registry.insecure={{{}}}", self.registry);
+        let chart = chart.display().to_string();
+        let mut arguments = verb.to_vec();
+        arguments.extend([
+            RELEASE,
+            &chart,
+            "--wait",
+            "--timeout=90s",
+            "--set",
+            &registry,
+            "--set",
+            &insecure,
+        ]);
+        arguments.extend(values.iter().flat_map(|value| ["--set", value]));
+        self.run(&arguments).await
+    }
+
+    /// Any other command of Helm, in the release's namespace. Where it fails, its message is the error.
+    pub async fn run(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = self.command()?;
+        command.args(arguments);
+        let output = spawn_blocking(move || command.output()).await??;
+        let error = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "helm {}: {}", arguments.join(" "), error.trim());
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// Lets a cluster that is somebody's be as it was, when this process ends.
+    pub fn remove_at_end(&self) -> Result<()> {
+        let helm = self.command()?;
+        let kubectl = bed_program("kubectl")?;
+        let (helm, kubectl) = (helm.get_program().display(), kubectl.get_program().display());
+        let (kubeconfig, namespace) = (self.kubeconfig.display(), &self.namespace);
+        let script = format!(
+            "export KUBECONFIG='{kubeconfig}'\n\
+             '{kubectl}' delete namespace --selector samovar.dev/test --wait=false\n\
+             '{helm}' uninstall {RELEASE} --namespace {namespace} --wait\n\
+             '{kubectl}' delete crd wasmplugins.samovar.dev pluginassignments.samovar.dev\n\
+             '{kubectl}' delete namespace {namespace} --wait=false\n"
+        );
+        Ok(scratch::at_end("release", &script)?)
+    }
+
+    fn command(&self) -> Result<Command> {
+        let mut command = bed_program("helm")?;
+        let own = scratch().join("helm");
+        command.env("KUBECONFIG", &self.kubeconfig).env("HELM_NAMESPACE", &self.namespace);
+        for (variable, folder) in
+            [("HELM_CACHE_HOME", "cache"), ("HELM_CONFIG_HOME", "config"), ("HELM_DATA_HOME", "data")]
+        {
+            command.env(variable, own.join(folder));
+        }
+        Ok(command)
+    }
+}

@@ -1,0 +1,7 @@
+//! What needs power over the cluster itself: its nodes, its servers, its audit log.
+
+mod helm;
+mod memory;
+mod nodes;
+mod outages;
+mod privileges;

@@ -1,0 +1,227 @@
+//! Nodes that are drained, cordoned, tainted, deleted, powered off, cut off; and that come back, or are new.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api, ResourceExt as _,
+    runtime::wait::{await_condition, conditions::is_pod_running},
+};
+use tokio::time::timeout;
+
+use crate::stage::{ADD, Alone, SOON, SYSTEM, eventually, message};
+
+/// A dead node is known as such after 10 s in the bed.
+const NODE_LOST: Duration = Duration::from_secs(30);
+
+/// Calls a plugin without a pause from node1 until it is told to stop, and tries each call twice.
+const CALLER: &str = r#"
+trap 'exit 0' TERM
+while :; do
+  curl -s -o /dev/null -w '%{http_code}\n' --connect-timeout 1 --max-time 2 --retry 1 --retry-all-errors \
+    --retry-delay 0 -H content-type:application/json -d '[6,7]' URL || echo failed
+done
+"#;
+
+/// A plugin that answers on three nodes, and a caller on the first.
+async fn called(name: &str, more: &str) -> Result<Alone> {
+    let stage = Alone::new_alone(name).await?;
+    stage.apply("add", &stage.push("1", ADD).await?, more).await?;
+    stage.all_ready("add").await?;
+    let url = format!("http://add.{}.svc/add", stage.cluster.namespace);
+    stage.client_that("caller", Some("node1"), &CALLER.replace("URL", &url)).await?;
+    let pods: Api<Pod> = stage.cluster.api();
+    timeout(SOON, await_condition(pods, "caller", is_pod_running())).await??;
+    Ok(stage)
+}
+
+/// How the caller's calls ended so far: all of them, and those that failed twice.
+async fn calls(stage: &Alone) -> Result<(usize, usize)> {
+    let log = stage.cluster.kubectl(&["logs", "caller"]).await?;
+    Ok((log.lines().count(), log.lines().filter(|line| *line != "200").count()))
+}
+
+/// The nodes in the plugin's EndpointSlices that are ready.
+async fn endpoints(stage: &Alone) -> Result<Vec<String>> {
+    let path = "jsonpath={range .items[*].endpoints[?(@.conditions.ready)]}{.nodeName}{\"\\n\"}{end}";
+    let slices = stage.cluster.kubectl(&["get", "endpointslices", "-o", path]).await?;
+    let mut nodes: Vec<_> = slices.lines().map(ToOwned::to_owned).collect();
+    nodes.sort();
+    Ok(nodes)
+}
+
+async fn endpoints_are(stage: &Alone, wanted: &[&str]) -> Result<Duration> {
+    let began = Instant::now();
+    let are = async || {
+        let nodes = endpoints(stage).await?;
+        ensure!(nodes == wanted, "calls go to {nodes:?}, not to {wanted:?}");
+        Ok(())
+    };
+    eventually(are).await?;
+    Ok(began.elapsed())
+}
+
+#[tokio::test]
+async fn a_node_that_is_drained_cordoned_or_tainted_and_back_costs_no_call() -> Result<()> {
+    let stage = called("drained", "").await?;
+    let kubectl = async |command: &str| stage.cluster.kubectl(&command.split(' ').collect::<Vec<_>>()).await;
+
+    // A drain leaves DaemonSets alone, and so the plugins that they carry: what runs on a cordoned node goes on.
+    kubectl("drain node2 --ignore-daemonsets --delete-emptydir-data --force --timeout=60s").await?;
+    ensure!(endpoints(&stage).await? == ["node1", "node2", "node3"]);
+    // What is new takes no cordoned node.
+    stage.apply("later", &stage.push("1", ADD).await?, "").await?;
+    stage.on_nodes("later", 2, 2, SOON).await?;
+    kubectl("uncordon node2").await?;
+    stage.on_nodes("later", 3, 3, SOON).await?;
+
+    // A taint that a plugin does not tolerate moves it away, though the agent stays.
+    kubectl("taint node node2 reserved=yes:NoSchedule").await?;
+    stage.on_nodes("add", 2, 2, SOON).await?;
+    endpoints_are_all_but_of_later(&stage).await?;
+    kubectl("taint node node2 reserved-").await?;
+    stage.on_nodes("add", 3, 3, SOON).await?;
+
+    let (all, failed) = calls(&stage).await?;
+    ensure!(all > 50 && failed == 0, "{failed} of {all} calls failed twice");
+    Ok(())
+}
+
+/// Neither plugin tolerates the taint: no call goes to node2 any more.
+async fn endpoints_are_all_but_of_later(stage: &Alone) -> Result<()> {
+    endpoints_are(stage, &["node1", "node1", "node3", "node3"]).await.map(drop)
+}
+
+#[tokio::test]
+async fn agents_that_are_replaced_one_after_the_other_cost_no_call() -> Result<()> {
+    let stage = called("replaced", "").await?;
+    let restart = ["rollout", "restart", "--namespace", SYSTEM, "daemonset/samovar-agent"];
+    stage.cluster.kubectl(&restart).await?;
+    let status = ["rollout", "status", "--namespace", SYSTEM, "daemonset/samovar-agent", "--timeout=120s"];
+    stage.cluster.kubectl(&status).await?;
+    endpoints_are(&stage, &["node1", "node2", "node3"]).await?;
+    stage.all_ready("add").await?;
+    let (all, failed) = calls(&stage).await?;
+    ensure!(all > 50 && failed == 0, "{failed} of {all} calls failed twice");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_node_without_power_is_left_and_comes_back() -> Result<()> {
+    let mut stage = called("powerless", "replicas: 2").await?;
+    let before = endpoints(&stage).await?;
+    let lost = before.iter().find(|node| *node != "node1").context("two nodes carry it")?.clone();
+
+    stage.world.bed()?.power_off(&lost).await?;
+    let began = Instant::now();
+    let left = async || {
+        let nodes = endpoints(&stage).await?;
+        ensure!(nodes.len() == 2 && !nodes.contains(&lost), "calls go to {nodes:?}");
+        Ok(())
+    };
+    eventually(left).await?;
+    println!("figure: power off to the replica on another node: {:.1} s", began.elapsed().as_secs_f32());
+    let plugin = stage.on_nodes("add", 2, 2, SOON).await?;
+    ensure!(message(&plugin).contains("2"), "{}", message(&plugin));
+    // From here on nothing is sent there any more.
+    let (before, failed_before) = calls(&stage).await?;
+    let more = async || {
+        let (all, failed) = calls(&stage).await?;
+        ensure!(all > before + 50, "too few calls yet");
+        Ok(failed)
+    };
+    let failed_after = eventually(more).await?;
+    println!(
+        "figure: calls that failed twice until a node without power was known as such: {failed_before} of {before}"
+    );
+    ensure!(
+        failed_after == failed_before,
+        "{} calls failed after the node had left",
+        failed_after - failed_before
+    );
+
+    stage.world.bed()?.power_on(&lost).await?;
+    let client = stage.cluster.client.clone();
+    stage.world.bed()?.node(&lost)?.ready(&client, true, NODE_LOST).await?;
+    stage.cluster.kubectl(&["scale", "wplug/add", "--replicas=3"]).await?;
+    stage.on_nodes("add", 3, 3, SOON).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_node_that_is_cut_off_is_left_and_its_agent_serves_on_when_it_is_back() -> Result<()> {
+    let mut stage = called("cut-off", "").await?;
+    let agent = stage.agent_on("node3").await?.name_any();
+    stage.world.bed()?.set_connected("node3", false)?;
+    let client = stage.cluster.client.clone();
+    stage.world.bed()?.node("node3")?.ready(&client, false, NODE_LOST).await?;
+    endpoints_are(&stage, &["node1", "node2"]).await?;
+    let plugin = stage.on_nodes("add", 2, 2, SOON).await?;
+    ensure!(message(&plugin).contains("2"), "{}", message(&plugin));
+    stage.world.bed()?.set_connected("node3", true)?;
+    stage.world.bed()?.node("node3")?.ready(&client, true, NODE_LOST).await?;
+    endpoints_are(&stage, &["node1", "node2", "node3"]).await?;
+    ensure!(stage.agent_on("node3").await?.name_any() == agent, "the same agent went on");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_node_that_hangs_is_left_and_taken_again() -> Result<()> {
+    let mut stage = called("hung", "").await?;
+    stage.world.bed()?.node("node3")?.pause()?;
+    let client = stage.cluster.client.clone();
+    stage.world.bed()?.node("node3")?.ready(&client, false, NODE_LOST).await?;
+    endpoints_are(&stage, &["node1", "node2"]).await?;
+    stage.world.bed()?.node("node3")?.resume()?;
+    stage.world.bed()?.node("node3")?.ready(&client, true, NODE_LOST).await?;
+    endpoints_are(&stage, &["node1", "node2", "node3"]).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_agent_that_is_killed_is_back_at_once_and_costs_no_call() -> Result<()> {
+    let stage = called("killed", "").await?;
+    let agent = stage.agent_on("node2").await?.name_any();
+    stage
+        .cluster
+        .kubectl(&["delete", "pod", "--namespace", SYSTEM, &agent, "--grace-period=0", "--force"])
+        .await?;
+    let another = async || {
+        let next = stage.agent_on("node2").await?.name_any();
+        ensure!(next != agent, "{agent} is still there");
+        Ok(())
+    };
+    eventually(another).await?;
+    endpoints_are(&stage, &["node1", "node2", "node3"]).await?;
+    let (all, failed) = calls(&stage).await?;
+    ensure!(all > 0 && failed == 0, "{failed} of {all} calls failed twice");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_new_node_carries_what_it_should_within_5_s_of_its_agents_readiness_and_a_deleted_one_nothing()
+-> Result<()> {
+    let mut stage = called("joined", "").await?;
+    let node = stage.world.bed()?.add_node().await?;
+    let agent_is_ready = async || {
+        let agent = stage.agent_on(&node).await?;
+        let conditions = agent.status.and_then(|status| status.conditions).unwrap_or_default();
+        let ready =
+            conditions.into_iter().find(|condition| condition.type_ == "Ready" && condition.status == "True");
+        ready.and_then(|ready| ready.last_transition_time).context("the agent is not ready yet")
+    };
+    let ready_at = eventually(agent_is_ready).await?.0;
+    stage.on_nodes("add", 4, 4, Duration::from_secs(10)).await?;
+    endpoints_are(&stage, &["node1", "node2", "node3", &node]).await?;
+    let took = k8s_openapi::jiff::Timestamp::now().duration_since(ready_at);
+    println!("figure: agent ready to plugin served by a new node: at most {:.1} s", took.as_secs_f32());
+    ensure!(took.as_secs_f32() < 5.0 + 1.0, "it took {took:?}, and a timestamp is up to 1 s old");
+
+    stage.world.bed()?.power_off(&node).await?;
+    stage.cluster.kubectl(&["delete", "node", &node]).await?;
+    endpoints_are(&stage, &["node1", "node2", "node3"]).await?;
+    stage.on_nodes("add", 3, 3, SOON).await?;
+    stage.world.bed()?.remove_node(&node);
+    Ok(())
+}

@@ -1,0 +1,90 @@
+//! The servers of a cluster, away and back.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use samovar_tests::Server;
+
+use crate::stage::{ADD, Alone, eventually, message};
+
+/// Calls by the plugin's name and expects an answer.
+async fn answers(stage: &Alone, plugin: &str) -> Result<()> {
+    let url = format!("http://{plugin}.{}.svc/add", stage.cluster.namespace);
+    let said = stage.curl(&["-H", "content-type: application/json", "-d", "[6,7]", &url]).await?;
+    ensure!(said == "13", "{said}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn calls_go_on_without_the_control_plane_and_what_was_missed_is_made_up() -> Result<()> {
+    let mut stage = Alone::new_alone("outage").await?;
+    stage.apply("add", &stage.push("1", ADD).await?, "").await?;
+    stage.all_ready("add").await?;
+    let url = format!("http://add.{}.svc/add", stage.cluster.namespace);
+    // kubectl exec needs the API server: this one calls by itself, and its log is read afterwards.
+    let script = format!(
+        "while :; do curl -s -m 2 -w ' %{{http_code}}\\n' -H content-type:application/json -d '[6,7]' {url} || echo failed; sleep 0.1; done"
+    );
+    stage.client_that("caller", None, &script).await?;
+    let log = async || stage.cluster.kubectl(&["logs", "caller"]).await;
+    eventually(async || {
+        ensure!(log().await?.lines().count() > 5, "no calls yet");
+        Ok(())
+    })
+    .await?;
+    // Long enough for leases, tokens' renewal and watches to notice.
+    for server in [Server::Etcd, Server::Api] {
+        stage.world.bed()?.server(server).pause()?;
+        let still = tokio::time::timeout(Duration::from_secs(8), stage.all_ready("not-there")).await;
+        ensure!(still.is_err() || still.is_ok_and(|outcome| outcome.is_err()), "{server:?} answers");
+        stage.world.bed()?.server(server).resume()?;
+    }
+    eventually(async || stage.apply("later", &stage.push("1", ADD).await?, "").await).await?;
+    eventually(async || stage.all_ready("later").await).await?;
+    let log = eventually(async || stage.cluster.kubectl(&["logs", "caller"]).await).await?;
+    let failed = log.lines().filter(|line| *line != "13 200").count();
+    ensure!(
+        log.lines().count() > 100 && failed == 0,
+        "{failed} of {} calls failed:\n{log}",
+        log.lines().count()
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_registry_that_is_away_holds_up_what_is_new_and_nothing_else() -> Result<()> {
+    let mut stage = Alone::new_alone("no-registry").await?;
+    stage.client(None).await?;
+    let image = stage.push("1", ADD).await?;
+    stage.apply("add", &image, "").await?;
+    stage.all_ready("add").await?;
+    let next = stage.push("2", ADD).await?;
+    stage.world.registry().stop();
+    stage.apply("later", &next, "").await?;
+    let waiting = stage.ready("later", "False", "RegistryUnavailable").await?;
+    ensure!(message(&waiting).contains(stage.world.registry().address()), "{}", message(&waiting));
+    answers(&stage, "add").await?;
+    stage.world.registry().start_again().await?;
+    stage.all_ready("later").await?;
+    answers(&stage, "later").await
+}
+
+#[tokio::test]
+async fn without_dns_a_plugin_answers_at_its_address_and_by_name_when_dns_is_back() -> Result<()> {
+    let mut stage = Alone::new_alone("no-dns").await?;
+    stage.client(None).await?;
+    stage.apply("add", &stage.push("1", ADD).await?, "").await?;
+    stage.all_ready("add").await?;
+    answers(&stage, "add").await?;
+    stage.world.bed()?.server(Server::Dns).kill();
+    ensure!(answers(&stage, "add").await.is_err(), "names are still answered");
+    let address =
+        stage.cluster.kubectl(&["get", "service", "add", "-o", "jsonpath={.spec.clusterIP}"]).await?;
+    let host = format!("Host: add.{}", stage.cluster.namespace);
+    let url = format!("http://{address}/add");
+    let said =
+        stage.curl(&["-H", &host, "-H", "content-type: application/json", "-d", "[6,7]", &url]).await?;
+    ensure!(said == "13", "{said}");
+    stage.world.bed()?.server(Server::Dns).start_again()?;
+    eventually(async || answers(&stage, "add").await).await
+}

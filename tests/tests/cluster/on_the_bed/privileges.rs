@@ -1,0 +1,196 @@
+//! Least privilege: what Samovar may do is what it does.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, Subject};
+use kube::{Api, ResourceExt, api::ListParams};
+use samovar_crds::PluginAssignment;
+use serde_json::Value;
+
+use crate::stage::{ADD, Alone, MULTIPLY, SOON, SYSTEM, eventually};
+
+/// A verb on a resource, as an audit log and a role both say it: `patch samovar.dev/wasmplugins/status`.
+type Act = String;
+
+/// Granted to ServiceAccounts, by the name of the account.
+async fn granted(stage: &Alone) -> Result<BTreeMap<String, BTreeSet<Act>>> {
+    let (client, all) = (stage.cluster.client.clone(), ListParams::default());
+    let mut granted: BTreeMap<String, BTreeSet<Act>> = BTreeMap::new();
+    let mut grant = |subjects: Option<Vec<Subject>>, rules: Option<Vec<PolicyRule>>| {
+        let ours = |subject: &Subject| {
+            subject.kind == "ServiceAccount" && subject.namespace.as_deref() == Some(SYSTEM)
+        };
+        for account in subjects.unwrap_or_default().into_iter().filter(ours) {
+            let acts = rules.iter().flatten().flat_map(acts);
+            granted.entry(account.name).or_default().extend(acts);
+        }
+    };
+    let (cluster_roles, roles) =
+        (Api::<ClusterRole>::all(client.clone()), Api::<Role>::namespaced(client.clone(), SYSTEM));
+    for binding in Api::<ClusterRoleBinding>::all(client.clone()).list(&all).await? {
+        if binding.subjects.iter().flatten().any(|subject| subject.namespace.as_deref() == Some(SYSTEM)) {
+            grant(binding.subjects, cluster_roles.get(&binding.role_ref.name).await?.rules);
+        }
+    }
+    for binding in Api::<RoleBinding>::namespaced(client, SYSTEM).list(&all).await? {
+        ensure!(binding.role_ref.kind == "Role", "{} binds a ClusterRole", binding.name_any());
+        grant(binding.subjects, roles.get(&binding.role_ref.name).await?.rules);
+    }
+    Ok(granted)
+}
+
+fn acts(rule: &PolicyRule) -> Vec<Act> {
+    let groups = rule.api_groups.as_deref().unwrap_or_default();
+    let resources = rule.resources.as_deref().unwrap_or_default();
+    let of_group = |group: &String| {
+        resources.iter().map(move |resource| format!("{group}/{resource}")).collect::<Vec<_>>()
+    };
+    let resources: Vec<_> = groups.iter().flat_map(of_group).collect();
+    rule.verbs
+        .iter()
+        .flat_map(|verb| resources.iter().map(move |resource| format!("{verb} {resource}")))
+        .collect()
+}
+
+/// What ServiceAccounts did, and what they were refused, by the name of the account.
+fn done(audit_log: &str) -> Result<(BTreeMap<String, BTreeSet<Act>>, Vec<String>)> {
+    let (mut done, mut refused) = (BTreeMap::<String, BTreeSet<Act>>::new(), Vec::new());
+    for line in audit_log.lines() {
+        let event: Value = serde_json::from_str(line).context("the audit log is JSON")?;
+        let text = |path: &str| event.pointer(path).and_then(Value::as_str).unwrap_or_default();
+        let Some(account) = text("/user/username").strip_prefix(&format!("system:serviceaccount:{SYSTEM}:"))
+        else {
+            continue;
+        };
+        let resource = match text("/objectRef/subresource") {
+            "" => text("/objectRef/resource").to_owned(),
+            subresource => format!("{}/{subresource}", text("/objectRef/resource")),
+        };
+        if resource.is_empty() {
+            continue;
+        }
+        let act = format!("{} {}/{resource}", text("/verb"), text("/objectRef/apiGroup"));
+        let code = event.pointer("/responseStatus/code").and_then(Value::as_u64);
+        if code == Some(403) {
+            refused.push(line.to_owned());
+        }
+        let acts = done.entry(account.to_owned()).or_default();
+        // An apply that made an object had to be allowed to create it too.
+        if text("/verb") == "patch" && code == Some(201) {
+            acts.insert(act.replacen("patch", "create", 1));
+        }
+        acts.insert(act);
+    }
+    Ok((done, refused))
+}
+
+/// A day in the life of a plugin, so that everything that Samovar ever does is done.
+async fn live(stage: &Alone) -> Result<()> {
+    for (number, wat) in [ADD, MULTIPLY, ADD, MULTIPLY].into_iter().enumerate() {
+        let image = stage.push(&number.to_string(), wat).await?;
+        stage.apply("add", &image, "revisionHistoryLimit: 1").await?;
+        stage.all_ready("add").await?;
+    }
+    // Twice the same, so that an Event is counted up rather than made.
+    for _ in 0..2 {
+        for (replicas, count) in [("--replicas=0", 0), ("--replicas=3", 3)] {
+            stage.cluster.kubectl(&["scale", "wplug/add", replicas]).await?;
+            stage.on_nodes("add", count, count, SOON).await?;
+        }
+    }
+    // A Service that somebody removes is made again; one that is not the plugin's is removed with its slices.
+    let another = ["delete", "endpointslices", "--all"];
+    stage.cluster.kubectl(&another).await?;
+    eventually(async || {
+        let slices = stage.cluster.kubectl(&["get", "endpointslices", "-o", "name"]).await?;
+        ensure!(!slices.is_empty(), "no slice again");
+        Ok(())
+    })
+    .await?;
+    stage.cluster.kubectl(&["delete", "wplug/add"]).await.map(drop)
+}
+
+#[tokio::test]
+async fn nothing_is_granted_that_is_not_used_and_nothing_used_is_missing() -> Result<()> {
+    let mut stage = Alone::new_alone("privileges").await?;
+    // Both leaders' ways: one gives the lease back, the next takes it.
+    let restart = ["rollout", "restart", "--namespace", SYSTEM, "deployment/samovar-operator"];
+    stage.cluster.kubectl(&restart).await?;
+    let status = ["rollout", "status", "--namespace", SYSTEM, "deployment/samovar-operator", "--timeout=90s"];
+    stage.cluster.kubectl(&status).await?;
+    live(&stage).await?;
+
+    let granted = granted(&stage).await?;
+    let (mut done, refused) = done(&stage.world.bed()?.audit_log()?)?;
+    ensure!(refused.is_empty(), "Samovar was refused:\n{}", refused.join("\n"));
+    // Admission asks for this right where an object blocks its owner's deletion, and no log tells of it.
+    let operator = done.get_mut("samovar-operator").context("the operator did something")?;
+    operator.insert("update samovar.dev/wasmplugins/finalizers".to_owned());
+    for account in ["samovar-operator", "samovar-agent"] {
+        let (granted, done) = (&granted[account], &done[account]);
+        let unused: Vec<_> = granted.difference(done).collect();
+        ensure!(unused.is_empty(), "{account} may, and never does: {unused:#?}\nit does {done:#?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_agents_token_writes_the_status_of_its_own_assignments_and_nothing_else() -> Result<()> {
+    let stage = Alone::new_alone("tokens").await?;
+    stage.apply("add", &stage.push("1", ADD).await?, "").await?;
+    stage.all_ready("add").await?;
+    let agent = stage.agent_on("node1").await?;
+    let (name, uid) = (agent.name_any(), agent.uid().unwrap_or_default());
+    let bound = [
+        "create",
+        "token",
+        "samovar-agent",
+        "--namespace",
+        SYSTEM,
+        "--bound-object-kind=Pod",
+        "--bound-object-name",
+        &name,
+        "--bound-object-uid",
+        &uid,
+    ];
+    let token = stage.cluster.kubectl(&bound).await?;
+    let token = format!("--token={}", token.trim());
+    let unbound = stage.cluster.kubectl(&["create", "token", "samovar-agent", "--namespace", SYSTEM]).await?;
+    let unbound = format!("--token={}", unbound.trim());
+
+    let assignments = stage.cluster.api::<PluginAssignment>().list(&ListParams::default()).await?;
+    let of = |own: bool| {
+        let found = assignments.iter().find(|assignment| (assignment.spec.agent.pod_uid == uid) == own);
+        found.map(ResourceExt::name_any).context("each agent has an assignment")
+    };
+    let (own, others) = (of(true)?, of(false)?);
+    let as_agent = async |token: &str, arguments: &[&str]| {
+        stage.cluster.kubectl_without_certificate(&[&[token], arguments].concat()).await
+    };
+    let status = r#"{"status":{"state":"Failed"}}"#;
+    let write =
+        |name| ["patch", "pluginassignment", name, "--subresource=status", "--type=merge", "-p", status];
+    as_agent(&token, &write(&own)).await.context("its own status")?;
+    as_agent(&token, &["get", "pluginassignments", "-A"]).await.context("reading assignments")?;
+
+    let spec = r#"{"metadata":{"labels":{"a":"b"}}}"#;
+    for (token, attempt) in [
+        (&token, write(&others).to_vec()),
+        (&unbound, write(&own).to_vec()),
+        (&token, vec!["patch", "pluginassignment", &own, "--type=merge", "-p", spec]),
+        (&token, vec!["delete", "pluginassignment", &own]),
+        (&token, vec!["get", "wplug", "-A"]),
+        (&token, vec!["get", "secrets", "-A"]),
+        (&token, vec!["get", "configmaps", "-A"]),
+        (&token, vec!["get", "pods", "--namespace", SYSTEM]),
+        (&token, vec!["get", "nodes"]),
+        (&token, vec!["get", "leases", "--namespace", SYSTEM]),
+        (&token, vec!["create", "token", "samovar-operator", "--namespace", SYSTEM]),
+    ] {
+        let refusal =
+            as_agent(token, &attempt).await.err().with_context(|| format!("an agent may {attempt:?}"))?;
+        ensure!(refusal.to_string().contains("orbidden"), "{attempt:?}: {refusal}");
+    }
+    Ok(())
+}

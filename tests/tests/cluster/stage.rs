@@ -1,0 +1,287 @@
+//! A stage: a cluster with Samovar installed, a namespace in it, and a Pod from which to call.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Condition};
+use kube::{Api, ResourceExt, api::ListParams};
+use samovar_crds::WasmPlugin;
+use samovar_tests::{CLIENT, Cluster, Helm, Registry, TestBed, push_images, scratch};
+use tokio::{
+    sync::{OnceCell, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock},
+    time::{Instant, interval},
+};
+
+/// What takes a moment, on a machine that runs many tests at once.
+pub const SOON: Duration = Duration::from_secs(40);
+/// Where the chart is installed.
+pub const SYSTEM: &str = "samovar-system";
+
+/// `add(a, b) -> a + b`.
+pub const ADD: &str =
+    r#"(module (func (export "add") (param i32 i32) (result i32) (i32.add (local.get 0) (local.get 1))))"#;
+/// The same name, another answer.
+pub const MULTIPLY: &str =
+    r#"(module (func (export "add") (param i32 i32) (result i32) (i32.mul (local.get 0) (local.get 1))))"#;
+
+/// A cluster, with the release `samovar` of the chart.
+pub struct World {
+    kubeconfig: PathBuf,
+    source: Source,
+}
+
+/// Whose the cluster is.
+enum Source {
+    /// The tests' own.
+    Bed(Box<TestBed>),
+    /// Somebody's, with a registry that its nodes and this machine reach under one name.
+    Given(Registry),
+}
+
+impl World {
+    async fn start() -> Result<Self> {
+        let mut world = match (
+            std::env::var("SAMOVAR_TEST_CLUSTER").as_deref(),
+            std::env::var_os("KUBECONFIG"),
+        ) {
+            (Ok("existing"), Some(kubeconfig)) => {
+                let registry = std::env::var("SAMOVAR_TEST_REGISTRY").context(
+                    "SAMOVAR_TEST_REGISTRY is not set: name a registry, HOST:PORT without TLS, that this machine, \
+                     the nodes and the Pods of your cluster reach",
+                )?;
+                println!("the cluster of KUBECONFIG, with the registry {registry}");
+                Self { kubeconfig: kubeconfig.into(), source: Source::Given(Registry::at(registry)?) }
+            }
+            (Ok("existing"), None) => {
+                bail!("SAMOVAR_TEST_CLUSTER is existing: set KUBECONFIG to that cluster's")
+            }
+            _ => {
+                println!("the test bed, on this machine");
+                let bed = TestBed::start(3).await?;
+                Self { kubeconfig: bed.kubeconfig(), source: Source::Bed(Box::new(bed)) }
+            }
+        };
+        push_images(world.registry()).await?;
+        let helm = world.helm();
+        if let Source::Given(_) = world.source {
+            helm.remove_at_end()?;
+        }
+        helm.install(&[]).await?;
+        Ok(world)
+    }
+
+    pub fn registry(&mut self) -> &mut Registry {
+        match &mut self.source {
+            Source::Bed(bed) => bed.registry(),
+            Source::Given(registry) => registry,
+        }
+    }
+
+    /// Power over the nodes and servers.
+    pub fn bed(&mut self) -> Result<&mut TestBed> {
+        match &mut self.source {
+            Source::Bed(bed) => Ok(bed),
+            Source::Given(_) => {
+                bail!("this test needs the test bed: leave on_the_bed out (--skip on_the_bed)")
+            }
+        }
+    }
+
+    fn registry_address(&self) -> String {
+        match &self.source {
+            Source::Bed(bed) => bed.registry_address().to_owned(),
+            Source::Given(registry) => registry.address().to_owned(),
+        }
+    }
+
+    pub fn helm(&self) -> Helm {
+        Helm::new(&self.kubeconfig, SYSTEM, &self.registry_address())
+    }
+}
+
+/// The one world of this process.
+async fn world() -> Result<Arc<RwLock<World>>> {
+    static WORLD: OnceCell<Result<Arc<RwLock<World>>, String>> = OnceCell::const_new();
+    let start = || async {
+        World::start().await.map(RwLock::new).map(Arc::new).map_err(|error| format!("{error:?}"))
+    };
+    WORLD.get_or_init(start).await.clone().map_err(|error| anyhow!("the cluster did not start: {error}"))
+}
+
+/// One test's place; `W` is its hold on the world.
+pub struct Stage<W = OwnedRwLockReadGuard<World>> {
+    pub cluster: Cluster,
+    pub world: W,
+    registry: Registry,
+}
+
+/// A stage that has the cluster for itself.
+pub type Alone = Stage<OwnedRwLockWriteGuard<World>>;
+
+impl Stage {
+    /// A namespace beside those of other tests.
+    pub async fn new(name: &str) -> Result<Self> {
+        let world = world().await?.read_owned().await;
+        let (kubeconfig, registry) = (world.kubeconfig.clone(), world.registry_address());
+        Self::at(world, kubeconfig, registry, name).await
+    }
+}
+
+impl Alone {
+    /// A namespace while no other test uses the cluster.
+    pub async fn new_alone(name: &str) -> Result<Self> {
+        let world = world().await?.write_owned().await;
+        let (kubeconfig, registry) = (world.kubeconfig.clone(), world.registry_address());
+        Self::at(world, kubeconfig, registry, name).await
+    }
+}
+
+impl<W> Stage<W> {
+    async fn at(world: W, kubeconfig: PathBuf, registry: String, name: &str) -> Result<Self> {
+        let cluster = Cluster::at(kubeconfig, name).await?;
+        Ok(Self { cluster, world, registry: Registry::at(registry)? })
+    }
+
+    /// Pushes a module in the text format; gives its reference.
+    pub async fn push(&self, tag: &str, wat: &str) -> Result<String> {
+        let repository = format!("{}/math", self.cluster.namespace);
+        self.registry.push(&repository, tag, &wat::parse_str(wat)?).await
+    }
+
+    /// Pushes a module's bytes; gives its reference.
+    pub async fn push_wasm(&self, name: &str, wasm: &[u8]) -> Result<String> {
+        self.registry.push(&format!("{}/{name}", self.cluster.namespace), "1.0", wasm).await
+    }
+
+    /// Applies a plugin; `more` is more of its spec, in YAML's flow style.
+    pub async fn apply(&self, name: &str, image: &str, more: &str) -> Result<()> {
+        let more = if more.is_empty() { String::new() } else { format!(", {more}") };
+        let yaml = format!(
+            "{{apiVersion: samovar.dev/v1alpha1, kind: WasmPlugin, metadata: {{name: {name}}}, \
+             spec: {{image: '{image}'{more}}}}}"
+        );
+        self.cluster.apply(&yaml).await.map(drop)
+    }
+
+    /// Waits until the plugin's Ready condition says this of the newest spec.
+    pub async fn ready(&self, name: &str, status: &str, reason: &str) -> Result<WasmPlugin> {
+        let says = |plugin: &WasmPlugin| {
+            let observed = plugin.status.as_ref().and_then(|status| status.observed_generation);
+            observed == plugin.metadata.generation
+                && ready_condition(plugin)
+                    .is_some_and(|ready| ready.status == status && ready.reason == reason)
+        };
+        self.cluster.wait_for(name, SOON, says).await
+    }
+
+    pub async fn all_ready(&self, name: &str) -> Result<WasmPlugin> {
+        self.ready(name, "True", "AllNodesReady").await
+    }
+
+    /// Waits until so many nodes serve the newest revision of a plugin, and so many are wanted.
+    pub async fn on_nodes(
+        &self,
+        name: &str,
+        ready: i32,
+        desired: i32,
+        within: Duration,
+    ) -> Result<WasmPlugin> {
+        let is_so = |plugin: &WasmPlugin| {
+            let nodes = plugin.status.as_ref().and_then(|status| status.nodes.as_ref());
+            nodes.is_some_and(|nodes| (nodes.ready, nodes.desired) == (ready, desired))
+        };
+        self.cluster.wait_for(name, within, is_so).await
+    }
+
+    /// A Pod with curl, on `node` where one is named, that sleeps.
+    pub async fn client(&self, node: Option<&str>) -> Result<()> {
+        self.client_that("client", node, "exec sleep 3600").await?;
+        self.cluster
+            .kubectl(&["wait", "--for=condition=Ready", "pod/client", "--timeout=40s"])
+            .await
+            .map(drop)
+    }
+
+    /// A Pod `name` that runs a script of sh, under the strictest of Pod security.
+    pub async fn client_that(&self, name: &str, node: Option<&str>, script: &str) -> Result<()> {
+        let pod = serde_json::json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name },
+            "spec": {
+                "nodeName": node, "restartPolicy": "Never", "terminationGracePeriodSeconds": 0,
+                "securityContext": { "runAsNonRoot": true, "seccompProfile": { "type": "RuntimeDefault" } },
+                "containers": [{
+                    "name": "client", "image": format!("{}/{CLIENT}:{}", self.registry.address(), env!("CARGO_PKG_VERSION")),
+                    "command": ["sh", "-c", script],
+                    "securityContext": {
+                        "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] },
+                    },
+                }],
+            },
+        });
+        self.cluster.apply(&pod.to_string()).await.map(drop)
+    }
+
+    /// What curl, run in the client Pod, prints.
+    pub async fn curl(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = vec!["exec", "client", "--", "curl", "-sS", "--max-time", "10"];
+        command.extend(arguments);
+        self.cluster.kubectl(&command).await
+    }
+
+    /// The agents' Pods that are not being deleted.
+    pub async fn agents(&self) -> Result<Vec<Pod>> {
+        let agents = ListParams::default().labels("app.kubernetes.io/component=agent");
+        let pods = Api::<Pod>::namespaced(self.cluster.client.clone(), SYSTEM).list(&agents).await?;
+        Ok(pods.items.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect())
+    }
+
+    /// The agent's Pod on a node.
+    pub async fn agent_on(&self, node: &str) -> Result<Pod> {
+        let on = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(node);
+        self.agents().await?.into_iter().find(on).with_context(|| format!("{node} has no agent"))
+    }
+}
+
+/// Tries again and again until it works; past [`SOON`] gives the last error.
+pub async fn eventually<T>(mut attempt: impl AsyncFnMut() -> Result<T>) -> Result<T> {
+    let deadline = Instant::now() + SOON;
+    let mut look = interval(Duration::from_millis(100));
+    loop {
+        look.tick().await;
+        match attempt().await {
+            Err(error) if Instant::now() > deadline => return Err(error),
+            Err(_) => {}
+            done => return done,
+        }
+    }
+}
+
+pub fn ready_condition(plugin: &WasmPlugin) -> Option<&Condition> {
+    plugin.status.as_ref()?.conditions.iter().find(|condition| condition.type_ == "Ready")
+}
+
+/// The message of the plugin's Ready condition.
+pub fn message(plugin: &WasmPlugin) -> &str {
+    ready_condition(plugin).map(|ready| ready.message.as_str()).unwrap_or_default()
+}
+
+/// The folder `name` of the project.
+pub fn project(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name)
+}
+
+/// A new folder for one test's files.
+pub fn files(stage_of: &str) -> Result<PathBuf> {
+    let folder = scratch().join(format!("files-{stage_of}"));
+    std::fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+/// The names of Pods, for messages.
+pub fn names(pods: &[Pod]) -> Vec<String> {
+    pods.iter().map(ResourceExt::name_any).collect()
+}
