@@ -2,7 +2,6 @@
 
 use std::{
     fmt::Debug,
-    fs,
     io::Write as _,
     path::PathBuf,
     process::{Command, Stdio},
@@ -13,9 +12,9 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use k8s_openapi::api::core::v1::{Event, Namespace};
 use kube::{
-    Api, Client, Resource, ResourceExt as _,
+    Api, Client, Config, Resource, ResourceExt as _,
     api::{ListParams, ObjectMeta, PostParams},
-    config::Kubeconfig,
+    config::{AuthInfo, KubeConfigOptions, Kubeconfig},
     core::NamespaceResourceScope,
     runtime::wait::await_condition,
 };
@@ -81,15 +80,12 @@ impl Cluster {
         self.kubectl_with_input(arguments, "").await
     }
 
-    /// The same, with none of the administrator's rights: `arguments` bring a token.
-    pub async fn kubectl_without_certificate(&self, arguments: &[&str]) -> Result<String> {
-        let mut config = Kubeconfig::read_from(&self.kubeconfig)?;
-        config.auth_infos.iter_mut().for_each(|user| user.auth_info = None);
-        let bare = self.kubeconfig.with_extension("without-certificate");
-        fs::write(&bare, serde_json::to_vec(&config)?)?;
-        let mut command = self.kubectl_command()?;
-        command.env("KUBECONFIG", bare).args(arguments);
-        spawn_blocking(move || output(command, "")).await?
+    /// A client with the rights of a token, and no others.
+    pub async fn client_of(&self, token: &str) -> Result<Client> {
+        let config = Kubeconfig::read_from(&self.kubeconfig)?;
+        let mut config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
+        config.auth_info = AuthInfo { token: Some(token.to_owned().into()), ..AuthInfo::default() };
+        Ok(Client::try_from(config)?)
     }
 
     pub(crate) fn kubectl_command(&self) -> Result<Command> {

@@ -13,12 +13,14 @@ const ROOT: &str = "/sys/fs/cgroup";
 
 /// Makes the bed's cgroup, and gives its path for `cgroupRoot`. It is removed when this process ends.
 pub(super) fn make(bed: u8) -> Result<String> {
-    let name = format!("samovar-bed{bed}");
+    // A bed of the same number may have ended just now, and its cgroups not yet.
+    let name = format!("samovar-bed{bed}-{}", std::process::id());
     make_in_all(&name)?;
     // Processes that were just killed are still there for a moment.
     let remove = format!(
         "for _ in 1 2 3 4 5 6 7 8 9 10; do\n  \
-           find {ROOT}/{name} {ROOT}/*/{name} -depth -type d -exec rmdir {{}} + && break\n  sleep 0.2\ndone\n"
+           left=$(find {ROOT} -maxdepth 2 -name {name})\n  [ -z \"$left\" ] && break\n  \
+           find $left -depth -type d -exec rmdir {{}} +\n  sleep 0.2\ndone\n"
     );
     scratch::at_end(&name, &remove)?;
     Ok(format!("/{name}"))

@@ -85,7 +85,7 @@ impl TestBed {
         bed.servers.ready(&bed.place.kubeconfig()).await?;
         bed.servers.rest(&bed.place)?;
         for node in &mut bed.nodes {
-            node.start_kubelet(&bed.place)?;
+            node.start_kubelet(&bed.place).await?;
         }
         let client = bed.client().await?;
         servers::announce_dns(&client).await?;
@@ -140,7 +140,7 @@ impl TestBed {
         self.boot().await?;
         let client = self.client().await?;
         let node = self.nodes.last_mut().context("a node was added")?;
-        node.start_kubelet(&self.place)?;
+        node.start_kubelet(&self.place).await?;
         node.ready(&client, true, START).await?;
         Ok(node.name().to_owned())
     }
@@ -155,7 +155,7 @@ impl TestBed {
         let node = self.nodes.iter_mut().find(|node| node.name() == name);
         let node = node.with_context(|| format!("the bed has no {name}"))?;
         node.power_on(&self.place).await?;
-        node.start_kubelet(&self.place)
+        node.start_kubelet(&self.place).await
     }
 
     /// Forgets the last node, after it was powered off and deleted.

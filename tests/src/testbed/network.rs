@@ -123,7 +123,8 @@ impl Network {
         self.ip(["link", "set", "lo", "up"])?;
         self.ip(["address", "add", &format!("{}/30", self.address()), "dev", "machine"])?;
         self.ip(["link", "set", "machine", "up"])?;
-        self.ip(["link", "add", "nodes", "type", "bridge"])?;
+        // Left to itself a bridge has the address of one of its ports, and another one when that node goes.
+        self.ip(["link", "add", "nodes", "address", "02:00:0a:4d:00:01", "type", "bridge"])?;
         self.ip(["address", "add", &format!("{BRIDGE}/24"), "dev", "nodes"])?;
         self.ip(["link", "set", "nodes", "up"])?;
         // Between the Pods of two nodes.

@@ -1,6 +1,11 @@
 //! One node: namespaces with a first process, and in them containerd, kubelet and kube-proxy.
 
-use std::{fs, path::PathBuf, process::Command, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use k8s_openapi::api::core::v1::Node as NodeObject;
@@ -71,8 +76,15 @@ impl Node {
         Ok(())
     }
 
-    /// Starts kubelet and kube-proxy.
-    pub(super) fn start_kubelet(&mut self, place: &Place) -> Result<()> {
+    /// Starts kubelet and kube-proxy, once containerd answers: a kubelet without one ends.
+    pub(super) async fn start_kubelet(&mut self, place: &Place) -> Result<()> {
+        let socket = format!("/proc/{}/root/run/containerd/containerd.sock", self.init);
+        let deadline = Instant::now() + START;
+        let mut look = interval(LOOK);
+        while !Path::new(&socket).exists() {
+            ensure!(Instant::now() < deadline, "the containerd of {} does not start", self.name);
+            look.tick().await;
+        }
         let mut kubelet = Command::new(bed_file("kubelet")?);
         kubelet
             .arg(format!("--config={}", self.file("kubelet.json")))
@@ -97,11 +109,10 @@ impl Node {
     pub(super) async fn power_off(&mut self) -> Result<()> {
         let init = i32::try_from(self.init).ok().and_then(Pid::from_raw).context("the node runs")?;
         kill_process(init, Signal::KILL)?;
-        // It ends after its child, and that ends after all that runs in the namespace.
-        self.starter.ended(START).await?;
         self.kubelet.clear();
         self.containerd = None;
-        Ok(())
+        // It ends after its child, and that ends after all that runs in the namespace.
+        self.starter.ended(START).await.map(drop)
     }
 
     /// Boots it again: what was on its disk is there, what ran does not.
@@ -118,7 +129,9 @@ impl Node {
 
     /// Lets them go on.
     pub fn resume(&mut self) -> Result<()> {
-        self.signal_all("CONT")
+        self.signal_all("CONT")?;
+        // What waits for a daemon stops with it.
+        self.kubelet.iter_mut().chain(&mut self.containerd).try_for_each(Process::resume)
     }
 
     fn signal_all(&self, signal: &str) -> Result<()> {

@@ -27,7 +27,10 @@ async fn kubectl_shows_a_plugin_its_events_and_its_fields() -> Result<()> {
     ensure!(kubectl("get samovar").await?.contains("pluginassignment"), "the category has both kinds");
 
     let described = kubectl("describe wplug add").await?;
-    ensure!(described.contains("Resolved Image:") && described.contains("func add"), "{described}");
+    ensure!(
+        described.contains("Resolved Image:") && described.contains("func(i32, i32) -> i32"),
+        "{described}"
+    );
     let events = kubectl("get events --field-selector involvedObject.name=add").await?;
     ensure!(events.contains("AllNodesReady"), "{events}");
     let explained = kubectl("explain wplug.spec.limits.memory").await?;

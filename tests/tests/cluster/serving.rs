@@ -17,7 +17,7 @@ async fn apply_example(stage: &Stage) -> Result<()> {
         let yaml = fs::read_to_string(project("examples/text").join(file))?;
         fs::write(folder.join(file), yaml.replace("registry.example.com/text:1.0", &image))?;
     }
-    stage.cluster.kubectl(&["apply", "-f", &folder.display().to_string()]).await?;
+    stage.cluster.kubectl(&["apply", "--namespace=demo", "-f", &folder.display().to_string()]).await?;
     let wait = ["wait", "--namespace=demo", "--for=condition=Ready", "wplug/text", "--timeout=40s"];
     stage.cluster.kubectl(&wait).await.map(drop)
 }

@@ -7,7 +7,7 @@ use kube::ResourceExt as _;
 use samovar_crds::WasmPlugin;
 use samovar_tests::{Cluster, Helm, TestBed, push_images};
 
-use crate::stage::{ADD, SOON, SYSTEM, files, project};
+use crate::stage::{ADD, SOON, SYSTEM, eventually, files, project};
 
 const CRD: &str = "wasmplugins.samovar.dev";
 
@@ -87,17 +87,23 @@ async fn upgrades_change_the_crds_too_and_uninstalling_leaves_only_what_is_peopl
         "-o",
         "name",
     ];
-    ensure!(cluster.kubectl(&left).await?.is_empty(), "{}", cluster.kubectl(&left).await?);
+    let nothing = async || {
+        let left = cluster.kubectl(&left).await?;
+        ensure!(left.is_empty(), "{left}");
+        Ok(())
+    };
+    eventually(nothing).await?;
     let left = [
         "get",
-        "clusterrole,clusterrolebinding,validatingadmissionpolicy,validatingadmissionpolicybinding,crd",
+        "clusterrole,clusterrolebinding,validatingadmissionpolicy,validatingadmissionpolicybinding",
         "-l",
         "app.kubernetes.io/name=samovar",
         "-o",
         "name",
     ];
     let left = cluster.kubectl(&left).await?;
-    ensure!(left.lines().count() == 2 && left.lines().all(|line| line.contains("samovar.dev")), "{left}");
+    ensure!(left.is_empty(), "{left}");
+    cluster.kubectl(&["get", "crd", CRD, "pluginassignments.samovar.dev"]).await?;
     let (name, id) = ("jsonpath={.metadata.uid}", uid.clone().unwrap_or_default());
     ensure!(cluster.kubectl(&["get", "wplug", "add", "-o", name]).await? == id);
 
