@@ -43,7 +43,7 @@ run: ## Serve examples/text without a cluster, call it once, and print the answe
 	$$samovar invoke --server http://$(LISTEN) text upper '{"text": "hello"}'
 
 .PHONY: test
-test: testbed test-unit test-standalone test-apiserver ## All tests. Needs Rust and Go.
+test: testbed test-unit test-standalone test-apiserver test-chart test-cluster ## All tests. Needs Rust and Go, and root for the cluster.
 
 .PHONY: test-unit
 test-unit: ## The tests that need Rust alone.
@@ -59,10 +59,33 @@ test-standalone: programs ## The tests of `samovar` without a cluster. Needs Go 
 	bed=$$(tests/testbed/build.sh)
 	SAMOVAR_TESTBED_BIN=$$bed cargo test --workspace --test standalone
 
+.PHONY: test-chart
+test-chart: ## The Helm chart: lint, unit tests, its README's table, its objects before a real API server.
+	bed=$$(tests/testbed/build.sh)
+	PATH=$$bed:$$PATH charts/check.sh
+
+.PHONY: test-cluster
+test-cluster: programs ## Samovar on a whole Kubernetes: KUBECONFIG's (SAMOVAR_TEST_CLUSTER=existing), else kind's where Docker works, else one that it starts on this machine.
+	bed=$$(tests/testbed/build.sh)
+	SAMOVAR_TESTBED_BIN=$$bed tests/testbed/with-cluster.sh cargo test --workspace --test cluster
+
+.PHONY: cluster-up
+cluster-up: programs ## Start a cluster of three nodes on this machine, with Samovar's images in its registry. Needs root.
+	bed=$$(tests/testbed/build.sh)
+	SAMOVAR_TESTBED_BIN=$$bed $(SAMOVAR_BIN_DIR)/samovar-testbed up
+
+.PHONY: cluster-down
+cluster-down: programs ## Stop it; nothing is left.
+	$(SAMOVAR_BIN_DIR)/samovar-testbed down
+
+.PHONY: images
+images: programs ## Push images of the programs as built here to REGISTRY (host:port, without TLS), for a machine without a container builder.
+	$(SAMOVAR_BIN_DIR)/samovar-testbed images $(REGISTRY)
+
 # With a test among the targets, so that cargo chooses the features that tests have, and compiles nothing twice.
 .PHONY: programs
 programs:
-	cargo build --workspace --bins --test apiserver --test standalone
+	cargo build --workspace --bins --test apiserver --test standalone --test cluster
 
 .PHONY: testbed
 testbed: ## Build the servers of test-apiserver, once for each version, and print their folder.
@@ -72,6 +95,11 @@ testbed: ## Build the servers of test-apiserver, once for each version, and prin
 bench: ## The benchmarks: a call in process, and over HTTP beside an empty server. Needs jq.
 	cargo bench -p samovar-runtime --bench calls
 	bench/http.sh
+
+.PHONY: chart-readme
+chart-readme: ## Write the table of values in the chart's README anew from the comments in values.yaml.
+	bed=$$(tests/testbed/build.sh)
+	$$bed/helm-docs --chart-search-root charts/samovar
 
 .PHONY: fmt
 fmt: ## Format all Rust code.
@@ -84,11 +112,11 @@ lint: fmt-check clippy deny ## Formatting, clippy, dependencies.
 fmt-check:
 	cargo fmt --all --check
 
-# The apiserver tests are not among `--all-targets`, since a plain `cargo test` leaves them out.
+# These tests are not among `--all-targets`, since a plain `cargo test` leaves them out.
 .PHONY: clippy
 clippy:
 	cargo clippy --workspace --all-targets -- -D warnings
-	cargo clippy --workspace --test apiserver --test standalone -- -D warnings
+	cargo clippy --workspace --test apiserver --test standalone --test cluster -- -D warnings
 
 .PHONY: deny
 deny: $(CARGO_DENY) ## Licences, sources and bans of all dependencies.
@@ -107,16 +135,18 @@ $(CARGO_DENY):
 	cargo install --locked --version $(CARGO_DENY_VERSION) --root "$(@D)/.." cargo-deny
 
 .PHONY: crds
-crds: programs ## Write crds/generated anew from the Rust types.
-	rm -rf crds/generated
-	$(SAMOVAR_BIN_DIR)/samovar crds --write crds/generated
+crds: programs ## Write crds/generated and the chart's copy anew from the Rust types.
+	rm -rf crds/generated charts/samovar/files/crds
+	for folder in crds/generated charts/samovar/files/crds; do $(SAMOVAR_BIN_DIR)/samovar crds --write "$$folder"; done
 
 .PHONY: crds-check
-crds-check: programs ## Fail where crds/generated is not what the Rust types say.
+crds-check: programs ## Fail where they are not what the Rust types say.
 	generated=$$(mktemp -d)
 	trap 'rm -rf "$$generated"' EXIT
 	$(SAMOVAR_BIN_DIR)/samovar crds --write "$$generated"
-	diff -ru crds/generated "$$generated" || { echo 'crds/generated is out of date: run `make crds` and commit it.' >&2; exit 1; }
+	for folder in crds/generated charts/samovar/files/crds; do
+	  diff -ru "$$folder" "$$generated" || { echo "$$folder is out of date: run \`make crds\` and commit it." >&2; exit 1; }
+	done
 
 .PHONY: examples
 examples: ## Build the example modules from source. Needs the wasm32-wasip2 target of Rust.

@@ -75,6 +75,15 @@ impl Cluster {
         self.kubectl_with_input(&arguments, yaml).await
     }
 
+    /// What an API server says to all of `yaml`, whatever the namespace: nothing is kept.
+    pub async fn dry_run(&self, yaml: &str) -> Result<String> {
+        let mut command = bed_program("kubectl")?;
+        command.env("KUBECONFIG", &self.kubeconfig).env("KUBECACHEDIR", scratch().join("kubectl"));
+        command.args(["apply", "--dry-run=server", "--validate=strict", "-f", "-"]);
+        let input = yaml.to_owned();
+        spawn_blocking(move || output(command, &input)).await?
+    }
+
     /// What `kubectl`, run in this namespace, prints. Where it fails, its message is the error.
     pub async fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         self.kubectl_with_input(arguments, "").await

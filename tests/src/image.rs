@@ -14,17 +14,18 @@ const NONROOT: &str = "65532";
 /// Whom to trust in TLS: where programs look for it, and where Debian's `ca-certificates` puts it.
 const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
-/// Pushes the operator and the agent as the chart names them, and [`CLIENT`].
-pub async fn push_images(registry: &Registry) -> Result<()> {
+/// Pushes the operator and the agent as the chart names them, and [`CLIENT`]. Gives their references.
+pub async fn push_images(registry: &Registry) -> Result<Vec<String>> {
+    let mut pushed = Vec::new();
     for name in ["samovar-operator", "samovar-agent"] {
         let files = vec![(AUTHORITIES, AUTHORITIES.into())];
         let image = Image { program: built(name)?, libraries: true, files, user: NONROOT };
-        image.push(registry, &format!("samovar-dev/{name}"), VERSION).await?;
+        pushed.push(image.push(registry, &format!("samovar-dev/{name}"), VERSION).await?);
     }
     let files = vec![("/usr/bin/sh", "/bin/sh".into()), ("/usr/bin/curl", "/usr/bin/curl".into())];
     let client = Image { program: "/usr/bin/sleep".into(), libraries: true, files, user: NONROOT };
-    client.push(registry, CLIENT, VERSION).await?;
-    Ok(())
+    pushed.push(client.push(registry, CLIENT, VERSION).await?);
+    Ok(pushed)
 }
 
 /// The repository of an image with a shell and curl, for Pods that call plugins.

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
-use samovar_tests::{TestBed, push_images, scratch};
+use samovar_tests::{Registry, TestBed, push_images, scratch};
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::{Instant, interval},
@@ -28,7 +28,8 @@ async fn main() -> ExitCode {
         Some("up") => up().await,
         Some("down") => down().await,
         Some("serve") => serve().await,
-        _ => Err(anyhow::anyhow!("usage: samovar-testbed up|down|serve")),
+        Some("images") => images().await,
+        _ => Err(anyhow::anyhow!("usage: samovar-testbed up | down | serve | images REGISTRY")),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -107,6 +108,17 @@ async fn serve() -> Result<()> {
     }
     fs::remove_file(folder.join("message"))?;
     Ok(fs::remove_file(folder.join("pid"))?)
+}
+
+/// Pushes images of the built programs to a registry that is there.
+async fn images() -> Result<()> {
+    let registry = std::env::args().nth(2).context("no registry: use make images REGISTRY=HOST:PORT")?;
+    // What speaks to it may be redirected to TLS.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    for image in push_images(&Registry::at(registry)?).await? {
+        println!("{image}");
+    }
+    Ok(())
 }
 
 fn told(kubeconfig: &Path, registry: &str) -> String {

@@ -2,6 +2,7 @@
 //!
 //! `make test-apiserver` brings the servers and the built programs.
 
+mod chart;
 mod control_plane;
 mod converge;
 mod crds;

@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Runs a command (the cluster tests) with a cluster, and says which: the one of KUBECONFIG where
+# SAMOVAR_TEST_CLUSTER=existing, else one of kind where Docker works, else the test bed that the tests start.
+#
+# A cluster that is not the test bed's has nodes and servers that the tests have no power over: the tests of
+# on_the_bed are left out there, and this says so.
+set -euo pipefail
+
+if [ "${SAMOVAR_TEST_CLUSTER:-}" = existing ]; then
+  echo "cluster tests: on the cluster of KUBECONFIG (${KUBECONFIG:?set KUBECONFIG to the cluster\'s}); on_the_bed is left out" >&2
+  exec "$@" -- --skip on_the_bed
+fi
+
+if [ "${SAMOVAR_TEST_CLUSTER:-kind}" = kind ] && command -v kind >/dev/null && docker info >/dev/null 2>&1; then
+  name=samovar-test-$$
+  registry=$name-registry
+  echo "cluster tests: on a cluster of kind, $name; on_the_bed is left out" >&2
+  export KUBECONFIG
+  KUBECONFIG=$(mktemp)
+  trap 'kind delete cluster --name "$name"; docker rm -f "$registry" >/dev/null; rm -f "$KUBECONFIG"' EXIT
+  kind create cluster --name "$name" --wait 120s --config - <<'CONFIG'
+kind: Cluster
+apiVersion: kind.x-k8s.io/v1alpha4
+nodes: [{ role: control-plane }, { role: worker }, { role: worker }, { role: worker }]
+containerdConfigPatches:
+  - |-
+    [plugins."io.containerd.grpc.v1.cri".registry]
+      config_path = "/etc/containerd/certs.d"
+CONFIG
+  # On kind's network a container's address is the same for nodes, Pods and, on Linux, this machine.
+  docker run -d --name "$registry" --network kind registry:3 >/dev/null
+  address=$(docker inspect -f '{{.NetworkSettings.Networks.kind.IPAddress}}' "$registry"):5000
+  for node in $(kind get nodes --name "$name"); do
+    docker exec -i "$node" sh -c "mkdir -p /etc/containerd/certs.d/$address && cat >/etc/containerd/certs.d/$address/hosts.toml" \
+      <<<"[host.\"http://$address\"]"
+  done
+  SAMOVAR_TEST_CLUSTER=existing SAMOVAR_TEST_REGISTRY=$address "$@" -- --skip on_the_bed
+  exit
+fi
+
+echo "cluster tests: on the test bed, which they start on this machine" >&2
+exec "$@"
