@@ -26,12 +26,33 @@ pub use template::{
     PluginType, Reuse,
 };
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use std::collections::BTreeMap;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
+};
 use kube::CustomResourceExt;
 
 /// Every CustomResourceDefinition of Samovar, in the order in which they are written out.
 pub fn all() -> Vec<CustomResourceDefinition> {
-    vec![PluginAssignment::crd(), WasmPlugin::crd()]
+    let mut crds = vec![PluginAssignment::crd(), WasmPlugin::crd()];
+    for version in crds.iter_mut().flat_map(|crd| &mut crd.spec.versions) {
+        if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
+            only_known_formats(schema);
+        }
+    }
+    crds
+}
+
+/// Kubernetes knows the formats of OpenAPI alone, and warns of others: there is none without a sign.
+fn only_known_formats(schema: &mut JSONSchemaProps) {
+    if schema.format.as_deref() == Some("uint32") {
+        schema.format = Some("int64".to_owned());
+    }
+    schema.properties.iter_mut().flat_map(BTreeMap::values_mut).for_each(only_known_formats);
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        only_known_formats(items);
+    }
 }
 
 /// The API group and version of every kind here.

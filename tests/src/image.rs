@@ -53,6 +53,7 @@ impl Image<'_> {
             "config": {
                 "User": format!("{0}:{0}", self.user), "Entrypoint": [format!("/{name}")], "WorkingDir": "/",
                 "Env": ["PATH=/usr/bin:/"],
+                "Labels": { "org.opencontainers.image.title": name, "org.opencontainers.image.version": tag },
             },
             "rootfs": { "type": "layers", "diff_ids": [digest(&layer)] },
         });

@@ -70,6 +70,8 @@ impl Registry {
 
     /// One that is there: `host:port`, without TLS.
     pub fn at(address: String) -> Result<Self> {
+        // reqwest brings no cryptography of its own. Only the first counts.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         // No connection outlives its use: the next test has another runtime.
         let http = Client::builder().pool_max_idle_per_host(0).build()?;
         Ok(Self { address, own: None, http })

@@ -11,6 +11,8 @@ use crate::stage::{ADD, MULTIPLY, SOON, Stage, eventually, files, project};
 
 /// Applies examples/text as its README says: with the module in a registry of one's own.
 async fn apply_example(stage: &Stage) -> Result<()> {
+    let there = stage.cluster.kubectl(&["get", "namespace", "demo"]).await;
+    ensure!(there.is_err(), "the cluster has a namespace `demo` already, which this test would remove");
     let image = stage.push_wasm("text", &fs::read(project("examples/text/text.wasm"))?).await?;
     let folder = files(&stage.cluster.namespace)?;
     for file in ["namespace.yaml", "plugin.yaml"] {
@@ -45,7 +47,7 @@ async fn an_example_is_called_by_name_from_another_namespace_and_from_a_laptop()
         Ok(call.body(r#"{"text": "hello"}"#).send().await?.error_for_status()?.text().await?)
     };
     ensure!(eventually(call).await? == "\"HELLO\"");
-    Ok(())
+    stage.cluster.kubectl(&["delete", "namespace", "demo", "--wait=false"]).await.map(drop)
 }
 
 #[tokio::test]
