@@ -1,6 +1,7 @@
 //! This agent's assignments: watched, kept on disk, and turned into what is wanted.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -16,7 +17,7 @@ use tokio::sync::watch;
 
 use crate::{
     desired::{Desired, DesiredRevision, Key, Source},
-    modules::write_whole,
+    modules::{was_left, write_whole},
 };
 
 /// The last known assignments, for a start while the API server is away.
@@ -25,8 +26,18 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    pub(crate) fn new(state: &Path) -> Self {
-        Self { file: state.join("assignments.json") }
+    /// What the Pod with this UID was assigned: another one that shares the folder has its own.
+    pub(crate) fn new(state: &Path, pod_uid: &str) -> Self {
+        let file = state.join(format!("assignments-{pod_uid}.json"));
+        // Where the folder outlives its Pods, those of Pods that are long gone add up.
+        for entry in std::fs::read_dir(state).into_iter().flatten().flatten() {
+            let is_anothers = entry.path() != file
+                && entry.file_name().to_str().is_some_and(|name| name.starts_with("assignments-"));
+            if is_anothers && was_left(&entry) {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+        Self { file }
     }
 
     /// What was wanted when this agent last knew. A file that does not read is as good as none.
@@ -53,9 +64,52 @@ impl Memory {
 #[derive(Default)]
 struct Scope {
     /// `None` until it was listed once.
-    current: Option<Desired>,
+    current: Option<Seen>,
     /// What a list that is not at its end yet has brought.
-    relisted: Option<Desired>,
+    relisted: Option<Seen>,
+}
+
+/// The assignments of this node.
+#[derive(Default)]
+struct Seen {
+    /// This agent's.
+    own: Desired,
+    /// Those of other agents, by namespace and name: the plugin. There are some while a DaemonSet replaces its Pods.
+    others: BTreeMap<(String, String), String>,
+}
+
+impl Seen {
+    fn forget(&mut self, namespace: &str, name: &str) {
+        self.own.retain(|key, _| key.namespace != namespace || key.revision != name);
+        self.others.remove(&(namespace.to_owned(), name.to_owned()));
+    }
+
+    /// Whether this agent has every plugin that another here has.
+    fn is_whole(&self) -> bool {
+        let has = |namespace: &str, plugin: &str| {
+            self.own.keys().any(|key| key.namespace == namespace && key.plugin == plugin)
+        };
+        self.others.iter().all(|((namespace, _), plugin)| has(namespace, plugin))
+    }
+}
+
+/// Whether the API server answered, and said no.
+fn is_refusal(error: &watcher::Error) -> bool {
+    let (watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error)) = error else {
+        return false;
+    };
+    matches!(error, kube::Error::Api(status) if matches!(status.code, 403 | 404))
+}
+
+/// How much an agent knows of what is wanted of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Knowledge {
+    /// Nothing.
+    None,
+    /// Its own assignments, so far.
+    Own,
+    /// All that is to be expected: each plugin that another agent of this node serves is assigned to this one too.
+    Whole,
 }
 
 /// Watches this agent's assignments for ever, in these namespaces or in all, and keeps `desired` at what they say.
@@ -67,7 +121,7 @@ pub(crate) async fn follow(
     pod_uid: &str,
     memory: Memory,
     desired: watch::Sender<Desired>,
-    known: watch::Sender<bool>,
+    known: watch::Sender<Knowledge>,
 ) {
     let config = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
     let apis: Vec<Api<DeserializeGuard<PluginAssignment>>> = match namespaces {
@@ -75,6 +129,7 @@ pub(crate) async fn follow(
         some => some.iter().map(|namespace| Api::namespaced(client.clone(), namespace)).collect(),
     };
     let mut scopes: Vec<Scope> = apis.iter().map(|_| Scope::default()).collect();
+    let recalled = desired.borrow().clone();
     let events = apis.into_iter().enumerate().map(|(at, api)| {
         watcher(api, config.clone()).default_backoff().map(move |event| (at, event)).boxed()
     });
@@ -83,7 +138,7 @@ pub(crate) async fn follow(
         let Scope { current, relisted } = &mut scopes[at];
         match event {
             Ok(watcher::Event::Init) => {
-                *relisted = Some(Desired::new());
+                *relisted = Some(Seen::default());
                 continue;
             }
             Ok(watcher::Event::InitApply(object)) => {
@@ -96,8 +151,16 @@ pub(crate) async fn follow(
             }
             Ok(watcher::Event::Delete(object)) => {
                 let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-                let current = current.get_or_insert_default();
-                current.retain(|key, _| key.namespace != namespace || key.revision != name);
+                current.get_or_insert_default().forget(&namespace, &name);
+            }
+            // A namespace that may not be read must not keep the others waiting.
+            Err(error) if current.is_none() && is_refusal(&error) => {
+                let namespace = namespaces.get(at);
+                tracing::error!(?namespace, %error, "assignments may not be read; does the agent's Role still exist?");
+                let of_scope =
+                    recalled.iter().filter(|(key, _)| namespace.is_none_or(|name| *name == key.namespace));
+                let own = of_scope.map(|(key, revision)| (key.clone(), Arc::clone(revision))).collect();
+                *current = Some(Seen { own, ..Seen::default() });
             }
             Err(error) => {
                 tracing::warn!(%error, "the API server does not answer; what runs goes on");
@@ -105,10 +168,11 @@ pub(crate) async fn follow(
             }
         }
         // Only what is known of all of them is the whole.
-        let known_all: Option<Vec<&Desired>> = scopes.iter().map(|scope| scope.current.as_ref()).collect();
+        let known_all: Option<Vec<&Seen>> = scopes.iter().map(|scope| scope.current.as_ref()).collect();
         let Some(parts) = known_all else { continue };
-        let all: Desired =
-            parts.into_iter().flatten().map(|(key, revision)| (key.clone(), Arc::clone(revision))).collect();
+        let own = parts.iter().flat_map(|seen| &seen.own);
+        let all: Desired = own.map(|(key, revision)| (key.clone(), Arc::clone(revision))).collect();
+        let is_whole = parts.iter().all(|seen| seen.is_whole());
         let changed = desired.send_if_modified(|desired| {
             let changed = *desired != all;
             if changed {
@@ -119,12 +183,14 @@ pub(crate) async fn follow(
         if changed {
             memory.keep(&all);
         }
-        known.send_replace(true);
+        known.send_modify(|known| {
+            *known = (*known).max(if is_whole { Knowledge::Whole } else { Knowledge::Own });
+        });
     }
 }
 
 /// Takes one assignment in. One that cannot be read stays as it was `before`.
-fn take(desired: &mut Desired, before: &Desired, object: DeserializeGuard<PluginAssignment>, pod_uid: &str) {
+fn take(seen: &mut Seen, before: &Desired, object: DeserializeGuard<PluginAssignment>, pod_uid: &str) {
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
     let assignment = match object.0 {
         Ok(assignment) => assignment,
@@ -132,16 +198,19 @@ fn take(desired: &mut Desired, before: &Desired, object: DeserializeGuard<Plugin
             tracing::error!(%namespace, %name, %error, "an assignment cannot be read; it is left as it was");
             let same = |key: &Key| key.namespace == namespace && key.revision == name;
             let known = before.iter().filter(|(key, _)| same(key));
-            desired.extend(known.map(|(key, revision)| (key.clone(), Arc::clone(revision))));
+            seen.own.extend(known.map(|(key, revision)| (key.clone(), Arc::clone(revision))));
             return;
         }
     };
-    let deleted = assignment.metadata.deletion_timestamp.is_some();
-    if assignment.spec.agent.pod_uid != pod_uid || deleted {
-        desired.retain(|key, _| key.namespace != namespace || key.revision != name);
+    seen.forget(&namespace, &name);
+    if assignment.metadata.deletion_timestamp.is_some() {
         return;
     }
     let spec = assignment.spec;
+    if spec.agent.pod_uid != pod_uid {
+        seen.others.insert((namespace, name), spec.plugin);
+        return;
+    }
     let key = Key { namespace, plugin: spec.plugin, revision: name };
     let revision = DesiredRevision {
         revision: spec.revision,
@@ -149,7 +218,7 @@ fn take(desired: &mut Desired, before: &Desired, object: DeserializeGuard<Plugin
         source: Source::Image(spec.template.image.clone()),
         template: spec.template,
     };
-    desired.insert(key, Arc::new(revision));
+    seen.own.insert(key, Arc::new(revision));
 }
 
 #[cfg(test)]
@@ -169,14 +238,14 @@ mod tests {
         })
     }
 
-    fn taken(desired: &mut Desired, before: &Desired, object: Value) -> Vec<String> {
-        take(desired, before, serde_json::from_value(object).unwrap(), "mine");
-        desired.keys().map(|key| key.revision.clone()).collect()
+    fn taken(seen: &mut Seen, before: &Desired, object: Value) -> Vec<String> {
+        take(seen, before, serde_json::from_value(object).unwrap(), "mine");
+        seen.own.keys().map(|key| key.revision.clone()).collect()
     }
 
     #[test]
     fn only_this_agents_own_assignments_are_taken_and_only_while_they_are_wanted() {
-        let (mut desired, before) = (Desired::new(), Desired::new());
+        let (mut desired, before) = (Seen::default(), Desired::new());
         assert_eq!(taken(&mut desired, &before, assignment("a", "mine")), ["a"]);
         assert_eq!(taken(&mut desired, &before, assignment("b", "of-another-pod")), ["a"]);
         let mut deleted = assignment("a", "mine");
@@ -185,21 +254,35 @@ mod tests {
     }
 
     #[test]
+    fn an_agent_knows_the_whole_when_it_has_what_the_one_before_it_serves() {
+        let (mut seen, before) = (Seen::default(), Desired::new());
+        assert!(seen.is_whole());
+        taken(&mut seen, &before, assignment("old", "of-another-pod"));
+        assert!(!seen.is_whole());
+        taken(&mut seen, &before, assignment("new", "mine"));
+        assert!(seen.is_whole());
+        seen.forget("demo", "new");
+        seen.forget("demo", "old");
+        assert!(seen.is_whole());
+    }
+
+    #[test]
     fn an_assignment_that_cannot_be_read_stays_as_it_was_even_when_all_are_listed_anew() {
-        let mut before = Desired::new();
+        let mut before = Seen::default();
         taken(&mut before, &Desired::new(), assignment("a", "mine"));
+        let before = before.own;
         let mut broken = assignment("a", "mine");
         broken["spec"]["revisionNumber"] = json!("many");
-        let mut relisted = Desired::new();
+        let mut relisted = Seen::default();
         assert_eq!(taken(&mut relisted, &before, assignment("b", "mine")), ["b"]);
         assert_eq!(taken(&mut relisted, &before, broken), ["a", "b"]);
-        assert_eq!(relisted.iter().next(), before.iter().next());
+        assert_eq!(relisted.own.iter().next(), before.iter().next());
     }
 
     #[test]
     fn what_was_wanted_is_recalled_and_a_damaged_file_is_as_good_as_none() {
         let state = tempfile::tempdir().unwrap();
-        let memory = Memory::new(state.path());
+        let memory = Memory::new(state.path(), "mine");
         assert_eq!(memory.recall(), None);
         let key = Key { namespace: "demo".into(), plugin: "text".into(), revision: "text-1-a".into() };
         let revision = DesiredRevision {
@@ -211,7 +294,7 @@ mod tests {
         let desired = Desired::from([(key, Arc::new(revision))]);
         memory.keep(&desired);
         assert_eq!(memory.recall(), Some(desired));
-        std::fs::write(state.path().join("assignments.json"), b"[[").unwrap();
+        std::fs::write(state.path().join("assignments-mine.json"), b"[[").unwrap();
         assert_eq!(memory.recall(), None);
     }
 }

@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{self, Write as _},
     path::{Path, PathBuf},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
@@ -114,14 +114,24 @@ impl Modules {
     }
 }
 
+/// No write takes so long: a temporary file that has not changed for this time was left by a crash. A younger one
+/// may be another agent's, which shares the folder while a DaemonSet replaces its Pods.
+const LEFT: Duration = Duration::from_mins(10);
+
 /// Removes the temporary files that a crash left behind.
 fn remove_half_written(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)?.flatten() {
-        if is_half_written(&entry) {
+        if is_half_written(&entry) && was_left(&entry) {
             remove(&entry.path())?;
         }
     }
     Ok(())
+}
+
+/// Whether nobody has written to a file for long.
+pub(crate) fn was_left(entry: &fs::DirEntry) -> bool {
+    let modified = entry.metadata().and_then(|metadata| metadata.modified());
+    modified.ok().and_then(|modified| modified.elapsed().ok()).is_some_and(|age| age > LEFT)
 }
 
 fn is_half_written(entry: &fs::DirEntry) -> bool {
@@ -170,9 +180,13 @@ mod tests {
     fn what_a_crash_left_half_written_is_removed() {
         let state = tempfile::tempdir().unwrap();
         let modules = Modules::open(state.path()).unwrap();
-        let leftover = modules.by_digest.join(format!("{TEMPORARY}x"));
-        fs::write(&leftover, b"mod").unwrap();
+        let [left, being_written] =
+            ["x", "y"].map(|name| modules.by_digest.join(format!("{TEMPORARY}{name}")));
+        for file in [&left, &being_written] {
+            fs::write(file, b"mod").unwrap();
+        }
+        fs::File::open(&left).unwrap().set_modified(SystemTime::now() - LEFT - LEFT).unwrap();
         Modules::open(state.path()).unwrap();
-        assert!(!leftover.exists());
+        assert!(!left.exists() && being_written.exists());
     }
 }

@@ -79,11 +79,20 @@ const RESERVE_BYTES: u64 = 96 << 20;
 impl Bounds {
     /// The memory budget in bytes, if there is one. The log says whence.
     pub(crate) fn memory(&self) -> Option<u64> {
+        let limit = cgroup::memory_limit(Path::new("/"));
         if let Some(budget) = &self.memory_budget {
-            tracing::info!(bytes = budget.bytes(), "memory budget, as --memory-budget says");
-            return Some(budget.bytes());
+            let (asked, most) = (budget.bytes(), limit.map_or(u64::MAX, budget_within));
+            if asked > most {
+                tracing::warn!(
+                    asked,
+                    most,
+                    "--memory-budget is more than this process's cgroup limit allows; less is given"
+                );
+            }
+            tracing::info!(bytes = asked.min(most), "memory budget, as --memory-budget says");
+            return Some(asked.min(most));
         }
-        let Some(limit) = cgroup::memory_limit(Path::new("/")) else {
+        let Some(limit) = limit else {
             tracing::info!("no memory budget: no cgroup limits this process; --memory-budget sets one");
             return None;
         };

@@ -13,7 +13,7 @@ use tokio::{
 
 use crate::{
     agent::{Agent, AgentOptions},
-    assignments::{self, Memory},
+    assignments::{self, Knowledge, Memory},
     board::Board,
     desired::{Desired, Key},
     options::Options,
@@ -30,10 +30,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let program =
         std::env::current_exe().context("this program cannot find itself, to compile in a child process")?;
-    let memory = Memory::new(&options.state_dir);
+    let memory = Memory::new(&options.state_dir, &options.pod_uid);
     let recalled = memory.recall();
     // Serving goes on from what was last known; the API server's word replaces it when it comes.
-    let known = watch::Sender::new(recalled.is_some());
+    let known = watch::Sender::new(if recalled.is_some() { Knowledge::Whole } else { Knowledge::None });
     let (desired, wanted) = watch::channel(recalled.unwrap_or_default());
     let wants = wanted.clone();
     let agent = Agent::start(
@@ -73,9 +73,13 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
         () = async {
-            let _ = knows.wait_for(|knows| *knows).await;
+            let _ = knows.wait_for(|knows| *knows >= Knowledge::Own).await;
             // While a DaemonSet replaces its Pods, the one before is stopped as soon as this one is ready.
-            let _ = tokio::time::timeout(SETTLE, settled(agent.board(), &wants)).await;
+            let caught_up = async {
+                let _ = knows.wait_for(|knows| *knows == Knowledge::Whole).await;
+                settled(agent.board(), &wants).await;
+            };
+            let _ = tokio::time::timeout(SETTLE, caught_up).await;
             agent.set_ready(true);
             std::future::pending::<()>().await;
         } => {}

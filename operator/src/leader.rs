@@ -14,7 +14,7 @@ use kube::{
     Api, Client, ResourceExt as _,
     api::{ObjectMeta, PostParams},
 };
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// The Lease's name, in the operator's namespace.
 const NAME: &str = "samovar-operator";
@@ -55,7 +55,12 @@ impl Candidate {
         let mut stands = Some(stands);
         let mut observed = Observed { version: None, since: Instant::now() };
         loop {
-            match self.try_once(&mut observed).await {
+            // An answer that comes later says nothing: its lease may have run out.
+            let Ok(outcome) = timeout(RENEW_WITHIN, self.try_once(&mut observed)).await else {
+                tracing::warn!("the API server does not answer; the lease is asked for again");
+                continue;
+            };
+            match outcome {
                 Ok(Some(lease)) => {
                     tracing::info!(identity = %self.identity, "leads");
                     return Leadership { candidate: self, lease };
@@ -111,7 +116,8 @@ impl Candidate {
 }
 
 impl Leadership {
-    /// Renews the lease for as long as that works. Ends when this process must not write any more.
+    /// Renews the lease for as long as that works. When this ends, so must the process; a write that is on its way by
+    /// then may still arrive, and says what this process held for true.
     pub(crate) async fn hold(&mut self) -> Lost {
         let mut deadline = Instant::now() + RENEW_WITHIN;
         loop {

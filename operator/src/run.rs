@@ -56,7 +56,11 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             let candidate = Candidate::new(client.clone(), &options.agent_namespace, name.clone());
             tokio::select! {
                 // A standby is as ready as it can be: it waits for nothing but its turn.
-                leadership = candidate.lead(|| ops.set_ready(true)) => Some(leadership),
+                leadership = candidate.lead(|| ops.set_ready(true)) => {
+                    // Nor does the one that leads wait for a namespace that cannot be read.
+                    ops.set_ready(true);
+                    Some(leadership)
+                }
                 () = stop.clone() => return Ok(()),
             }
         }

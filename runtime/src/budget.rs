@@ -20,6 +20,8 @@ struct Inner {
     used: AtomicU64,
     /// What was freed of that.
     freed: AtomicU64,
+    /// Held while freed memory is given back.
+    giving_back: Mutex<()>,
     /// Whose idle instances are given back when a call finds nothing left.
     pools: Mutex<Vec<Weak<Pool>>>,
 }
@@ -53,6 +55,7 @@ impl MemoryBudget {
             total: bytes.unwrap_or(u64::MAX),
             used: AtomicU64::new(0),
             freed: AtomicU64::new(0),
+            giving_back: Mutex::default(),
             pools: Mutex::default(),
         };
         allocator::give_back_large();
@@ -74,8 +77,14 @@ impl MemoryBudget {
     /// call that finds nothing left does so only where that is much.
     pub fn give_back_freed(&self) {
         // Before the rest, since what is freed meanwhile may not go back this time.
-        let freed = self.inner.freed.swap(0, Ordering::AcqRel);
-        if freed > 0 {
+        self.give_back_past(0);
+    }
+
+    /// The same where more than so many bytes were freed. Whoever comes while another does it waits: then it is done.
+    fn give_back_past(&self, bytes: u64) {
+        let _one_at_a_time = self.inner.giving_back.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.inner.freed.load(Ordering::Relaxed) > bytes {
+            let freed = self.inner.freed.swap(0, Ordering::AcqRel);
             allocator::trim();
             self.inner.used.fetch_sub(freed, Ordering::AcqRel);
         }
@@ -121,16 +130,21 @@ impl MemoryBudget {
         drawn.is_ok()
     }
 
-    /// Gives back what no call holds.
-    fn make_room(&self) {
+    /// Draws after giving back what no call holds, as little of it as will do.
+    fn draw_from_idle(&self, bytes: u64) -> bool {
+        let total = self.inner.total;
+        if bytes > total {
+            // No room would do.
+            return false;
+        }
         // Each time costs a walk over all that was ever allocated: not for a little.
-        if self.inner.freed.load(Ordering::Relaxed) >= self.inner.total / 16 {
-            self.give_back_freed();
-        }
+        self.give_back_past(total / 16);
         let pools = self.inner.pools.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for pool in pools.iter().filter_map(Weak::upgrade) {
-            pool.drop_idle();
-        }
+        self.draw(bytes, total)
+            || pools.iter().filter_map(Weak::upgrade).any(|pool| {
+                pool.drop_idle();
+                self.draw(bytes, total)
+            })
     }
 }
 
@@ -141,10 +155,7 @@ impl Share {
         let drawn = if self.ahead.load(Ordering::Relaxed) {
             self.budget.draw(bytes, total - total / 4)
         } else {
-            self.budget.draw(bytes, total) || {
-                self.budget.make_room();
-                self.budget.draw(bytes, total)
-            }
+            self.budget.draw(bytes, total) || self.budget.draw_from_idle(bytes)
         };
         if !drawn {
             return Err(NoMemory);

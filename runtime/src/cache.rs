@@ -8,6 +8,7 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -73,13 +74,24 @@ const MAGIC: &[u8; 8] = b"samovar1";
 /// Magic, kind, digest of the rest.
 const HEADER: usize = MAGIC.len() + 1 + 32;
 
+/// No write takes so long: a temporary file that has not changed for this time was left by a crash.
+const LEFT: Duration = Duration::from_mins(10);
+
+fn was_left(file: &fs::Metadata) -> bool {
+    file.modified().ok().and_then(|modified| modified.elapsed().ok()).is_some_and(|age| age > LEFT)
+}
+
 impl ArtifactCache {
     /// Opens the cache in `directory`, making it where it is missing and removing what a crash left half-written.
     pub fn open(directory: PathBuf, engine: Engine, compiler: Compiler) -> Result<Self, CacheError> {
         fs::create_dir_all(&directory)?;
         for entry in fs::read_dir(&directory)?.flatten() {
             if entry.path().extension().is_some_and(|extension| extension == "tmp") {
-                fs::remove_file(entry.path())?;
+                // Not one that another agent of this directory writes just now.
+                let is_old = entry.metadata().is_ok_and(|metadata| was_left(&metadata));
+                if is_old {
+                    let _ = fs::remove_file(entry.path());
+                }
             }
         }
         let maker = maker(&engine);

@@ -2,7 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use samovar_runtime::{ArtifactCache, CompileError, Compiler, Engine, EngineOptions, ModuleDigest};
@@ -76,10 +80,15 @@ async fn a_damaged_cut_or_foreign_file_is_removed_and_never_loaded() {
 #[tokio::test]
 async fn what_a_crash_left_half_written_is_swept_up() {
     let setup = Setup::new();
-    let half = setup.directory.path().join("half.tmp");
-    fs::write(&half, b"half").unwrap();
+    let [left, being_written] = ["left.tmp", "new.tmp"].map(|name| setup.directory.path().join(name));
+    for file in [&left, &being_written] {
+        fs::write(file, b"half").unwrap();
+    }
+    let an_hour_ago = SystemTime::now() - Duration::from_hours(1);
+    fs::File::open(&left).unwrap().set_modified(an_hour_ago).unwrap();
     setup.open();
-    assert!(!half.exists());
+    // Another agent of the same directory may be at the other one.
+    assert!(!left.exists() && being_written.exists());
 }
 
 #[tokio::test]

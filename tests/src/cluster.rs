@@ -50,7 +50,7 @@ impl Cluster {
     /// A new namespace in the cluster that `kubeconfig` names.
     pub async fn at(kubeconfig: PathBuf, name: &str) -> Result<Self> {
         let client = control_plane::client(&kubeconfig).await?;
-        let labels = [("samovar.dev/test".to_owned(), name.to_owned())];
+        let labels = [("samovar.dev/test".to_owned(), std::process::id().to_string())];
         let metadata = ObjectMeta {
             generate_name: Some(format!("{name}-")),
             labels: Some(labels.into()),

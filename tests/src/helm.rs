@@ -80,15 +80,31 @@ impl Helm {
         Ok(String::from_utf8(output.stdout)?)
     }
 
-    /// Lets a cluster that is somebody's be as it was, when this process ends.
-    pub fn remove_at_end(&self) -> Result<()> {
+    /// Lets a cluster that is somebody's be as it was, when this process ends. Fails where it has Samovar already, or
+    /// what is left of it: then nothing is touched.
+    pub async fn remove_at_end(&self) -> Result<()> {
+        let mut kubectl = bed_program("kubectl")?;
+        kubectl.env("KUBECONFIG", &self.kubeconfig).args(["get", "--ignore-not-found", "--output=name"]);
+        kubectl.args([&format!("namespace/{}", self.namespace), "crd/wasmplugins.samovar.dev"]);
+        kubectl.arg("crd/pluginassignments.samovar.dev");
+        let output = spawn_blocking(move || kubectl.output()).await??;
+        let found = String::from_utf8_lossy(&output.stdout).trim().replace('\n', ", ");
+        ensure!(
+            output.status.success(),
+            "the cluster does not answer: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        ensure!(
+            found.is_empty(),
+            "the cluster has {found} already; the tests would remove it: take another cluster"
+        );
         let helm = self.command()?;
         let kubectl = bed_program("kubectl")?;
         let (helm, kubectl) = (helm.get_program().display(), kubectl.get_program().display());
-        let (kubeconfig, namespace) = (self.kubeconfig.display(), &self.namespace);
+        let (kubeconfig, namespace, run) = (self.kubeconfig.display(), &self.namespace, std::process::id());
         let script = format!(
             "export KUBECONFIG='{kubeconfig}'\n\
-             '{kubectl}' delete namespace --selector samovar.dev/test --wait=false\n\
+             '{kubectl}' delete namespace --selector samovar.dev/test={run} --wait=false\n\
              '{helm}' uninstall {RELEASE} --namespace {namespace} --wait\n\
              '{kubectl}' delete crd wasmplugins.samovar.dev pluginassignments.samovar.dev\n\
              '{kubectl}' delete namespace {namespace} --wait=false\n"

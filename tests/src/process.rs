@@ -102,7 +102,8 @@ impl Process {
         if self.exit_status()?.is_none()
             && let Some(kept) = &self.kept
         {
-            kill_process(Pid::from_child(&kept.child), signal)?;
+            let id = i32::try_from(kept.id()).ok().and_then(Pid::from_raw);
+            kill_process(id.context("a process has a number")?, signal)?;
         }
         Ok(())
     }
@@ -128,12 +129,12 @@ impl Process {
     /// How it ended, if it has.
     pub fn exit_status(&mut self) -> Result<Option<ExitStatus>> {
         let Some(kept) = &mut self.kept else { bail!("{} is not running", self.name) };
-        Ok(kept.child.try_wait()?)
+        Ok(kept.ended()?)
     }
 
     /// The process id, for `/proc`.
     pub fn id(&self) -> Option<u32> {
-        self.kept.as_ref().map(|kept| kept.child.id())
+        self.kept.as_ref().map(Kept::id)
     }
 
     /// What it printed so far, standard output and error alike.

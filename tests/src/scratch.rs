@@ -4,7 +4,7 @@ use std::{
     fs,
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, Command, Stdio},
+    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     sync::OnceLock,
 };
 
@@ -68,11 +68,25 @@ pub(crate) fn at_end(name: &str, script: &str) -> std::io::Result<()> {
 
 /// A child process that the janitor knows of; killed and reaped when dropped.
 pub(crate) struct Kept {
-    pub(crate) child: Child,
+    child: Child,
     note: PathBuf,
 }
 
 impl Kept {
+    /// Its number, while it has not been seen to end.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How it ended, if it has. From then on its number may be another process's, and the janitor forgets it.
+    pub(crate) fn ended(&mut self) -> std::io::Result<Option<ExitStatus>> {
+        let status = self.child.try_wait()?;
+        if status.is_some() {
+            let _ = fs::remove_file(&self.note);
+        }
+        Ok(status)
+    }
+
     pub(crate) fn spawn(command: &mut Command) -> std::io::Result<Self> {
         let child = command.stdin(Stdio::null()).process_group(0).spawn()?;
         let note = scratch().join("pids").join(child.id().to_string());

@@ -20,18 +20,18 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{/* Labels of every object. Takes (list $ "agent"), or (list $) for what belongs to no component. */}}
 {{- define "samovar.labels" -}}
 {{- $root := index . 0 -}}
-helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
-app.kubernetes.io/name: samovar
-app.kubernetes.io/instance: {{ $root.Release.Name | quote }}
-app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
-app.kubernetes.io/part-of: samovar
-app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+{{- $own := dict
+  "helm.sh/chart" (printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_")
+  "app.kubernetes.io/name" "samovar"
+  "app.kubernetes.io/instance" $root.Release.Name
+  "app.kubernetes.io/version" $root.Chart.AppVersion
+  "app.kubernetes.io/part-of" "samovar"
+  "app.kubernetes.io/managed-by" $root.Release.Service }}
 {{- if gt (len .) 1 }}
-app.kubernetes.io/component: {{ index . 1 }}
+{{- $_ := set $own "app.kubernetes.io/component" (index . 1) }}
 {{- end }}
-{{- with $root.Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- /* The chart's own count more: objects are found by them. */}}
+{{- toYaml (merge $own ($root.Values.commonLabels | default dict)) }}
 {{- end }}
 
 {{/* The ServiceAccount's name of one component. Takes (list $ "agent"). */}}

@@ -3,6 +3,8 @@
 - ports:
     - { port: 53, protocol: UDP }
     - { port: 53, protocol: TCP }
+{{- /* A rule without a port would be one for every port. */}}
+{{- if or .Values.networkPolicy.egressPorts .Values.registry.insecure }}
 - ports:
     {{- range .Values.networkPolicy.egressPorts }}
     - { port: {{ . }}, protocol: TCP }
@@ -10,6 +12,7 @@
     {{- range .Values.registry.insecure }}
     - { port: {{ splitList ":" . | last }}, protocol: TCP }
     {{- end }}
+{{- end }}
 {{- with .Values.networkPolicy.extraEgress }}
 {{ toYaml . }}
 {{- end }}

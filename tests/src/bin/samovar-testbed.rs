@@ -43,9 +43,10 @@ async fn main() -> ExitCode {
 /// Starts a cluster that goes on when this program has ended.
 async fn up() -> Result<()> {
     let folder = folder()?;
-    ensure!(running(&folder).is_none(), "a cluster runs already: {}", message(&folder)?);
+    if running(&folder).is_some() {
+        bail!("a cluster runs already, or is being started:\n{}", message(&folder).unwrap_or_default());
+    }
     fs::create_dir_all(&folder)?;
-    let _ = fs::remove_file(folder.join("message"));
     let log = folder.join("log");
     let file = File::create(&log)?;
     let mut serve = Command::new(std::env::current_exe()?)
@@ -55,6 +56,8 @@ async fn up() -> Result<()> {
         .stderr(file)
         .process_group(0)
         .spawn()?;
+    // From here on `down` finds it, whatever becomes of this program.
+    fs::write(folder.join("pid"), serve.id().to_string())?;
     let deadline = Instant::now() + START;
     let mut look = interval(LOOK);
     loop {
@@ -64,7 +67,9 @@ async fn up() -> Result<()> {
             return Ok(());
         }
         if serve.try_wait()?.is_some() || Instant::now() > deadline {
-            bail!("the cluster does not start: {}", fs::read_to_string(log)?.trim());
+            let why = fs::read_to_string(log).unwrap_or_default();
+            down().await?;
+            bail!("the cluster does not start: {}", why.trim());
         }
     }
 }
@@ -74,40 +79,50 @@ async fn down() -> Result<()> {
     let folder = folder()?;
     let Some(process) = running(&folder) else {
         println!("no cluster runs");
-        return Ok(());
+        return Ok(fs::remove_dir_all(folder).or_else(not_there)?);
     };
-    let scratch = PathBuf::from(fs::read_to_string(folder.join("scratch"))?);
     kill_process(process, Signal::TERM)?;
     let deadline = Instant::now() + STOP;
     let mut look = interval(LOOK);
-    // The folder is the last that goes.
-    while scratch.exists() {
+    while running(&folder).is_some() {
         ensure!(Instant::now() < deadline, "the cluster still runs after {STOP:?}");
         look.tick().await;
     }
-    Ok(())
+    // What cleans up after it removes its files at the very last.
+    if let Ok(scratch) = fs::read_to_string(folder.join("scratch")) {
+        while Path::new(&scratch).exists() {
+            ensure!(Instant::now() < deadline, "{scratch} is still there after {STOP:?}");
+            look.tick().await;
+        }
+    }
+    Ok(fs::remove_dir_all(folder)?)
+}
+
+fn not_there(error: std::io::Error) -> std::io::Result<()> {
+    if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
 
 /// Runs a cluster until SIGTERM or SIGINT.
 async fn serve() -> Result<()> {
     let folder = folder()?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let mut bed = TestBed::start(NODES).await?;
-    let kubeconfig = folder.join("kubeconfig");
-    fs::copy(bed.kubeconfig(), &kubeconfig)?;
-    push_images(bed.registry()).await?;
-    fs::write(folder.join("pid"), std::process::id().to_string())?;
     fs::write(folder.join("scratch"), scratch().as_os_str().as_encoded_bytes())?;
-    let registry = bed.registry().address().to_owned();
-    // Whole or not at all: `up` waits for it.
-    fs::write(folder.join("message.new"), told(&kubeconfig, &registry))?;
-    fs::rename(folder.join("message.new"), folder.join("message"))?;
+    let serve = async {
+        let mut bed = TestBed::start(NODES).await?;
+        let kubeconfig = folder.join("kubeconfig");
+        fs::copy(bed.kubeconfig(), &kubeconfig)?;
+        push_images(bed.registry()).await?;
+        let registry = bed.registry().address().to_owned();
+        // Whole or not at all: `up` waits for it.
+        fs::write(folder.join("message.new"), told(&kubeconfig, &registry))?;
+        fs::rename(folder.join("message.new"), folder.join("message"))?;
+        std::future::pending::<Result<()>>().await
+    };
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        failed = serve => failed,
     }
-    fs::remove_file(folder.join("message"))?;
-    Ok(fs::remove_file(folder.join("pid"))?)
 }
 
 /// Pushes images of the built programs to a registry that is there.
@@ -143,5 +158,6 @@ fn message(folder: &Path) -> Result<String> {
 fn running(folder: &Path) -> Option<Pid> {
     let pid = fs::read_to_string(folder.join("pid")).ok()?.parse().ok()?;
     let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
-    command.contains("samovar-testbed").then(|| Pid::from_raw(pid)).flatten()
+    // One that has ended and that nobody waits for has no command line.
+    (command.contains("samovar-testbed") && command.contains("serve")).then(|| Pid::from_raw(pid)).flatten()
 }

@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::{Api, Client, runtime::wait::await_condition};
 use tokio::time::timeout;
@@ -33,6 +33,8 @@ pub struct TestBed {
     // In the order in which they end: no server reacts to the end of the nodes.
     servers: Servers,
     nodes: Vec<Node>,
+    /// Nodes that there ever were: each has a number of its own.
+    booted: u8,
     registry: Registry,
     pki: Pki,
     place: Place,
@@ -76,7 +78,7 @@ impl TestBed {
         let servers = Servers::first(&place)?;
         let address = place.network.address();
         let registry = Registry::start_at(&address, |command| place.network.inside(command)).await?;
-        let mut bed = Self { servers, nodes: Vec::new(), registry, pki, place };
+        let mut bed = Self { servers, nodes: Vec::new(), booted: 0, registry, pki, place };
         for _ in 0..nodes {
             bed.boot().await?;
         }
@@ -158,7 +160,13 @@ impl TestBed {
         node.start_kubelet(&self.place).await
     }
 
-    /// Forgets the last node, after it was powered off and deleted.
+    /// Starts the kubelet of a node again, as after its end.
+    pub async fn restart_kubelet(&mut self, name: &str) -> Result<()> {
+        let node = self.nodes.iter_mut().find(|node| node.name() == name);
+        node.with_context(|| format!("the bed has no {name}"))?.start_kubelet(&self.place).await
+    }
+
+    /// Forgets a node, after it was powered off and deleted.
     pub fn remove_node(&mut self, name: &str) {
         self.nodes.retain(|node| node.name() != name);
     }
@@ -169,8 +177,10 @@ impl TestBed {
     }
 
     async fn boot(&mut self) -> Result<()> {
-        let at = u8::try_from(self.nodes.len() + 1).context("a bed has at most 100 nodes")?;
-        self.nodes.push(Node::boot(at, &self.place, &self.pki, self.registry.address()).await?);
+        self.booted += 1;
+        ensure!(self.booted <= 100, "a bed has at most 100 nodes");
+        let node = Node::boot(self.booted, &self.place, &self.pki, self.registry.address()).await?;
+        self.nodes.push(node);
         Ok(())
     }
 }

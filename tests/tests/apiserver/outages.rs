@@ -1,9 +1,10 @@
 //! Parts that stop: agents serve from disk and memory, and come back to what they served.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use anyhow::Result;
-use samovar_tests::{AGENT_NAMESPACE, ApiProxy, Link};
+use samovar_tests::{AGENT_NAMESPACE, ApiProxy, Link, scratch};
+use serde_json::{Value, json};
 
 use crate::stage::{ADD, Agent, SOON, Stage};
 
@@ -73,5 +74,35 @@ async fn a_terminated_agent_finishes_its_calls_and_exits_well() -> Result<()> {
     let status = stage.agents[0].process.terminate(Duration::from_secs(30)).await?;
     assert!(status.success(), "{status}");
     assert_eq!(call.await??, "13");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_agent_that_may_not_read_one_of_its_namespaces_serves_the_others() -> Result<()> {
+    let mut stage = Stage::new("watched", 0).await?;
+    let own = stage.cluster.namespace.clone();
+    for command in [
+        "create serviceaccount agent",
+        "create role agent --verb=get,list,watch,patch \
+         --resource=pluginassignments.samovar.dev,pluginassignments.samovar.dev/status",
+    ] {
+        stage.cluster.kubectl(&command.split_whitespace().collect::<Vec<_>>()).await?;
+    }
+    let account = format!("--serviceaccount={own}:agent");
+    stage.cluster.kubectl(&["create", "rolebinding", "agent", "--role=agent", &account]).await?;
+    let token = stage.cluster.kubectl(&["create", "token", "agent"]).await?;
+    let mut kubeconfig: Value = serde_json::from_slice(&fs::read(&stage.cluster.kubeconfig)?)?;
+    kubeconfig["users"][0]["user"] = json!({ "token": token.trim() });
+    let path = scratch().join(format!("{own}.kubeconfig"));
+    fs::write(&path, serde_json::to_vec(&kubeconfig)?)?;
+
+    let node = stage.cluster.node("n").await?;
+    let pod = stage.cluster.agent_pod(&node).await?;
+    stage.apply("math", &stage.push("1", ADD).await?, "").await?;
+    let watched = [own.as_str(), "kube-public"].map(|name| format!("--watch-namespace={name}"));
+    stage.agents.push(Agent::start_with(pod, &path, &watched).await?);
+    stage.all_ready("math").await?;
+    assert_eq!(stage.answers("math").await?, ["13"]);
+    assert!(stage.agents[0].process.log().contains("may not be read"));
     Ok(())
 }

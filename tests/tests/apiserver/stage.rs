@@ -109,6 +109,11 @@ impl Stage {
 impl Agent {
     /// Starts an agent and waits until it is ready.
     pub async fn start(pod: AgentPod, kubeconfig: &Path) -> Result<Self> {
+        Self::start_with(pod, kubeconfig, &[]).await
+    }
+
+    /// The same, with more flags.
+    pub async fn start_with(pod: AgentPod, kubeconfig: &Path, flags: &[String]) -> Result<Self> {
         let (url, ops) = (format!("127.0.0.1:{}", free_port()?), format!("127.0.0.1:{}", free_port()?));
         let state = scratch().join(&pod.uid);
         let process = Process::samovar(
@@ -121,7 +126,9 @@ impl Agent {
                 format!("--state-dir={}", state.display()),
                 // Nobody has to be told here that it goes.
                 "--drain-delay=1ms".to_owned(),
-            ],
+            ]
+            .iter()
+            .chain(flags),
             &[("KUBECONFIG", kubeconfig)],
         )?;
         let mut agent = Self { pod, process, url: format!("http://{url}"), ops: format!("http://{ops}") };

@@ -8,7 +8,10 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Condition};
-use kube::{Api, ResourceExt, api::ListParams};
+use kube::{
+    Api, ResourceExt,
+    api::{ListParams, PostParams},
+};
 use samovar_crds::WasmPlugin;
 use samovar_tests::{CLIENT, Cluster, Helm, Registry, TestBed, push_images, scratch};
 use tokio::{
@@ -68,7 +71,7 @@ impl World {
         push_images(world.registry()).await?;
         let helm = world.helm();
         if let Source::Given(_) = world.source {
-            helm.remove_at_end()?;
+            helm.remove_at_end().await?;
         }
         helm.install(&[]).await?;
         Ok(world)
@@ -223,6 +226,23 @@ impl<W> Stage<W> {
             },
         });
         self.cluster.apply(&pod.to_string()).await.map(drop)
+    }
+
+    /// A Pod that only sleeps, of a ServiceAccount of the system's namespace, on a node; gives its name.
+    pub async fn pod_as(&self, account: &str, node: &str) -> Result<String> {
+        let name = format!("twin-{}", self.cluster.namespace);
+        let image = format!("{}/{CLIENT}:{}", self.registry.address(), env!("CARGO_PKG_VERSION"));
+        let pod = serde_json::json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "namespace": SYSTEM },
+            "spec": {
+                "serviceAccountName": account, "nodeName": node, "terminationGracePeriodSeconds": 0,
+                "containers": [{ "name": "sleep", "image": image, "args": ["3600"] }],
+            },
+        });
+        Api::namespaced(self.cluster.client.clone(), SYSTEM)
+            .create(&PostParams::default(), &serde_json::from_value::<Pod>(pod)?)
+            .await?;
+        Ok(name)
     }
 
     /// What curl, run in the client Pod, prints.

@@ -45,6 +45,7 @@ async fn calls_past_the_agents_memory_are_refused_and_its_pod_is_not_killed() ->
         count("503")
     );
     ensure!(count("503 1") > 0, "none was refused with a time to try again:\n{storm}");
+    ensure!(count("504") > 0, "no call got the memory that there is:\n{storm}");
     ensure!(count("503") + count("504") == 192, "each is refused or ends at its timeout:\n{storm}");
 
     let after = stage.agents().await?;

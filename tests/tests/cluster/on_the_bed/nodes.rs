@@ -126,6 +126,8 @@ async fn a_node_without_power_is_left_and_comes_back() -> Result<()> {
     ensure!(message(&plugin).contains("2"), "{}", message(&plugin));
     // From here on nothing is sent there any more.
     let (before, failed_before) = calls(&stage).await?;
+    // Of two nodes one is dead: a call in four fails twice.
+    ensure!(failed_before <= before / 2 + 2, "{failed_before} of {before} calls failed twice");
     let more = async || {
         let (all, failed) = calls(&stage).await?;
         ensure!(all > before + 50, "too few calls yet");
@@ -146,6 +148,21 @@ async fn a_node_without_power_is_left_and_comes_back() -> Result<()> {
     stage.world.bed()?.node(&lost)?.ready(&client, true, NODE_LOST).await?;
     stage.cluster.kubectl(&["scale", "wplug/add", "--replicas=3"]).await?;
     stage.on_nodes("add", 3, 3, SOON).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_node_that_is_deleted_while_it_runs_is_left_and_taken_again() -> Result<()> {
+    let mut stage = called("deleted", "").await?;
+    stage.cluster.kubectl(&["delete", "node", "node3"]).await?;
+    endpoints_are(&stage, &["node1", "node2"]).await?;
+    stage.on_nodes("add", 2, 2, SOON).await?;
+    // A kubelet registers its node when it starts.
+    stage.world.bed()?.node("node3")?.stop_kubelet();
+    stage.world.bed()?.restart_kubelet("node3").await?;
+    endpoints_are(&stage, &["node1", "node2", "node3"]).await?;
+    let (all, failed) = calls(&stage).await?;
+    ensure!(all > 0 && failed == 0, "{failed} of {all} calls failed twice");
     Ok(())
 }
 

@@ -170,6 +170,20 @@ async fn an_agents_token_writes_the_status_of_its_own_assignments_and_nothing_el
     let unbound = ["create", "token", "samovar-agent", "--namespace", SYSTEM];
     let unbound = stage.cluster.client_of(stage.cluster.kubectl(&unbound).await?.trim()).await?;
 
+    // A second Pod of the agents' account on the same node, as while a DaemonSet replaces its Pods.
+    let twin = stage.pod_as("samovar-agent", "node1").await?;
+    let bound = [
+        "create",
+        "token",
+        "samovar-agent",
+        "--namespace",
+        SYSTEM,
+        "--bound-object-kind=Pod",
+        "--bound-object-name",
+        &twin,
+    ];
+    let twin_token = stage.cluster.client_of(stage.cluster.kubectl(&bound).await?.trim()).await?;
+
     let assignments = stage.cluster.api::<PluginAssignment>().list(&ListParams::default()).await?;
     let of = |own: bool| {
         let found = assignments.iter().find(|assignment| (assignment.spec.agent.pod_uid == uid) == own);
@@ -190,6 +204,10 @@ async fn an_agents_token_writes_the_status_of_its_own_assignments_and_nothing_el
             "write another's status",
             of_client(&token).patch_status(&others, &parameters, &status).await.map(drop),
         ),
+        (
+            "write as another Pod of the node",
+            of_client(&twin_token).patch_status(&own, &parameters, &status).await.map(drop),
+        ),
         ("write without a Pod", of_client(&unbound).patch_status(&own, &parameters, &status).await.map(drop)),
         ("write a spec", of_client(&token).patch(&own, &parameters, &label).await.map(drop)),
         ("delete", of_client(&token).delete(&own, &DeleteParams::default()).await.map(drop)),
@@ -208,5 +226,5 @@ async fn an_agents_token_writes_the_status_of_its_own_assignments_and_nothing_el
         let is_forbidden = matches!(&refusal, kube::Error::Api(status) if status.code == 403);
         ensure!(is_forbidden, "{attempt}: {refusal}");
     }
-    Ok(())
+    stage.cluster.kubectl(&["delete", "pod", "--namespace", SYSTEM, &twin]).await.map(drop)
 }
