@@ -74,13 +74,17 @@ struct Scope {
 struct Seen {
     /// This agent's.
     own: Desired,
+    /// The UIDs of these.
+    uids: Uids,
     /// Those of other agents, by namespace and name: the plugin. There are some while a DaemonSet replaces its Pods.
     others: BTreeMap<(String, String), String>,
 }
 
 impl Seen {
     fn forget(&mut self, namespace: &str, name: &str) {
-        self.own.retain(|key, _| key.namespace != namespace || key.revision != name);
+        let is_other = |key: &Key| key.namespace != namespace || key.revision != name;
+        self.own.retain(|key, _| is_other(key));
+        self.uids.retain(|key, _| is_other(key));
         self.others.remove(&(namespace.to_owned(), name.to_owned()));
     }
 
@@ -101,6 +105,9 @@ fn is_refusal(error: &watcher::Error) -> bool {
     matches!(error, kube::Error::Api(status) if matches!(status.code, 403 | 404))
 }
 
+/// The UIDs of assignments: one of the same name that was made anew has another.
+pub(crate) type Uids = BTreeMap<Key, String>;
+
 /// How much an agent knows of what is wanted of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Knowledge {
@@ -112,7 +119,17 @@ pub(crate) enum Knowledge {
     Whole,
 }
 
-/// Watches this agent's assignments for ever, in these namespaces or in all, and keeps `desired` at what they say.
+/// Where it is said what this agent's assignments are.
+pub(crate) struct Says {
+    /// What they want.
+    pub(crate) desired: watch::Sender<Desired>,
+    /// Which objects they are.
+    pub(crate) uids: watch::Sender<Uids>,
+    /// How much of them is known.
+    pub(crate) known: watch::Sender<Knowledge>,
+}
+
+/// Watches this agent's assignments for ever, in these namespaces or in all, and `says` what they are.
 /// An API server that is away changes nothing.
 pub(crate) async fn follow(
     client: Client,
@@ -120,10 +137,11 @@ pub(crate) async fn follow(
     node: &str,
     pod_uid: &str,
     memory: Memory,
-    desired: watch::Sender<Desired>,
-    known: watch::Sender<Knowledge>,
+    says: Says,
 ) {
-    let config = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
+    let Says { desired, uids, known } = says;
+    // A connection that died without a word is noticed when a watch ends that should have ended by itself.
+    let config = watcher::Config::default().fields(&format!("spec.nodeName={node}")).timeout(60);
     let apis: Vec<Api<DeserializeGuard<PluginAssignment>>> = match namespaces {
         [] => vec![Api::all(client)],
         some => some.iter().map(|namespace| Api::namespaced(client.clone(), namespace)).collect(),
@@ -172,6 +190,12 @@ pub(crate) async fn follow(
         let Some(parts) = known_all else { continue };
         let own = parts.iter().flat_map(|seen| &seen.own);
         let all: Desired = own.map(|(key, revision)| (key.clone(), Arc::clone(revision))).collect();
+        uids.send_if_modified(|uids| {
+            let all: Uids = parts.iter().flat_map(|seen| seen.uids.clone()).collect();
+            let changed = *uids != all;
+            *uids = all;
+            changed
+        });
         let is_whole = parts.iter().all(|seen| seen.is_whole());
         let changed = desired.send_if_modified(|desired| {
             let changed = *desired != all;
@@ -192,12 +216,14 @@ pub(crate) async fn follow(
 /// Takes one assignment in. One that cannot be read stays as it was `before`.
 fn take(seen: &mut Seen, before: &Desired, object: DeserializeGuard<PluginAssignment>, pod_uid: &str) {
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    let uid = object.uid().unwrap_or_default();
     let assignment = match object.0 {
         Ok(assignment) => assignment,
         Err(error) => {
             tracing::error!(%namespace, %name, %error, "an assignment cannot be read; it is left as it was");
             let same = |key: &Key| key.namespace == namespace && key.revision == name;
             let known = before.iter().filter(|(key, _)| same(key));
+            seen.uids.extend(known.clone().map(|(key, _)| (key.clone(), uid.clone())));
             seen.own.extend(known.map(|(key, revision)| (key.clone(), Arc::clone(revision))));
             return;
         }
@@ -218,6 +244,7 @@ fn take(seen: &mut Seen, before: &Desired, object: DeserializeGuard<PluginAssign
         source: Source::Image(spec.template.image.clone()),
         template: spec.template,
     };
+    seen.uids.insert(key.clone(), uid);
     seen.own.insert(key, Arc::new(revision));
 }
 

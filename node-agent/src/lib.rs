@@ -13,6 +13,7 @@ mod desired;
 mod gauges;
 mod guests;
 mod inventory;
+mod linger;
 mod loader;
 mod metrics;
 mod modules;

@@ -47,7 +47,8 @@ pub struct Options {
     /// A namespace whose assignments are served; may be repeated. Left out: all namespaces.
     #[arg(long, value_name = "NAMESPACE")]
     pub watch_namespace: Vec<String>,
-    /// How long new calls are still taken after SIGTERM: until the cluster sends them elsewhere.
+    /// How long calls are still taken for what leaves this node, a plugin or, after SIGTERM, all of them: until the
+    /// cluster sends them elsewhere.
     #[arg(long, default_value = "5s")]
     pub drain_delay: samovar_crds::Duration,
     /// How long calls may go on after that. Together less than the Pod's terminationGracePeriodSeconds.

@@ -8,8 +8,10 @@ use kube::{
 };
 use samovar_crds::{ConditionType, PluginAssignment, PluginAssignmentStatus, State, names, set_condition};
 use serde_json::json;
+use tokio::sync::watch;
 
 use crate::{
+    assignments::Uids,
     board::{Board, Report},
     desired::Key,
 };
@@ -19,22 +21,25 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// Writes every report that is not yet written, for ever, as the agent that is the Pod `pod_uid`. An API server
 /// that is away is tried again; what changed meanwhile is written once, as it is then.
-pub(crate) async fn follow(client: Client, pod_uid: &str, board: Board) {
+pub(crate) async fn follow(client: Client, pod_uid: &str, board: Board, mut uids: watch::Receiver<Uids>) {
     let mut changed = board.subscribe();
-    let mut written: BTreeMap<Key, Report> = BTreeMap::new();
+    // What was written, and to which object: one that was made anew knows nothing of what the other was told.
+    let mut written: BTreeMap<Key, (String, Report)> = BTreeMap::new();
     let mut wait = Duration::from_millis(250);
     loop {
         changed.mark_unchanged();
-        let reports = board.reports();
+        let (reports, known) = (board.reports(), uids.borrow_and_update().clone());
         written.retain(|key, _| reports.contains_key(key));
         let mut missed = false;
         for (key, report) in reports {
-            if written.get(&key) == Some(&report) {
+            // One that lingers here, and that nobody asks after any more.
+            let Some(uid) = known.get(&key) else { continue };
+            if written.get(&key).is_some_and(|(to, said)| (to, said) == (uid, &report)) {
                 continue;
             }
             match write(&client, pod_uid, &key, &report).await {
                 Ok(()) => {
-                    written.insert(key, report);
+                    written.insert(key, (uid.clone(), report));
                 }
                 Err(error) => {
                     tracing::warn!(plugin = %key, %error, "a status could not be written; it is tried again");
@@ -47,8 +52,9 @@ pub(crate) async fn follow(client: Client, pod_uid: &str, board: Board) {
             wait = (wait * 2).min(LONGEST_WAIT);
         } else {
             wait = Duration::from_millis(250);
-            if changed.changed().await.is_err() {
-                return;
+            tokio::select! {
+                changed = changed.changed() => if changed.is_err() { return },
+                known = uids.changed() => if known.is_err() { return },
             }
         }
     }

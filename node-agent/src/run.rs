@@ -13,9 +13,10 @@ use tokio::{
 
 use crate::{
     agent::{Agent, AgentOptions},
-    assignments::{self, Knowledge, Memory},
+    assignments::{self, Knowledge, Memory, Says, Uids},
     board::Board,
     desired::{Desired, Key},
+    linger,
     options::Options,
     report,
 };
@@ -34,7 +35,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let recalled = memory.recall();
     // Serving goes on from what was last known; the API server's word replaces it when it comes.
     let known = watch::Sender::new(if recalled.is_some() { Knowledge::Whole } else { Knowledge::None });
-    let (desired, wanted) = watch::channel(recalled.unwrap_or_default());
+    let recalled = recalled.unwrap_or_default();
+    let (desired, wanted) = watch::channel(recalled.clone());
+    let (serve, served) = watch::channel(recalled);
+    let (identify, uids) = watch::channel(Uids::new());
     let wants = wanted.clone();
     let agent = Agent::start(
         AgentOptions {
@@ -52,22 +56,24 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             compiler: Compiler::Child { program, args: vec!["compile".into()] },
             drain_deadline: options.drain_deadline.into(),
         },
-        wanted,
+        served,
     )?;
     tracing::info!(address = %agent.address, ops = %agent.ops_address, node = options.node_name, "started");
     let client = client().await?;
     let mut knows = known.subscribe();
+    let says = Says { desired, uids: identify, known };
+    let lingering = tokio::spawn(linger::follow(wanted, serve, options.drain_delay.into()));
     let watching = {
         let (client, options) = (client.clone(), options.clone());
         tokio::spawn(async move {
             let (namespaces, node, pod_uid) =
                 (&options.watch_namespace, &options.node_name, &options.pod_uid);
-            assignments::follow(client, namespaces, node, pod_uid, memory, desired, known).await;
+            assignments::follow(client, namespaces, node, pod_uid, memory, says).await;
         })
     };
     let reporting = {
         let (pod_uid, board) = (options.pod_uid.clone(), agent.board().clone());
-        tokio::spawn(async move { report::follow(client, &pod_uid, board).await })
+        tokio::spawn(async move { report::follow(client, &pod_uid, board, uids).await })
     };
     tokio::select! {
         _ = terminate.recv() => {}
@@ -87,6 +93,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     tracing::info!("draining");
     // From here on what runs stays as it is: what callers were sent here for is answered.
     watching.abort();
+    lingering.abort();
     tokio::time::sleep(options.drain_delay.into()).await;
     agent.shutdown().await;
     reporting.abort();

@@ -137,7 +137,8 @@ where
 {
     let writer: Writer<K> = Writer::default();
     let store = writer.as_reader();
-    let stream = watcher(api, config)
+    // A connection that died without a word is noticed when a watch ends that should have ended by itself.
+    let stream = watcher(api, config.timeout(60))
         .default_backoff()
         .modify(|object| object.managed_fields_mut().clear())
         .reflect(writer)
