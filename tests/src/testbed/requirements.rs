@@ -24,12 +24,15 @@ const PROGRAMS: [(&str, &str); 10] = [
 const INOTIFY_INSTANCES: u32 = 1024;
 const INOTIFY: &str = "/proc/sys/fs/inotify/max_user_instances";
 
-/// Gives the limit back when the last bed of the machine ends. Each has an interface, which goes a moment after its
-/// processes.
+/// Gives the limit back when the last bed of the machine ends. Each has an interface, which goes after its processes:
+/// at once, or when the machine's first process has taken note of their end.
 const RESTORE_INOTIFY: &str = "
-for _ in 1 2 3 4 5 6 7 8 9 10; do [ -e /sys/class/net/OWN ] || break; sleep 0.5; done
-set -- /sys/class/net/samovar[0-9]*
-[ -e \"$1\" ] || [ ! -e /run/samovar-inotify ] || { cat /run/samovar-inotify >/proc/sys/fs/inotify/max_user_instances && rm /run/samovar-inotify; }
+{
+  for _ in $(seq 600); do [ -e /sys/class/net/OWN ] || break; sleep 0.5; done
+  set -- /sys/class/net/samovar[0-9]*
+  [ -e \"$1\" ] || [ ! -e /run/samovar-inotify ] ||
+    { cat /run/samovar-inotify >/proc/sys/fs/inotify/max_user_instances && rm /run/samovar-inotify; }
+} &
 ";
 
 /// Fails with what is missing.
