@@ -77,7 +77,7 @@ async fn a_dataflare_plugin_is_told_once_in_an_instances_life_and_ended_with_it(
             (i32.store8 (i32.const 16) (i32.add (i32.const 48) (global.get $told)))
             (i64.const 68719476737))
         (func (export "plugin_cleanup") (loop (br 0))))"#;
-    let reuse = Some(Reuse { max_calls: 3, idle: Duration::from_secs(60) });
+    let reuse = Some(Reuse { max_calls: 3, idle: Duration::from_mins(1) });
     let limits = Limits { timeout: Duration::from_millis(300), ..Limits::default() };
     let spec = PluginSpec { limits, instances: Instances { warm: 1, reuse }, ..spec(Value::Null) };
     let plugin = load(wat::parse_str(wat).unwrap(), spec).await.unwrap();
