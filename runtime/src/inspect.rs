@@ -39,7 +39,7 @@ const GIVEN: [(&str, &str); 11] = [
     ("wasi:sockets/", "refuses everything: no network"),
     (
         PREVIEW1,
-        "output becomes log lines, or a program's answer; `SAMOVAR_CONFIG` in the environment; no files, no network",
+        "output becomes log lines, or a program's answer; no files, no network, no environment but SAMOVAR_CONFIG",
     ),
 ];
 

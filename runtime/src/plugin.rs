@@ -92,7 +92,8 @@ pub enum LoadError {
     ExportNotFound(String),
     /// The module imports something that it is not given.
     #[error(
-        "{0}; guests are given WASI 0.2 and preview 1 and nothing else: build the module without that import"
+        "{0}; guests are given WASI 0.2 with wasi:config, preview 1 and DataFlare's host functions, and nothing else: \
+         build the module without that import"
     )]
     ImportNotGranted(String),
     /// Its start or `_initialize` function failed.
