@@ -55,10 +55,9 @@ impl Captured {
     /// What was written, or its end; or why the guest was stopped while it wrote.
     pub(crate) fn take(&self) -> Result<Bytes, CallError> {
         match &mut *self.lock() {
-            Stream::Whole { refusal: refusal @ Some(_), .. } => {
-                Err(refusal.take().unwrap_or(CallError::NodeMemory))
+            Stream::Whole { bytes, refusal, .. } => {
+                refusal.take().map_or_else(|| Ok(bytes.split().freeze()), Err)
             }
-            Stream::Whole { bytes, .. } => Ok(bytes.split().freeze()),
             Stream::End { bytes, .. } => Ok(std::mem::take(bytes).into()),
         }
     }

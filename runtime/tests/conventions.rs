@@ -90,6 +90,34 @@ async fn a_dataflare_plugin_is_told_once_in_an_instances_life_and_ended_with_it(
 }
 
 #[tokio::test]
+async fn every_host_function_of_dataflares_has_both_of_its_names() {
+    let wat = r#"(module
+        (import "env" "log" (func (param i32 i32 i32)))
+        (import "env" "host_log" (func $log (param i32 i32 i32 i32)))
+        (import "env" "get_time" (func $time (result i64)))
+        (import "env" "host_get_time" (func $host_time (result i64)))
+        (import "env" "random" (func $random (param i64) (result i64)))
+        (import "env" "host_random" (func $host_random (result i64)))
+        (memory (export "memory") 1)
+        (data (i32.const 0) "warnhello")
+        (func (export "says") (param i32) (result i32)
+            (call $log (i32.const 0) (i32.const 4) (i32.const 4) (local.get 0))
+            (i32.and
+                (i64.le_u (call $time) (call $host_time))
+                (i32.and
+                    (i64.eqz (call $random (i64.const 1)))
+                    (i64.lt_u (call $host_random) (i64.const 100))))))"#;
+    let plugin = load(wat::parse_str(wat).unwrap(), spec(Value::Null)).await.unwrap();
+    assert_eq!(call(&plugin, "says", "[5]").await.unwrap(), "1");
+    match call(&plugin, "says", "[65533]").await {
+        Err(CallError::Trap { message, .. }) => {
+            assert!(message.contains("past its memory's end"), "{message}")
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
 async fn a_config_that_a_plugin_refuses_is_a_failed_start() {
     let wat = r#"(module
         (memory (export "memory") 1)

@@ -117,7 +117,7 @@ impl Target {
             Self::Scalar(target) => target.arguments(&call, held).map(Arguments::Scalar),
             // Whatever the body is, a buffer is given as it came.
             Self::Buffer(_) | Self::Trio(_) => Ok(Arguments::Buffer(call.body)),
-            Self::WasmEngine(target) => target.arguments(&call, held).map(Arguments::WasmEngine),
+            Self::WasmEngine(_) => wasm_engine::Arguments::new(&call, held).map(Arguments::WasmEngine),
         }
     }
 

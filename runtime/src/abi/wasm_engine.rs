@@ -25,6 +25,21 @@ pub(crate) struct Arguments {
 
 const HEAP_BASE: &str = "__heap_base";
 
+impl Arguments {
+    pub(crate) fn new(call: &Call, held: &Share) -> Result<Self, CallError> {
+        let wrong = |why: String| CallError::BadArguments(why);
+        if call.format != Format::Json {
+            return Err(wrong("this function takes JSON, not bytes or text".to_owned()));
+        }
+        let text = std::str::from_utf8(&call.body).map_err(|error| wrong(error.to_string()))?.trim_ascii();
+        let json = if text.is_empty() { "{}" } else { text };
+        serde_json::from_str::<IgnoredAny>(json).map_err(|error| wrong(error.to_string()))?;
+        // Twice: a program's WASI holds it too.
+        held.grow(2 * json.len() as u64)?;
+        Ok(Self { json: json.to_owned(), share: held.another() })
+    }
+}
+
 impl Target {
     /// `None` where the module or the export is not of this convention.
     pub(crate) fn core(module: &wasmtime::Module, name: &str) -> Option<Self> {
@@ -33,20 +48,6 @@ impl Target {
         let memory = linear::memory(module)?;
         let (export, heap_base) = (module.get_export_index(name)?, module.get_export_index(HEAP_BASE)?);
         (has_base && linear::is_of(module, name, 2, 2)).then_some(Self::Core { export, memory, heap_base })
-    }
-
-    #[expect(clippy::unused_self, reason = "as the other ABIs' targets")]
-    pub(crate) fn arguments(&self, call: &Call, held: &Share) -> Result<Arguments, CallError> {
-        let refuse = |why: &dyn std::fmt::Display| CallError::BadArguments(format!("not JSON: {why}"));
-        if call.format != Format::Json {
-            return Err(refuse(&"this function takes application/json"));
-        }
-        let text = std::str::from_utf8(&call.body).map_err(|error| refuse(&error))?.trim_ascii();
-        let json = if text.is_empty() { "{}" } else { text };
-        serde_json::from_str::<IgnoredAny>(json).map_err(|error| refuse(&error))?;
-        // Twice: a program's WASI holds it too.
-        held.grow(2 * json.len() as u64)?;
-        Ok(Arguments { json: json.to_owned(), share: held.another() })
     }
 
     pub(crate) async fn run(
