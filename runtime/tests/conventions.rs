@@ -111,7 +111,7 @@ async fn every_host_function_of_dataflares_has_both_of_its_names() {
     assert_eq!(call(&plugin, "says", "[5]").await.unwrap(), "1");
     match call(&plugin, "says", "[65533]").await {
         Err(CallError::Trap { message, .. }) => {
-            assert!(message.contains("past its memory's end"), "{message}")
+            assert!(message.contains("past its memory's end"), "{message}");
         }
         other => panic!("{other:?}"),
     }
@@ -145,6 +145,19 @@ async fn a_module_of_wasm_engine_finds_its_json_at_the_heaps_base() {
     let long = format!(r#"["{}"]"#, "x".repeat(200_000)).leak();
     let most = call(&plugin, "echo", long).await;
     assert!(matches!(most, Err(CallError::ResponseTooLarge { .. })), "{most:?}");
+}
+
+#[tokio::test]
+async fn what_the_host_adds_to_a_memory_is_within_its_limit() {
+    let limits = Limits { memory: 1 << 16, ..Limits::default() };
+    let small = || PluginSpec { limits: limits.clone(), ..spec(Value::Null) };
+    let plugin = load(guest("wasm-engine.wat"), small()).await.unwrap();
+    let refused = call(&plugin, "echo", "").await;
+    assert!(matches!(refused, Err(CallError::MemoryLimit { limit: 65536 })), "{refused:?}");
+    match load(guest("trio.wat"), small()).await {
+        Err(LoadError::Init(why)) => assert!(why.contains("raise `limits.memory`"), "{why}"),
+        other => panic!("{:?}", other.map(|_| ())),
+    }
 }
 
 #[tokio::test]
