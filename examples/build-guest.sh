@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# build-guest.sh FOLDER [--wasi]: builds the Rust component in FOLDER (a crate with its WIT) into FOLDER/<crate>.wasm.
+# build-guest.sh FOLDER [--wasi|--command]: builds the Rust component in FOLDER (a crate with its WIT, or a program) into
+# FOLDER/<crate>.wasm.
 #
 # With rustup it uses the target wasm32-wasip2, whose linker makes the component. Where that target is not installed and
 # cannot be had, it uses Debian's own Rust for WebAssembly:
 #   apt-get install rustc-web rust-web-src cargo-web wasi-libc lld-19
-# There, --wasi says that the guest uses files, time or other things of its host; without it, its std knows no host.
+# There, --wasi says that the guest uses files, time or other things of its host, and --command that it is a program;
+# without either, its std knows no host.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cache=${SAMOVAR_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/samovar}
@@ -22,15 +24,16 @@ if rustup target list --installed 2>/dev/null | grep -qx wasm32-wasip2; then
 elif [ -x /usr/bin/rustc ] && command -v wasm-ld-19 >/dev/null; then
   target=wasm32-unknown-unknown
   flags+=(-Clinker=wasm-ld-19)
-  if [ "${2:-}" = --wasi ]; then
+  if [ -n "${2:-}" ]; then
     target=wasm32-wasip1
     libc=/usr/lib/wasm32-wasi
-    flags+=(-Clink-self-contained=no "-Lnative=$libc" "-Clink-arg=$libc/crt1-reactor.o")
+    start=${2#--}
+    flags+=(-Clink-self-contained=no "-Lnative=$libc" "-Clink-arg=$libc/crt1-${start/wasi/reactor}.o")
   fi
   RUSTUP_TOOLCHAIN='' RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f' && echo "${flags[*]}") \
     /usr/bin/cargo build --release --target "$target" -Zbuild-std=std,panic_abort
   cargo run --release --quiet --manifest-path "$here/componentize/Cargo.toml" -- \
-    "$CARGO_TARGET_DIR/$target/release/$name.wasm" "$name.wasm"
+    "$CARGO_TARGET_DIR/$target/release/$name.wasm" "$name.wasm" "${2:-}"
 else
   echo "building a guest needs Rust's WebAssembly target: rustup target add wasm32-wasip2" >&2
   exit 1

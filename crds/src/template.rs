@@ -1,7 +1,7 @@
 //! What runs: the part of a plugin's spec that makes a revision, and that an assignment carries.
 
 use kube::KubeSchema;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use crate::{Duration, Quantity};
@@ -42,6 +42,13 @@ pub struct PluginTemplate {
     #[schemars(length(max = 128), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub functions: Vec<FunctionSpec>,
 
+    /// What the guest is told: any JSON object. A component reads its top level from `wasi:config/store`, strings as
+    /// they are and other values as JSON; a core module has all of it in the environment variable `SAMOVAR_CONFIG`, or
+    /// is given it by `plugin_init`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "any_object")]
+    pub config: Option<serde_json::Map<String, serde_json::Value>>,
+
     /// How much each call may use. Every limit is enforced on every call.
     #[serde(default)]
     pub limits: Limits,
@@ -49,6 +56,11 @@ pub struct PluginTemplate {
     /// How many instances are kept ready, and whether one serves more than one call.
     #[serde(default)]
     pub instances: Instances,
+}
+
+/// An object of which the API server keeps every field.
+fn any_object(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "object", "nullable": true, "x-kubernetes-preserve-unknown-fields": true })
 }
 
 /// What kind of plugin this is.
@@ -104,10 +116,17 @@ pub enum Abi {
     Auto,
     /// A component's typed export: JSON to and from WIT values.
     Component,
+    /// A program, of WASI preview 1 (`_start`) or of WASI 0.2 (`wasi:cli/run`): the body is its stdin, and its
+    /// arguments too where it is a JSON array of strings; stdout is the answer. Its endpoint is `run`.
+    Command,
     /// A core export of numbers: numbers in, numbers out.
     Scalar,
-    /// A core export `(ptr, len) -> i64` with `memory` and `alloc` or `malloc`: bytes in, bytes out.
+    /// A core export `(ptr, len) -> i64` with `memory` and `alloc` or `malloc`, or DataFlare's `process_data`
+    /// beside `plugin_init` and `plugin_cleanup`: bytes in, bytes out.
     Buffer,
+    /// openEuler WasmEngine's modules: a core export `(ptr, len) -> (ptr, len)` with `memory` and `__heap_base`, or
+    /// a program that takes its JSON as `argv[0]`. The latter is never picked by `Auto`.
+    WasmEngine,
 }
 
 /// How much each call of a plugin may use.

@@ -251,8 +251,10 @@ fn plugin_spec(key: &Key, template: &PluginTemplate) -> PluginSpec {
             abi: match function.abi {
                 Abi::Auto => None,
                 Abi::Component => Some(samovar_runtime::Abi::Component),
+                Abi::Command => Some(samovar_runtime::Abi::Command),
                 Abi::Scalar => Some(samovar_runtime::Abi::Scalar),
                 Abi::Buffer => Some(samovar_runtime::Abi::Buffer),
+                Abi::WasmEngine => Some(samovar_runtime::Abi::WasmEngine),
             },
             timeout: over.timeout.map(Into::into),
             request_bytes: over.request_bytes.map(|bytes| bytes.bytes()),
@@ -275,6 +277,7 @@ fn plugin_spec(key: &Key, template: &PluginTemplate) -> PluginSpec {
             warm: template.instances.warm,
             reuse: reuse.map(|reuse| Reuse { max_calls: reuse.max_calls, idle: reuse.idle.into() }),
         },
+        config: template.config.clone(),
     }
 }
 
@@ -283,8 +286,10 @@ fn function_status(function: &samovar_runtime::Function) -> FunctionStatus {
         name: function.name().to_owned(),
         abi: function.abi().map(|abi| match abi {
             samovar_runtime::Abi::Component => Abi::Component,
+            samovar_runtime::Abi::Command => Abi::Command,
             samovar_runtime::Abi::Scalar => Abi::Scalar,
             samovar_runtime::Abi::Buffer => Abi::Buffer,
+            samovar_runtime::Abi::WasmEngine => Abi::WasmEngine,
         }),
         signature: function.signature().to_owned(),
         not_callable: function.not_callable().map(str::to_owned),

@@ -113,6 +113,7 @@ mod tests {
             functions: Vec::new(),
             limits: Limits::default(),
             instances: Instances { warm: 0, reuse: None },
+            config: None,
         };
         Plugin::load(&engine, &artifact, spec).await.unwrap()
     }

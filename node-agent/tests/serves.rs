@@ -3,6 +3,8 @@
 // Always so here; it tells clippy that `unwrap` is what a test does.
 #[cfg(test)]
 mod agent;
+#[cfg(test)]
+mod batches;
 
 use std::time::Duration;
 

@@ -164,6 +164,11 @@ impl Share {
         Ok(())
     }
 
+    /// An empty share of the same budget, for what the same call allocates and frees earlier or later.
+    pub(crate) fn another(&self) -> Self {
+        self.budget.share()
+    }
+
     /// What was made ahead of the calls now serves one, and has the same right to memory.
     pub(crate) fn serves_a_call(&self) {
         self.ahead.store(false, Ordering::Relaxed);

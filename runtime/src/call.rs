@@ -22,8 +22,10 @@ pub struct Call {
 pub enum Format {
     /// JSON: the arguments as an object or an array; the result as a value.
     Json,
-    /// The one `list<u8>`, as it is.
+    /// The one `list<u8>`, as it is; what a program reads or writes.
     Bytes,
+    /// What a program reads or writes, as UTF-8 text.
+    Text,
 }
 
 /// A function's answer.

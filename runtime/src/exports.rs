@@ -10,7 +10,7 @@ use wasmtime::{
 
 use crate::{
     Abi, Artifact,
-    abi::{Target, buffer, component, scalar},
+    abi::{Target, Trio, buffer, command, component, scalar, wasm_engine},
     artifact::Code,
 };
 
@@ -29,16 +29,22 @@ enum Item {
 }
 
 /// What core modules export for their host and not for callers: set-up and memory management.
-const FOR_THE_HOST: [&str; 9] =
-    ["_start", "_initialize", "alloc", "malloc", "calloc", "realloc", "dealloc", "free", "cabi_realloc"];
+const FOR_THE_HOST: [&str; 8] =
+    ["_initialize", "alloc", "malloc", "calloc", "realloc", "dealloc", "free", "cabi_realloc"];
+
+/// The entry of a program: of a core module, and of a component with the start of its interface's name.
+const START: &str = "_start";
+const RUN: (&str, &str) = ("wasi:cli/run@0.2.", "run");
 
 /// Every function that `artifact` exports, those of interfaces at the root included.
 pub(crate) fn of(artifact: &Artifact) -> Vec<Export> {
     match artifact.code() {
         Code::Core(module) => {
+            let has_trio = Trio::of(module).is_some();
             let functions = module.exports().filter_map(|export| {
                 let name = export.name();
-                if FOR_THE_HOST.contains(&name) || name.starts_with("__") {
+                let is_for_the_host = FOR_THE_HOST.contains(&name) || has_trio && Trio::is_for_the_host(name);
+                if is_for_the_host || name.starts_with("__") {
                     return None;
                 }
                 let item = Item::Core(module.get_export_index(name)?, export.ty().func()?.clone());
@@ -87,8 +93,20 @@ impl Export {
         unversioned(self.interface.as_ref()?).rsplit('/').next()
     }
 
-    /// Its own name as an endpoint: in kebab case, as WIT's names are.
+    /// Whether it is the entry of a program.
+    pub(crate) fn is_program(&self) -> bool {
+        match (&self.item, &self.interface) {
+            (Item::Core(..), _) => self.name == START,
+            (Item::Component(..), Some(interface)) => interface.starts_with(RUN.0) && self.name == RUN.1,
+            (Item::Component(..), None) => false,
+        }
+    }
+
+    /// Its own name as an endpoint: in kebab case, as WIT's names are; `run` for a program.
     pub(crate) fn endpoint(&self) -> String {
+        if self.is_program() {
+            return RUN.1.to_owned();
+        }
         let mut kebab = String::with_capacity(self.name.len() + 4);
         let mut lower = false;
         for c in self.name.chars() {
@@ -124,16 +142,42 @@ impl Export {
         }
     }
 
-    /// How it is called, in the way that is asked for or as it is; or why it cannot be.
-    pub(crate) fn target(&self, artifact: &Artifact, abi: Option<Abi>) -> Result<Target, String> {
+    /// How it is called at an endpoint, in the way that is asked for or as it is; or why it cannot be.
+    pub(crate) fn target(
+        &self,
+        artifact: &Artifact,
+        abi: Option<Abi>,
+        endpoint: &str,
+    ) -> Result<Target, String> {
+        let is_program = self.is_program();
         let target = match (&self.item, artifact.code()) {
+            (Item::Core(index, ty), _) if is_program => {
+                let program = command::Target::core(*index, ty, endpoint)
+                    .ok_or_else(|| format!("`{START}` of a program takes and gives nothing"))?;
+                if abi == Some(Abi::WasmEngine) {
+                    Target::WasmEngine(wasm_engine::Target::Program(program))
+                } else {
+                    Target::Command(program)
+                }
+            }
+            (Item::Component(index, ty), _) if is_program && abi != Some(Abi::Component) => {
+                command::Target::component(*index, ty, endpoint)
+                    .map(Target::Command)
+                    .ok_or_else(|| "`run` of a program is `func() -> result`".to_owned())?
+            }
             (Item::Component(index, ty), _) => {
                 Target::Component(component::Target::new(*index, ty).map_err(|why| why.to_string())?)
             }
             (Item::Core(index, ty), Code::Core(module)) if abi != Some(Abi::Scalar) => {
-                match buffer::Target::new(module, *index, ty) {
-                    Some(target) => Target::Buffer(target),
-                    None => scalar(*index, ty)?,
+                let trio = Trio::of(module).filter(|_| Trio::is_the_function(&self.name));
+                if let Some(trio) = trio {
+                    Target::Trio(Box::new(trio))
+                } else if let Some(target) = buffer::Target::new(module, *index, ty) {
+                    Target::Buffer(target)
+                } else if let Some(target) = wasm_engine::Target::core(module, &self.name) {
+                    Target::WasmEngine(target)
+                } else {
+                    scalar(*index, ty)?
                 }
             }
             (Item::Core(index, ty), _) => scalar(*index, ty)?,

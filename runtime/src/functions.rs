@@ -154,7 +154,7 @@ pub(crate) fn every(artifact: &Artifact, limits: &Limits) -> Vec<Arc<Function>> 
             Some(interface) if sharing[&own] > 1 => format!("{interface}.{own}"),
             _ => own,
         };
-        let target = export.target(artifact, None);
+        let target = export.target(artifact, None, &name);
         let (name, target) = match target {
             // What cannot be called needs no endpoint; its own name is told with the reason.
             Err(why) => (export.full_name(), Err(why)),
@@ -182,6 +182,8 @@ fn requested(
     let name = &request.name;
     let meant = |export: &&Export| match &request.export {
         Some(wanted) => export.is(wanted),
+        None if request.abi == Some(Abi::Command) => export.is_program(),
+        None if request.abi == Some(Abi::WasmEngine) && export.is_program() => true,
         None => export.endpoint() == *name,
     };
     let found: Vec<_> = exports.iter().filter(meant).collect();
@@ -200,7 +202,7 @@ fn requested(
         }
     };
     let target = export
-        .target(artifact, request.abi)
+        .target(artifact, request.abi, name)
         .map_err(|why| refuse(format!("the export `{}` cannot be called: {why}", export.full_name())))?;
     Ok(Function::new(name.clone(), export, Ok(target), request, limits))
 }

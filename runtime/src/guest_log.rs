@@ -20,9 +20,9 @@ use wasmtime_wasi::{
 /// Lines that a plugin may log in a second; what is over is counted and dropped.
 const LINES_PER_SECOND: u32 = 100;
 /// The longest line, in bytes; a longer one is logged in parts.
-const LINE_BYTES: usize = 4096;
+pub(crate) const LINE_BYTES: usize = 4096;
 /// What a guest may write at once, in bytes.
-const WRITE_BYTES: usize = 64 << 10;
+pub(crate) const WRITE_BYTES: usize = 64 << 10;
 
 /// Where the lines of one plugin's instances go.
 #[derive(Clone)]
@@ -48,7 +48,7 @@ impl GuestLog {
         GuestStream { log: self.clone(), name, line: Arc::default() }
     }
 
-    fn line(&self, stream: &'static str, line: &[u8]) {
+    pub(crate) fn line(&self, stream: &'static str, line: &[u8]) {
         let dropped = {
             let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
             if rate.second.elapsed() > Duration::from_secs(1) {
@@ -91,7 +91,7 @@ pub(crate) struct GuestStream {
 }
 
 impl GuestStream {
-    fn take(&self, bytes: &[u8]) {
+    pub(crate) fn take(&self, bytes: &[u8]) {
         let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
         for part in bytes.split_inclusive(|&byte| byte == b'\n') {
             for part in part.chunks(LINE_BYTES) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{Artifact, Function, Kind, Limits, artifact::Code, functions};
+use crate::{Artifact, Function, Kind, Limits, artifact::Code, dataflare, functions};
 
 /// What a module is and wants, found without running it.
 pub struct Inspection {
@@ -17,7 +17,7 @@ pub struct Inspection {
 /// One thing that a module imports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Import {
-    /// The interface, or `module` of a core module's imports: `wasi:clocks/wall-clock@0.2.6`.
+    /// The interface: `wasi:clocks/wall-clock@0.2.6`. Of a core module `wasi_snapshot_preview1`, or module and name.
     pub name: String,
     /// Whether guests are given it. A module that imports something else is refused.
     pub given: bool,
@@ -26,18 +26,24 @@ pub struct Import {
 }
 
 /// WASI as guests are given it, by the start of an import's name, and what works of it.
-const GIVEN: [(&str, &str); 10] = [
+const GIVEN: [(&str, &str); 11] = [
     ("wasi:io/", "works"),
     ("wasi:clocks/", "works"),
     ("wasi:random/", "works"),
-    ("wasi:cli/stdout", "becomes log lines"),
+    ("wasi:config/store@0.2.0-rc.1", "holds the top level of `spec.config`"),
+    ("wasi:cli/stdout", "becomes log lines; a program's is its answer"),
     ("wasi:cli/stderr", "becomes log lines"),
-    ("wasi:cli/stdin", "is empty"),
-    ("wasi:cli/", "has nothing in it: no environment, no arguments, no terminal"),
+    ("wasi:cli/stdin", "is empty; a program's is the body"),
+    ("wasi:cli/", "has nothing in it, but for a program's arguments: no environment, no terminal"),
     ("wasi:filesystem/", "has nothing in it: no files"),
     ("wasi:sockets/", "refuses everything: no network"),
-    ("wasi_snapshot_preview1", "output becomes log lines; no files, no network, no environment"),
+    (
+        PREVIEW1,
+        "output becomes log lines, or a program's answer; no files, no network, no environment but SAMOVAR_CONFIG",
+    ),
 ];
+
+const PREVIEW1: &str = "wasi_snapshot_preview1";
 
 /// The WASI 0.2 versions that are given: any patch level.
 const VERSION: &str = "@0.2.";
@@ -47,7 +53,11 @@ impl Inspection {
     pub fn of(artifact: &Artifact) -> Self {
         let imports = match artifact.code() {
             Code::Core(module) => {
-                module.imports().map(|import| import.module().to_owned()).collect::<Vec<_>>()
+                let name = |import: wasmtime::ImportType<'_>| match import.module() {
+                    PREVIEW1 => PREVIEW1.to_owned(),
+                    other => format!("{other}.{}", import.name()),
+                };
+                module.imports().map(name).collect::<Vec<_>>()
             }
             Code::Component(component) => {
                 let engine = component.engine();
@@ -66,6 +76,10 @@ impl Import {
         let given = GIVEN.into_iter().find(|(start, _)| {
             name.starts_with(start) && (!name.starts_with("wasi:") || name.contains(VERSION))
         });
+        let is_dataflare = name
+            .split_once('.')
+            .is_some_and(|(module, name)| module == dataflare::MODULE && dataflare::NAMES.contains(&name));
+        let given = given.or(is_dataflare.then_some(("", "works")));
         let note = given.map_or("is not given: the module is refused", |(_, note)| note);
         Self { name, given: given.is_some(), note }
     }
@@ -83,7 +97,10 @@ mod tests {
             ("wasi:clocks/wall-clock@0.3.0", false),
             ("wasi:http/outgoing-handler@0.2.6", false),
             ("wasi_snapshot_preview1", true),
-            ("env", false),
+            ("wasi:config/store@0.2.0-rc.1", true),
+            ("wasi:config/store@0.2.0-draft", false),
+            ("env.log", true),
+            ("env.secret", false),
         ] {
             assert_eq!(Import::new(name.to_owned()).given, given, "{name}");
         }

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use wasmtime::{ModuleExport, Store, UpdateDeadline, component};
 
-use crate::{CallError, Engine, budget::Share, guest_log::GuestLog, host::Host, link::Linked};
+use crate::{
+    CallError, Engine, abi::Trio, budget::Share, config::Config, guest_log::GuestLog, host::Host,
+    link::Linked,
+};
 
 /// An instance, and the store that is its alone.
 pub(crate) struct Instance {
@@ -35,10 +38,12 @@ impl Instance {
         memory_limit: u64,
         share: Share,
         log: GuestLog,
+        config: Arc<Config>,
     ) -> Result<Self, CallError> {
         share.grow(INSTANCE_BYTES)?;
         let share = Arc::new(share);
-        let mut store = Store::new(engine.wasmtime(), Host::new(memory_limit, Arc::clone(&share), log));
+        let host = Host::new(memory_limit, Arc::clone(&share), log, config);
+        let mut store = Store::new(engine.wasmtime(), host);
         store.limiter(|host| &mut host.memory);
         store.set_epoch_deadline(1);
         // At each tick the guest steps back, through the runtime's own clock and I/O, so that whoever waits
@@ -48,8 +53,8 @@ impl Instance {
         });
         let _running = engine.ticker().run();
         let made = match linked {
-            Linked::Core { pre, initialize } => {
-                initialized(pre, initialize.as_ref(), &mut store).await.map(Handle::Core)
+            Linked::Core { pre, initialize, trio } => {
+                initialized(pre, initialize.as_ref(), trio.as_ref(), &mut store).await.map(Handle::Core)
             }
             Linked::Component(pre) => pre.instantiate_async(&mut store).await.map(Handle::Component),
         };
@@ -72,6 +77,10 @@ impl Instance {
         self.store.set_epoch_deadline(1);
         self.share.serves_a_call();
         self.calls += 1;
+    }
+
+    pub(crate) fn host(&mut self) -> &mut Host {
+        self.store.data_mut()
     }
 
     pub(crate) fn core(&mut self) -> Result<(wasmtime::Instance, &mut Store<Host>), CallError> {
@@ -105,13 +114,18 @@ impl Instance {
 async fn initialized(
     pre: &wasmtime::InstancePre<Host>,
     initialize: Option<&ModuleExport>,
+    trio: Option<&Trio>,
     store: &mut Store<Host>,
 ) -> wasmtime::Result<wasmtime::Instance> {
     let instance = pre.instantiate_async(&mut *store).await?;
     let initialize =
         initialize.and_then(|export| instance.get_module_export(&mut *store, export)?.into_func());
     if let Some(initialize) = initialize {
-        initialize.typed::<(), ()>(&mut *store)?.call_async(store, ()).await?;
+        initialize.typed::<(), ()>(&mut *store)?.call_async(&mut *store, ()).await?;
+    }
+    if let Some(trio) = trio {
+        let config = Arc::clone(store.data().config());
+        trio.init(instance, store, config.json().unwrap_or("{}").as_bytes()).await?;
     }
     Ok(instance)
 }

@@ -11,6 +11,8 @@ mod budget;
 mod cache;
 mod call;
 mod compile;
+mod config;
+mod dataflare;
 mod engine;
 mod exports;
 mod functions;
@@ -23,6 +25,7 @@ mod link;
 mod memory;
 mod plugin;
 mod pool;
+mod stdio;
 mod ticker;
 pub mod wit;
 

@@ -3,7 +3,9 @@
 use wasmtime::{ModuleExport, component};
 
 use crate::{
+    abi::Trio,
     artifact::{Artifact, Code},
+    dataflare,
     host::Host,
     plugin::LoadError,
 };
@@ -16,10 +18,11 @@ pub(crate) struct Linkers {
 
 /// An artifact whose imports are resolved and type-checked: instances of it are made without looking again.
 pub(crate) enum Linked {
-    /// A core module, and the function that a reactor wants called before any other.
+    /// A core module, the function that a reactor wants called before any other, and what wants the config.
     Core {
         pre: wasmtime::InstancePre<Host>,
         initialize: Option<ModuleExport>,
+        trio: Option<Trio>,
     },
     Component(component::InstancePre<Host>),
 }
@@ -31,8 +34,10 @@ impl Linkers {
     pub(crate) fn new(engine: &wasmtime::Engine) -> wasmtime::Result<Self> {
         let mut core = wasmtime::Linker::new(engine);
         wasmtime_wasi::p1::add_to_linker_async(&mut core, Host::preview1)?;
+        dataflare::add_to_linker(&mut core)?;
         let mut component = component::Linker::new(engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut component)?;
+        wasmtime_wasi_config::add_to_linker(&mut component, Host::wasi_config)?;
         Ok(Self { core, component })
     }
 
@@ -42,7 +47,7 @@ impl Linkers {
                 let initialize = module.get_export(INITIALIZE).and_then(|export| export.func().cloned());
                 let takes_nothing = initialize.is_some_and(|ty| ty.params().len() + ty.results().len() == 0);
                 let initialize = module.get_export_index(INITIALIZE).filter(|_| takes_nothing);
-                Linked::Core { pre, initialize }
+                Linked::Core { pre, initialize, trio: Trio::of(module) }
             }),
             Code::Component(component) => self.component.instantiate_pre(component).map(Linked::Component),
         }

@@ -10,11 +10,13 @@ use bytes::Bytes;
 
 use crate::{
     Answer, Artifact, Call, CallError, Engine, Function, FunctionRequest, NoMemory, Share, Timing,
-    abi::Arguments,
+    abi::{Arguments, Target},
+    config::Config,
     engine::GUEST_STACK,
     functions,
     gate::{Full, Gate},
     guest_log::GuestLog,
+    instance::Instance,
     pool::Pool,
 };
 
@@ -29,6 +31,8 @@ pub struct PluginSpec {
     pub limits: Limits,
     /// How many instances are kept.
     pub instances: Instances,
+    /// What its guests are told: any JSON object.
+    pub config: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
 /// How much each call may use.
@@ -88,7 +92,8 @@ pub enum LoadError {
     ExportNotFound(String),
     /// The module imports something that it is not given.
     #[error(
-        "{0}; guests are given WASI 0.2 and preview 1 and nothing else: build the module without that import"
+        "{0}; guests are given WASI 0.2 with wasi:config, preview 1 and DataFlare's host functions, and nothing else: \
+         build the module without that import"
     )]
     ImportNotGranted(String),
     /// Its start or `_initialize` function failed.
@@ -122,10 +127,11 @@ struct Inner {
 impl Plugin {
     /// Links an artifact, finds its functions, and makes its warm instances.
     pub async fn load(engine: &Engine, artifact: &Artifact, spec: PluginSpec) -> Result<Self, LoadError> {
-        let PluginSpec { name, functions, limits, instances } = spec;
+        let PluginSpec { name, functions, limits, instances, config } = spec;
         let linked = engine.linkers().link(artifact)?;
         let functions = functions::find(artifact, &functions, &limits)?;
-        let pool = Pool::new(engine.clone(), linked, limits.memory, GuestLog::new(&name), instances);
+        let (log, config) = (GuestLog::new(&name), Config::new(config));
+        let pool = Pool::new(engine.clone(), linked, limits.memory, log, config, instances);
         pool.warm_up().await.map_err(|error| match error {
             CallError::AgentFull => LoadError::AgentFull,
             CallError::NodeMemory => LoadError::NodeMemory,
@@ -202,7 +208,7 @@ impl Plugin {
         let memory = pool.engine().memory();
         let stack = memory.share_mapped();
         stack.grow(GUEST_STACK as u64)?;
-        let mut instance = pool.take().await?;
+        let mut instance = pool.take(target.ends_its_instance()).await?;
         let taken = Instant::now();
         instance.prepare();
         let _running = pool.engine().ticker().run();
@@ -211,15 +217,25 @@ impl Plugin {
         match output {
             Ok(output) => {
                 let body = held(output.body, memory.share())?;
-                pool.give_back(instance);
+                self.give_back(instance, target).await;
                 Ok(Answer { body, format: output.format, timing })
             }
             Err(CallError::GuestError(error)) => {
-                pool.give_back(instance);
+                self.give_back(instance, target).await;
                 Err(CallError::GuestError(error))
             }
             Err(trap @ CallError::Trap { .. }) => Err(instance.memory_refusal().unwrap_or(trap)),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Keeps an instance for another call, or ends it.
+    async fn give_back(&self, instance: Instance, target: &Target) {
+        if target.ends_its_instance() {
+            return;
+        }
+        if let Some(mut last) = self.inner.pool.give_back(instance) {
+            target.end(&mut last).await;
         }
     }
 }

@@ -10,7 +10,8 @@ use std::{
 };
 
 use crate::{
-    CallError, Engine, Instances, Reuse, budget::Share, guest_log::GuestLog, instance::Instance, link::Linked,
+    CallError, Engine, Instances, Reuse, budget::Share, config::Config, guest_log::GuestLog,
+    instance::Instance, link::Linked,
 };
 
 /// How long making an instance ahead of the calls may take, its start functions included.
@@ -27,6 +28,7 @@ pub(crate) struct Pool {
     linked: Linked,
     memory_limit: u64,
     log: GuestLog,
+    config: Arc<Config>,
     instances: Instances,
     idle: Mutex<Idle>,
     refilling: AtomicBool,
@@ -48,6 +50,7 @@ impl Pool {
         linked: Linked,
         memory_limit: u64,
         log: GuestLog,
+        config: Config,
         instances: Instances,
     ) -> Self {
         Self {
@@ -55,6 +58,7 @@ impl Pool {
             linked,
             memory_limit,
             log,
+            config: Arc::new(config),
             instances,
             idle: Mutex::default(),
             refilling: AtomicBool::new(false),
@@ -84,14 +88,15 @@ impl Pool {
         Ok(())
     }
 
-    /// An instance for one call: one that may serve again, a warm one, or a new one.
-    pub(crate) async fn take(self: &Arc<Self>) -> Result<Instance, CallError> {
+    /// An instance for one call: one that may serve again, unless it must be `fresh`; a warm one, or a new one.
+    pub(crate) async fn take(self: &Arc<Self>, fresh: bool) -> Result<Instance, CallError> {
         let (ready, wants_more) = {
             let mut idle = self.lock();
             if idle.closed {
                 return Err(CallError::Closed);
             }
-            let ready = idle.used.pop_back().map(|(_, instance)| instance).or_else(|| idle.warm.pop());
+            let used = if fresh { None } else { idle.used.pop_back() };
+            let ready = used.map(|(_, instance)| instance).or_else(|| idle.warm.pop());
             (ready, idle.warm.len() < self.instances.warm as usize)
         };
         if wants_more {
@@ -103,20 +108,23 @@ impl Pool {
         }
     }
 
-    /// Takes an instance back after a call that ended well; it serves again where the plugin wants that.
-    pub(crate) fn give_back(self: &Arc<Self>, instance: Instance) {
+    /// Takes an instance back after a call that ended well; it serves again where the plugin wants that, and
+    /// else comes back, to end.
+    pub(crate) fn give_back(self: &Arc<Self>, instance: Instance) -> Option<Instance> {
         let Some(Reuse { max_calls, idle }) = self.instances.reuse else {
-            return;
+            return Some(instance);
         };
         if instance.calls >= max_calls {
-            return;
+            return Some(instance);
         }
         let mut kept = self.lock();
-        if !kept.closed {
-            kept.used.push_back((Clock::now(), instance));
-            drop(kept);
-            self.sweep(idle);
+        if kept.closed {
+            return Some(instance);
         }
+        kept.used.push_back((Clock::now(), instance));
+        drop(kept);
+        self.sweep(idle);
+        None
     }
 
     /// Instances that wait for a call.
@@ -141,7 +149,8 @@ impl Pool {
     }
 
     async fn make(&self, share: Share) -> Result<Instance, CallError> {
-        Instance::new(&self.engine, &self.linked, self.memory_limit, share, self.log.clone()).await
+        let (log, config) = (self.log.clone(), Arc::clone(&self.config));
+        Instance::new(&self.engine, &self.linked, self.memory_limit, share, log, config).await
     }
 
     async fn make_ahead(&self, share: Share) -> Result<Instance, CallError> {

@@ -44,7 +44,8 @@ impl Node {
         let artifact = self.cache.compile(&ModuleDigest::of(&wasm), wasm.into()).await.unwrap();
         let limits = Limits { memory: 9 * MIB, timeout: Duration::from_millis(300), ..Limits::default() };
         let instances = Instances { warm, reuse: None };
-        let spec = PluginSpec { name: "test/greedy".to_owned(), functions: Vec::new(), limits, instances };
+        let name = "test/greedy".to_owned();
+        let spec = PluginSpec { name, functions: Vec::new(), limits, instances, config: None };
         Plugin::load(&self.engine, &artifact, spec).await
     }
 

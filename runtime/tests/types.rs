@@ -21,6 +21,7 @@ async fn guest(path: &str) -> Plugin {
         functions: Vec::new(),
         limits: Limits { timeout: std::time::Duration::from_secs(2), ..Limits::default() },
         instances: Instances { warm: 1, reuse: None },
+        config: None,
     };
     Plugin::load(&engine, &artifact, spec).await.unwrap()
 }

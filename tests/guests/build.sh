@@ -4,3 +4,4 @@ set -euo pipefail
 cd "$(dirname "$0")"
 ../../examples/build-guest.sh types
 ../../examples/build-guest.sh wasi --wasi
+../../examples/build-guest.sh command --command

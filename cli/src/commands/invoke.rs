@@ -53,12 +53,17 @@ pub(crate) async fn run(args: Args, output: Output) -> Result<(), Failure> {
     };
     let response = request.send().await.map_err(unreachable)?;
     let status = response.status();
+    let is_json = response.headers().get(CONTENT_TYPE).is_some_and(|media| media == JSON);
     let body = response.bytes().await.map_err(unreachable)?;
     if !status.is_success() {
         return Err(problem(status.as_u16(), &body));
     }
     if output == Output::Json && !args.octet_stream {
-        let value: Value = serde_json::from_slice(&body).map_err(Failure::failed)?;
+        let value = if is_json {
+            serde_json::from_slice(&body).map_err(Failure::failed)?
+        } else {
+            Value::String(String::from_utf8_lossy(&body).into_owned())
+        };
         output.print(&value, "");
         return Ok(());
     }

@@ -1,13 +1,11 @@
 //! `GET` of a plugin: what it is and which functions it has.
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::{Response, header, header::HeaderValue};
+use hyper::{header, header::HeaderValue};
 use samovar_crds::{FunctionLimits, Limits};
 use samovar_runtime::Abi;
 use serde::Serialize;
 
-use super::Answer;
+use super::{Answer, whole};
 use crate::{desired::Key, routes::Serving};
 
 #[derive(Serialize)]
@@ -58,7 +56,7 @@ pub(super) fn describe(serving: &Serving) -> Answer {
         functions: functions.collect(),
     };
     let body = serde_json::to_vec(&description).unwrap_or_default();
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+    let mut response = whole(body);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

@@ -7,16 +7,16 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
 use hyper::{
-    HeaderMap, Response,
+    HeaderMap,
     body::{Body as _, Incoming},
     header,
     header::HeaderValue,
 };
-use samovar_runtime::{Call, CallError, Format, Function, Share, Timing};
+use samovar_runtime::{Abi, Call, CallError, Format, Function, Share, Timing};
 
-use super::{Answer, Problem, Server, Slug};
+use super::{Answer, Problem, Server, Slug, whole};
 use crate::{
     desired::Key,
     routes::{Endpoint, Route, Serving},
@@ -24,6 +24,7 @@ use crate::{
 
 const JSON: &str = "application/json";
 const OCTET_STREAM: &str = "application/octet-stream";
+const TEXT: &str = "text/plain; charset=utf-8";
 
 impl Server {
     pub(super) async fn invoke(
@@ -54,21 +55,32 @@ impl Server {
         let held = self.memory.share();
         let body = read(body, function, &held).await?;
         let call = Call { body, format, answer_bytes };
-        let answer = match serving.runs.call(function, call.clone()).await {
-            // The revision was let go between the look at the table and the call: the next one answers.
-            Err(CallError::Closed) => self.call_next(&serving.key, function.name(), call).await?,
-            answer => answer?,
-        };
+        let answer = self.run(serving, function, call).await?;
         let content_type = match answer.format {
             Format::Json => HeaderValue::from_static(JSON),
             Format::Bytes => HeaderValue::from_static(OCTET_STREAM),
+            Format::Text => HeaderValue::from_static(TEXT),
         };
-        let mut response = Response::new(Full::new(answer.body));
+        let mut response = whole(answer.body);
         response.headers_mut().insert(header::CONTENT_TYPE, content_type);
         if let Some(timing) = server_timing(answer.timing) {
             response.headers_mut().insert("server-timing", timing);
         }
         Ok(response)
+    }
+
+    /// One call of what serves, or of what serves next.
+    pub(super) async fn run(
+        &self,
+        serving: &Serving,
+        function: &Function,
+        call: Call,
+    ) -> Result<samovar_runtime::Answer, Problem> {
+        match serving.runs.call(function, call.clone()).await {
+            // The revision was let go between the look at the table and the call: the next one answers.
+            Err(CallError::Closed) => self.call_next(&serving.key, function.name(), call).await,
+            answer => Ok(answer?),
+        }
     }
 
     async fn call_next(&self, key: &Key, name: &str, call: Call) -> Result<samovar_runtime::Answer, Problem> {
@@ -83,7 +95,7 @@ impl Server {
 }
 
 /// A media type without its parameters.
-fn essence(media: &str) -> &str {
+pub(super) fn essence(media: &str) -> &str {
     media.split(';').next().unwrap_or_default().trim()
 }
 
@@ -110,6 +122,11 @@ fn format(headers: &HeaderMap, function: &Function) -> Result<Format, Problem> {
     // What `curl --data` sends unless it is told otherwise; its body is JSON all the same, or fails as such.
     if essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
         return Ok(Format::Json);
+    }
+    // A program reads whatever it reads.
+    if function.abi() == Some(Abi::Command) {
+        let is_text = essence.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("text/"));
+        return Ok(if is_text { Format::Text } else { Format::Bytes });
     }
     let takes = if function.takes_bytes() { "application/json or application/octet-stream" } else { JSON };
     Err(Problem::new(

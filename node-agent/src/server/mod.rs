@@ -1,5 +1,6 @@
 //! The port that takes calls: HTTP/1.1 and HTTP/2 cleartext, straight on hyper.
 
+mod batch;
 mod describe;
 mod invoke;
 mod problem;
@@ -9,6 +10,7 @@ use std::{
     convert::Infallible,
     io,
     net::SocketAddr,
+    ops::ControlFlow,
     pin::pin,
     sync::{
         Arc,
@@ -19,7 +21,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, Either, Full};
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Body as _, Incoming},
@@ -43,7 +45,7 @@ use target::{Target, host, target};
 
 use crate::{
     metrics::Metrics,
-    routes::{Route, RouteTable},
+    routes::{Endpoint, Route, RouteTable, Serving},
 };
 
 /// Connections that are open at once; more wait to be accepted.
@@ -71,7 +73,12 @@ pub(crate) struct Server {
     pub(crate) draining: watch::Sender<bool>,
 }
 
-type Answer = Response<Full<Bytes>>;
+type Answer = Response<Either<Full<Bytes>, batch::Lines>>;
+
+/// An answer that is there as a whole.
+fn whole(body: impl Into<Bytes>) -> Answer {
+    Response::new(Either::Left(Full::new(body.into())))
+}
 
 impl Server {
     pub(crate) fn new(metrics: Metrics, memory: MemoryBudget) -> Arc<Self> {
@@ -126,46 +133,50 @@ impl Server {
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Answer {
+    async fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Answer {
         let (head, mut body) = request.into_parts();
-        let answer = self.respond(&head, &mut body).await;
+        let answer = match self.called(&head) {
+            ControlFlow::Continue((serving, endpoint)) if batch::is_batch(&head.headers) => {
+                return batch::answer(Arc::clone(self), serving, endpoint, body);
+            }
+            ControlFlow::Continue((serving, endpoint)) => {
+                self.invoke(&serving, &endpoint, &head.headers, &mut body).await
+            }
+            ControlFlow::Break(answer) => answer,
+        };
         if !answer.status().is_success() && answer.status() != StatusCode::GATEWAY_TIMEOUT {
             discard(&head, body).await;
         }
         answer
     }
 
-    async fn respond(&self, head: &Parts, body: &mut Incoming) -> Answer {
-        let (serving, endpoint) = {
-            let routes = self.routes.load();
-            let target = match target(host(head), head.uri.path(), &routes) {
-                Ok(target) => target,
-                Err(problem) => return problem.answer(),
-            };
-            match (target, &head.method) {
-                (Target::Plugin(Route::Serving(serving)), &Method::GET | &Method::HEAD) => {
-                    return describe(serving);
-                }
-                (Target::Plugin(Route::Serving(_)), _) => return Problem::method_not_allowed("GET").answer(),
-                (
-                    Target::Plugin(Route::NotReady(why))
-                    | Target::Function { route: Route::NotReady(why), .. },
-                    _,
-                ) => {
-                    return Problem::not_ready(why).answer();
-                }
-                (Target::Function { route: Route::Serving(serving), name }, method) => {
-                    let Some(endpoint) = serving.endpoint(name) else {
-                        return Problem::no_such_function(&serving.key, name).answer();
-                    };
-                    if method != Method::POST {
-                        return Problem::method_not_allowed("POST").answer();
-                    }
-                    (Arc::clone(serving), Arc::clone(endpoint))
-                }
-            }
+    /// The function that a request calls, or the answer to one that calls none.
+    fn called(&self, head: &Parts) -> ControlFlow<Answer, (Arc<Serving>, Arc<Endpoint>)> {
+        let routes = self.routes.load();
+        let problem = |problem: Problem| ControlFlow::Break(problem.answer());
+        let target = match target(host(head), head.uri.path(), &routes) {
+            Ok(target) => target,
+            Err(why) => return problem(why),
         };
-        self.invoke(&serving, &endpoint, &head.headers, body).await
+        match (target, &head.method) {
+            (Target::Plugin(Route::Serving(serving)), &Method::GET | &Method::HEAD) => {
+                ControlFlow::Break(describe(serving))
+            }
+            (Target::Plugin(Route::Serving(_)), _) => problem(Problem::method_not_allowed("GET")),
+            (
+                Target::Plugin(Route::NotReady(why)) | Target::Function { route: Route::NotReady(why), .. },
+                _,
+            ) => problem(Problem::not_ready(why)),
+            (Target::Function { route: Route::Serving(serving), name }, method) => {
+                let Some(endpoint) = serving.endpoint(name) else {
+                    return problem(Problem::no_such_function(&serving.key, name));
+                };
+                if method != Method::POST {
+                    return problem(Problem::method_not_allowed("POST"));
+                }
+                ControlFlow::Continue((Arc::clone(serving), Arc::clone(endpoint)))
+            }
+        }
     }
 }
 

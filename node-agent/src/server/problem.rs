@@ -2,14 +2,12 @@
 
 use std::fmt;
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::{Response, StatusCode, header, header::HeaderValue};
+use hyper::{StatusCode, header, header::HeaderValue};
 use samovar_runtime::CallError;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::Answer;
+use super::{Answer, whole};
 use crate::desired::Key;
 
 macro_rules! slugs {
@@ -114,17 +112,21 @@ impl Problem {
         &self.detail
     }
 
-    pub(crate) fn answer(self) -> Answer {
-        let status = self.slug.status();
+    /// The problem object.
+    pub(crate) fn json(&self) -> Vec<u8> {
         let body = Body {
             r#type: format!("https://samovar.dev/problems/{}", self.slug.as_str()),
             title: self.slug.title(),
-            status: status.as_u16(),
+            status: self.slug.status().as_u16(),
             detail: &self.detail,
             backtrace: &self.backtrace,
         };
-        let body = serde_json::to_vec(&body).unwrap_or_default();
-        let mut response = Response::new(Full::new(Bytes::from(body)));
+        serde_json::to_vec(&body).unwrap_or_default()
+    }
+
+    pub(crate) fn answer(self) -> Answer {
+        let status = self.slug.status();
+        let mut response = whole(self.json());
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

@@ -54,9 +54,9 @@ impl Target {
                 let bytes = call.body.iter().copied().map(Val::U8).collect();
                 Ok(Arguments::Values(vec![Val::List(bytes)]))
             }
-            Format::Bytes => Err(CallError::BadArguments(
-                "this function takes JSON, not application/octet-stream".to_owned(),
-            )),
+            Format::Bytes | Format::Text => {
+                Err(CallError::BadArguments("this function takes JSON, not bytes or text".to_owned()))
+            }
         }
     }
 

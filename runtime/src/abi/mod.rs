@@ -1,10 +1,16 @@
 //! How a guest is called: one file for each way.
 
 pub(crate) mod buffer;
+pub(crate) mod command;
 pub(crate) mod component;
+mod linear;
 pub(crate) mod scalar;
+mod trio;
+pub(crate) mod wasm_engine;
 
 use bytes::Bytes;
+
+pub(crate) use trio::Trio;
 
 use crate::{Call, CallError, Format, Share, instance::Instance};
 
@@ -13,10 +19,16 @@ use crate::{Call, CallError, Format, Share, instance::Instance};
 pub enum Abi {
     /// A component's typed export: JSON to and from WIT values.
     Component,
+    /// A program, `_start` or `wasi:cli/run`: the body on stdin, the answer from stdout.
+    Command,
     /// A core export of numbers: numbers in, numbers out.
     Scalar,
-    /// A core export `(ptr, len) -> i64` with `memory` and `alloc` or `malloc`: bytes in, bytes out.
+    /// A core export `(ptr, len) -> i64` with `memory` and `alloc` or `malloc`, or `process_data` beside
+    /// `plugin_init`: bytes in, bytes out.
     Buffer,
+    /// openEuler WasmEngine's: a core export `(ptr, len) -> (ptr, len)` with `memory` and `__heap_base`, or a
+    /// program that finds its JSON as `argv[0]`.
+    WasmEngine,
 }
 
 impl Abi {
@@ -24,8 +36,10 @@ impl Abi {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Component => "Component",
+            Self::Command => "Command",
             Self::Scalar => "Scalar",
             Self::Buffer => "Buffer",
+            Self::WasmEngine => "WasmEngine",
         }
     }
 }
@@ -33,15 +47,20 @@ impl Abi {
 /// An export, ready to be called on any instance of its artifact.
 pub(crate) enum Target {
     Component(component::Target),
+    Command(command::Target),
     Scalar(scalar::Target),
     Buffer(buffer::Target),
+    Trio(Box<Trio>),
+    WasmEngine(wasm_engine::Target),
 }
 
 /// A call's arguments, read and checked before any instance is taken for it.
 pub(crate) enum Arguments {
     Component(component::Arguments),
+    Command(command::Arguments),
     Scalar(Vec<wasmtime::Val>),
     Buffer(Bytes),
+    WasmEngine(wasm_engine::Arguments),
 }
 
 /// What a function gave.
@@ -50,12 +69,22 @@ pub(crate) struct Output {
     pub(crate) format: Format,
 }
 
+impl Output {
+    /// What a program wrote: text where it is, unless the caller would rather have bytes.
+    fn text(body: Bytes, answer_bytes: bool) -> Self {
+        let is_text = !answer_bytes && std::str::from_utf8(&body).is_ok();
+        Self { body, format: if is_text { Format::Text } else { Format::Bytes } }
+    }
+}
+
 impl Target {
     pub(crate) fn abi(&self) -> Abi {
         match self {
             Self::Component(_) => Abi::Component,
+            Self::Command(_) => Abi::Command,
             Self::Scalar(_) => Abi::Scalar,
-            Self::Buffer(_) => Abi::Buffer,
+            Self::Buffer(_) | Self::Trio(_) => Abi::Buffer,
+            Self::WasmEngine(_) => Abi::WasmEngine,
         }
     }
 
@@ -63,8 +92,20 @@ impl Target {
     pub(crate) fn takes_bytes(&self) -> bool {
         match self {
             Self::Component(target) => target.takes_bytes(),
-            Self::Scalar(_) => false,
-            Self::Buffer(_) => true,
+            Self::Scalar(_) | Self::WasmEngine(_) => false,
+            Self::Command(_) | Self::Buffer(_) | Self::Trio(_) => true,
+        }
+    }
+
+    /// Whether its instance cannot serve another call: a program runs once, and a heap that was written over is lost.
+    pub(crate) fn ends_its_instance(&self) -> bool {
+        matches!(self, Self::Command(_) | Self::WasmEngine(_))
+    }
+
+    /// Lets an instance that serves no more calls end as its convention says.
+    pub(crate) async fn end(&self, instance: &mut Instance) {
+        if let Self::Trio(trio) = self {
+            trio.end(instance).await;
         }
     }
 
@@ -72,9 +113,11 @@ impl Target {
     pub(crate) fn arguments(&self, call: Call, held: &Share) -> Result<Arguments, CallError> {
         match self {
             Self::Component(target) => target.arguments(call, held).map(Arguments::Component),
+            Self::Command(target) => target.arguments(call, held).map(Arguments::Command),
             Self::Scalar(target) => target.arguments(&call, held).map(Arguments::Scalar),
             // Whatever the body is, a buffer is given as it came.
-            Self::Buffer(_) => Ok(Arguments::Buffer(call.body)),
+            Self::Buffer(_) | Self::Trio(_) => Ok(Arguments::Buffer(call.body)),
+            Self::WasmEngine(_) => wasm_engine::Arguments::new(&call, held).map(Arguments::WasmEngine),
         }
     }
 
@@ -90,9 +133,16 @@ impl Target {
             (Self::Component(target), Arguments::Component(arguments)) => {
                 target.run(instance, arguments, answer_bytes, response_bytes).await
             }
+            (Self::Command(target), Arguments::Command(arguments)) => {
+                target.run(instance, arguments, answer_bytes, response_bytes).await
+            }
             (Self::Scalar(target), Arguments::Scalar(arguments)) => target.run(instance, &arguments).await,
             (Self::Buffer(target), Arguments::Buffer(body)) => {
                 target.run(instance, &body, response_bytes).await
+            }
+            (Self::Trio(trio), Arguments::Buffer(body)) => trio.run(instance, &body, response_bytes).await,
+            (Self::WasmEngine(target), Arguments::WasmEngine(arguments)) => {
+                target.run(instance, arguments, answer_bytes, response_bytes).await
             }
             _ => Err(CallError::NotCallable("its arguments were read for another ABI".to_owned())),
         }

@@ -7,7 +7,7 @@ use k8s_openapi::api::{
     discovery::v1::EndpointSlice,
 };
 use kube::{ResourceExt as _, api::ListParams};
-use samovar_crds::{PluginAssignment, WasmPlugin};
+use samovar_crds::{Abi, PluginAssignment, WasmPlugin};
 
 use crate::stage::{ADD, MULTIPLY, SOON, Stage, condition, json};
 
@@ -44,6 +44,31 @@ async fn an_applied_plugin_is_served_by_every_agent() -> Result<()> {
     let events = stage.cluster.api::<Event>().list(&ListParams::default()).await?.items;
     assert!(events.iter().any(|event| event.reason.as_deref() == Some("AllNodesReady")), "{events:?}");
     Ok(())
+}
+
+#[tokio::test]
+async fn a_config_reaches_its_guests_and_a_changed_one_is_a_new_revision() -> Result<()> {
+    let stage = Stage::new("config", 1).await?;
+    let image = stage.push("1", include_str!("../../guests/trio.wat")).await?;
+    let answers = async |data: &str, wanted: &str| {
+        stage.agents[0].answers(&stage.cluster.namespace, "trio", "process-data", data, wanted).await
+    };
+    stage.apply("trio", &image, "config: {deep: {list: [1, {a: null}]}, text: x}").await?;
+    let first = stage.all_ready("trio").await?.status.unwrap_or_default();
+    assert_eq!(first.functions[0].abi, Some(Abi::Buffer));
+    answers("data", r#"{"deep":{"list":[1,{"a":null}]},"text":"x"}|data"#).await?;
+
+    let assignment =
+        stage.cluster.api::<PluginAssignment>().list(&ListParams::default()).await?.items.remove(0);
+    let edit = r#"{"spec": {"config": {"text": "other"}}}"#;
+    let name = format!("pluginassignment/{}", assignment.name_any());
+    let refusal = stage.cluster.kubectl(&["patch", &name, "--type=merge", "-p", edit]).await.unwrap_err();
+    assert!(refusal.to_string().contains("an assignment is never edited"), "{refusal}");
+
+    stage.apply("trio", &image, "config: {text: other}").await?;
+    let second = stage.all_ready("trio").await?.status.unwrap_or_default();
+    assert_ne!(first.revision, second.revision);
+    answers("data", r#"{"text":"other"}|data"#).await
 }
 
 #[tokio::test]

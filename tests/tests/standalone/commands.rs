@@ -33,6 +33,17 @@ fn inspect_tells_what_a_module_exports_and_imports() -> Result<()> {
     let (code, report) = printed(&["inspect", "-o", "json", &text])?;
     let report: serde_json::Value = serde_json::from_str(&report)?;
     assert_eq!((code, report["kind"].as_str()), (0, Some("component")));
+    for (guest, says) in [
+        ("command/command.wasm", "Command, export wasi:cli/run@0.2"),
+        ("command.wat", "Command, export _start"),
+        ("wasm-engine.wat", "WasmEngine, export echo"),
+        ("trio.wat", "Buffer, export process_data"),
+    ] {
+        let guest = file(&format!("tests/guests/{guest}")).display().to_string();
+        let (code, report) = printed(&["inspect", &guest])?;
+        assert_eq!(code, 0, "{report}");
+        assert!(report.contains(says) && !report.contains("not given"), "{report}");
+    }
     let unknown = file("tests/guests/unknown-import.wat").display().to_string();
     let (_, report) = printed(&["inspect", &unknown])?;
     assert!(report.contains("not given"), "{report}");

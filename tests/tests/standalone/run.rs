@@ -5,7 +5,10 @@ use std::{fs, time::Duration};
 use anyhow::Result;
 use samovar_tests::Process;
 
-use crate::server::{SOON, Server, file, folder, plugin};
+use crate::{
+    commands::printed,
+    server::{SOON, Server, file, folder, plugin},
+};
 
 const ADD: &str =
     r#"(module (func (export "add") (param i32 i32) (result i32) (i32.add (local.get 0) (local.get 1))))"#;
@@ -38,6 +41,23 @@ async fn the_example_answers_as_its_readme_says() -> Result<()> {
     let error = server.call("text", "parse-number", r#"["12x"]"#).await?;
     assert_eq!((error.status, error.problem().as_str()), (502, "guest-error"));
     assert!(error.body.contains(r#""problem":"not-a-number""#), "{}", error.body);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_program_is_invoked_with_arguments_and_its_error_is_told() -> Result<()> {
+    let folder = folder("program")?;
+    fs::copy(file("tests/guests/command/command.wasm"), folder.join("command.wasm"))?;
+    fs::write(folder.join("command.yaml"), plugin("command", "command.wasm", ""))?;
+    let server = Server::start(folder).await?;
+    let invoke = |more: &[&str]| {
+        let own = ["invoke", "--server", &server.url, "command", "run"];
+        printed(&[&own, more].concat())
+    };
+    assert_eq!(invoke(&[r#"["a b"]"#])?, (0, "run\na b\n[\"a b\"]\n".to_owned()));
+    assert_eq!(invoke(&["-o", "json", "{}"])?, (0, "\"run\\n{}\"\n".to_owned()));
+    let (code, error) = invoke(&["!out of tea"])?;
+    assert!(code != 0 && error.contains("it exited with status 1: !out of tea"), "{code}: {error}");
     Ok(())
 }
 

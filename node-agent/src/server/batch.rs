@@ -1,0 +1,235 @@
+//! A batch, `application/x-ndjson`: a call a line, an answer a line, in order, each sent before the next line is read.
+
+use std::{convert::Infallible, sync::Arc, time::Instant};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use bytes::{Buf as _, Bytes, BytesMut};
+use futures::stream::{self, BoxStream, StreamExt as _};
+use http_body_util::{BodyExt as _, Either, StreamBody};
+use hyper::{
+    HeaderMap, Response,
+    body::{Frame, Incoming},
+    header,
+    header::HeaderValue,
+};
+use samovar_runtime::{Call, CallError, Format, MemoryBudget, Share};
+
+use super::{Answer, Problem, Server, Slug, invoke::essence};
+use crate::routes::{Endpoint, Serving};
+
+const NDJSON: &str = "application/x-ndjson";
+
+/// The answers of a batch.
+pub(super) type Lines = StreamBody<BoxStream<'static, Result<Frame<Bytes>, Infallible>>>;
+
+/// Whether a request is a batch, by its content type.
+pub(super) fn is_batch(headers: &HeaderMap) -> bool {
+    let media = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    media.is_some_and(|media| essence(media).eq_ignore_ascii_case(NDJSON))
+}
+
+/// The answer to a batch: its calls run as it is read by the caller.
+pub(super) fn answer(
+    server: Arc<Server>,
+    serving: Arc<Serving>,
+    endpoint: Arc<Endpoint>,
+    body: Incoming,
+) -> Answer {
+    let lines = Reader::new(body, endpoint.function.request_bytes(), server.memory.clone());
+    let batch = Batch { server, serving, endpoint, lines };
+    let answers = stream::unfold(Some(batch), |batch| async {
+        let mut batch = batch?;
+        let (line, goes_on) = batch.next().await?;
+        Some((Ok(Frame::data(line)), goes_on.then_some(batch)))
+    });
+    let mut response = Response::new(Either::Right(StreamBody::new(answers.boxed())));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(NDJSON));
+    response
+}
+
+struct Batch {
+    server: Arc<Server>,
+    serving: Arc<Serving>,
+    endpoint: Arc<Endpoint>,
+    lines: Reader<Incoming>,
+}
+
+impl Batch {
+    /// The next answer, and whether more may follow.
+    async fn next(&mut self) -> Option<(Bytes, bool)> {
+        let Self { server, serving, endpoint, lines } = self;
+        let line = tokio::time::timeout(endpoint.function.timeout(), lines.next()).await;
+        let started = Instant::now();
+        let (result, goes_on) = match line {
+            Ok(Ok(None)) => return None,
+            Ok(Ok(Some(Line { body: Ok(body), held }))) => {
+                let call = Call { body, format: Format::Json, answer_bytes: false };
+                let answer = server.run(serving, &endpoint.function, call).await;
+                (answer.and_then(|answer| rendered(&answer, held)), true)
+            }
+            Ok(Ok(Some(Line { body: Err(refusal), .. }))) => (Err(refusal.into()), true),
+            Ok(Err(BrokenOff)) => (Err(Problem::new(Slug::BadArguments, BrokenOff)), false),
+            Err(_) => {
+                let late =
+                    "the next line did not arrive within the function's time limit; the batch ends here";
+                (Err(Problem::new(Slug::Timeout, late)), false)
+            }
+        };
+        let outcome = result.as_ref().map(drop).map_err(|problem| problem.slug);
+        endpoint.metrics.answered(outcome, started.elapsed());
+        let line = result.unwrap_or_else(|problem| {
+            let mut line = problem.json();
+            line.push(b'\n');
+            line.into()
+        });
+        Some((line, goes_on))
+    }
+}
+
+/// An answer as a line: a JSON value as it is, text as a string, bytes as a string of base64.
+fn rendered(answer: &samovar_runtime::Answer, held: Share) -> Result<Bytes, Problem> {
+    let mut line = match answer.format {
+        Format::Json => answer.body.to_vec(),
+        Format::Text => serde_json::to_vec(&String::from_utf8_lossy(&answer.body)).unwrap_or_default(),
+        Format::Bytes => format!("\"{}\"", BASE64_STANDARD.encode(&answer.body)).into_bytes(),
+    };
+    line.push(b'\n');
+    held.grow(line.len() as u64).map_err(CallError::from)?;
+    Ok(Bytes::from_owner(Held { line, _share: held }))
+}
+
+/// A line, counted for as long as anybody holds it.
+struct Held {
+    line: Vec<u8>,
+    _share: Share,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.line
+    }
+}
+
+/// Lines out of a body, each within a limit of bytes.
+struct Reader<B> {
+    body: B,
+    /// What was received and not yet read.
+    rest: Bytes,
+    limit: u64,
+    memory: MemoryBudget,
+}
+
+/// A line, or why it was not kept; and what it takes.
+struct Line {
+    body: Result<Bytes, CallError>,
+    held: Share,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the body broke off")]
+struct BrokenOff;
+
+impl<B: hyper::body::Body<Data = Bytes> + Unpin> Reader<B> {
+    fn new(body: B, limit: u64, memory: MemoryBudget) -> Self {
+        Self { body, rest: Bytes::new(), limit, memory }
+    }
+
+    /// The next line that is not blank. One that is too large is read to its end and not kept.
+    async fn next(&mut self) -> Result<Option<Line>, BrokenOff> {
+        loop {
+            let (line, ended) = self.line().await?;
+            let is_blank = line.body.as_ref().is_ok_and(|body| body.trim_ascii().is_empty());
+            match (is_blank, ended) {
+                (false, _) => return Ok(Some(line)),
+                (true, true) => return Ok(None),
+                (true, false) => {}
+            }
+        }
+    }
+
+    /// The next line, and whether the body ends with it.
+    async fn line(&mut self) -> Result<(Line, bool), BrokenOff> {
+        let mut whole = BytesMut::new();
+        let held = self.memory.share();
+        let mut refusal = None;
+        loop {
+            let newline = self.rest.iter().position(|&byte| byte == b'\n');
+            let part = self.rest.split_to(newline.unwrap_or(self.rest.len()));
+            if refusal.is_none() {
+                refusal = if (whole.len() + part.len()) as u64 > self.limit {
+                    Some(CallError::TooLarge { limit: self.limit })
+                } else {
+                    held.grow(part.len() as u64).err().map(CallError::from)
+                };
+            }
+            match refusal {
+                None => whole.extend_from_slice(&part),
+                Some(_) => whole = BytesMut::new(),
+            }
+            let ended = newline.is_none() && !self.receive().await?;
+            if newline.is_some() || ended {
+                if newline.is_some() {
+                    self.rest.advance(1);
+                }
+                let body = refusal.map_or_else(|| Ok(whole.freeze()), Err);
+                return Ok((Line { body, held }, ended));
+            }
+        }
+    }
+
+    /// Whether more was received.
+    async fn receive(&mut self) -> Result<bool, BrokenOff> {
+        while let Some(frame) = self.body.frame().await {
+            if let Ok(data) = frame.map_err(|_| BrokenOff)?.into_data() {
+                self.rest = data;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use samovar_runtime::{Engine, EngineOptions};
+
+    use super::*;
+
+    /// What is read of frames: each line, or `!` for one that is too large.
+    async fn read(frames: &[&'static str]) -> Vec<String> {
+        let engine = Engine::new(&EngineOptions { instances: 1, ..EngineOptions::default() }).unwrap();
+        let frames: Vec<_> = frames
+            .iter()
+            .map(|text| Ok::<_, Infallible>(Frame::data(Bytes::from_static(text.as_bytes()))))
+            .collect();
+        let body = StreamBody::new(stream::iter(frames));
+        let mut reader = Reader::new(body, 5, engine.memory().clone());
+        let mut lines = Vec::new();
+        while let Some(line) = reader.next().await.unwrap() {
+            let text = |body: Bytes| String::from_utf8(body.to_vec()).unwrap();
+            lines.push(line.body.map_or_else(|_| "!".to_owned(), text));
+        }
+        assert_eq!(engine.memory().used(), 0);
+        lines
+    }
+
+    #[tokio::test]
+    async fn lines_end_with_newlines_wherever_the_frames_do() {
+        for (frames, lines) in [
+            (&["a\nb\n"][..], &["a", "b"][..]),
+            (&["a", "\n", "b"], &["a", "b"]),
+            (&["a", "b", "c\nd", "e\n"], &["abc", "de"]),
+            (&["\n \r\n", "a\r\n\n"], &["a\r"]),
+            (&[], &[]),
+            (&["", "\n"], &[]),
+        ] {
+            assert_eq!(read(frames).await, lines, "{frames:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_line_that_is_too_large_is_left_out_and_the_rest_go_on() {
+        assert_eq!(read(&["12345\n123456\nabc\n"]).await, ["12345", "!", "abc"]);
+        assert_eq!(read(&["1234", "56", "7890", "1234567\na\n", "1234567"]).await, ["!", "a", "!"]);
+    }
+}

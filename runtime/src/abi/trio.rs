@@ -1,0 +1,128 @@
+//! The trio of DataFlare's plugins: `plugin_init` takes the config, `process_data` each call's body, and
+//! `plugin_cleanup` ends the instance. It is of the Buffer ABI: bytes in, bytes out.
+//!
+//! `plugin_init` returns 0 where all is well. `process_data` points at its answer: four bytes of length, the lowest
+//! first, and then as many bytes; 0 is an empty answer. It may return `ptr << 32 | len` instead, as `i64`.
+
+use wasmtime::{Error, Extern, ModuleExport, Store};
+
+use super::{
+    Output, buffer,
+    linear::{self, Room, missing, read},
+};
+use crate::{CallError, Format, host::Host, instance::Instance};
+
+/// A module's trio.
+pub(crate) struct Trio {
+    memory: ModuleExport,
+    room: Room,
+    init: ModuleExport,
+    process: ModuleExport,
+    /// Whether `process_data` returns pointer and length in one `i64`.
+    is_packed: bool,
+    cleanup: Option<ModuleExport>,
+}
+
+const INIT: &str = "plugin_init";
+const PROCESS: &str = "process_data";
+const CLEANUP: &str = "plugin_cleanup";
+
+impl Trio {
+    /// The module's, where it has one.
+    pub(crate) fn of(module: &wasmtime::Module) -> Option<Self> {
+        let process = module.get_export(PROCESS)?.func()?.clone();
+        let mut params = process.params();
+        let takes_bytes = params.len() == 2 && params.all(|ty| ty.is_i32());
+        let mut results = process.results();
+        let (result, None) = (results.next()?, results.next()) else { return None };
+        let fits = takes_bytes && (result.is_i32() || result.is_i64()) && linear::is_of(module, INIT, 2, 1);
+        let cleanup = linear::is_of(module, CLEANUP, 0, 1) || linear::is_of(module, CLEANUP, 0, 0);
+        fits.then_some(Self {
+            memory: linear::memory(module)?,
+            room: Room::of(module),
+            init: module.get_export_index(INIT)?,
+            process: module.get_export_index(PROCESS)?,
+            is_packed: result.is_i64(),
+            cleanup: module.get_export_index(CLEANUP).filter(|_| cleanup),
+        })
+    }
+
+    /// Whether the host calls a function of that name in a module that has a trio.
+    pub(crate) fn is_for_the_host(name: &str) -> bool {
+        [INIT, CLEANUP].contains(&name)
+    }
+
+    pub(crate) fn is_the_function(name: &str) -> bool {
+        name == PROCESS
+    }
+
+    /// Hands the config over, once in an instance's life.
+    pub(crate) async fn init(
+        &self,
+        core: wasmtime::Instance,
+        store: &mut Store<Host>,
+        config: &[u8],
+    ) -> wasmtime::Result<()> {
+        let memory = core.get_module_export(&mut *store, &self.memory).and_then(Extern::into_memory);
+        let init = core.get_module_export(&mut *store, &self.init).and_then(Extern::into_func);
+        let (Some(memory), Some(init)) = (memory, init) else { return Err(Error::msg(missing())) };
+        let pointer = self.room.put(core, store, memory, config).await?;
+        let length = u32::try_from(config.len())?;
+        let init = init.typed::<(u32, u32), i32>(&*store)?;
+        match init.call_async(store, (pointer, length)).await? {
+            0 => Ok(()),
+            status => Err(Error::msg(format!("`{INIT}` returned {status}; look at `spec.config`"))),
+        }
+    }
+
+    pub(crate) async fn run(
+        &self,
+        instance: &mut Instance,
+        body: &[u8],
+        response_bytes: u64,
+    ) -> Result<Output, CallError> {
+        let guest = |error: Error| CallError::of_guest(&error);
+        let length =
+            u32::try_from(body.len()).map_err(|_| CallError::TooLarge { limit: u64::from(u32::MAX) })?;
+        let (core, store) = instance.core()?;
+        let memory = core.get_module_export(&mut *store, &self.memory).and_then(Extern::into_memory);
+        let process = core.get_module_export(&mut *store, &self.process).and_then(Extern::into_func);
+        let (memory, process) = memory.zip(process).ok_or_else(missing)?;
+        let pointer = self.room.put(core, store, memory, body).await.map_err(guest)?;
+        let (pointer, length) = if self.is_packed {
+            let process = process.typed::<(u32, u32), u64>(&*store).map_err(guest)?;
+            buffer::unpacked(process.call_async(&mut *store, (pointer, length)).await.map_err(guest)?)
+        } else {
+            let process = process.typed::<(u32, u32), i32>(&*store).map_err(guest)?;
+            let answer = process.call_async(&mut *store, (pointer, length)).await.map_err(guest)?;
+            let pointer = u32::try_from(answer).map_err(|_| failed(answer))?;
+            if pointer == 0 { (0, 0) } else { prefixed(memory.data(&*store), pointer)? }
+        };
+        let body = read(memory.data(&*store), pointer, length, response_bytes)?;
+        Ok(Output { body, format: Format::Bytes })
+    }
+
+    /// Ends an instance. What it says then comes too late to matter.
+    pub(crate) async fn end(&self, instance: &mut Instance) {
+        if let Some(cleanup) = &self.cleanup
+            && let Ok((cleanup, store)) = instance.core_func(cleanup)
+        {
+            let mut results = [const { wasmtime::Val::I32(0) }; 1];
+            let results = &mut results[..cleanup.ty(&*store).results().len()];
+            let _ = cleanup.call_async(store, &[], results).await;
+        }
+    }
+}
+
+/// Pointer and length of an answer that begins with its length.
+fn prefixed(memory: &[u8], pointer: u32) -> Result<(u32, u32), CallError> {
+    let length = memory.get(pointer as usize..).and_then(|rest| rest.first_chunk());
+    let length =
+        length.ok_or_else(|| linear::lied(format!("its answer at {pointer} is past its memory's end")))?;
+    Ok((pointer.saturating_add(4), u32::from_le_bytes(*length)))
+}
+
+/// Where a pointer would be, a negative number says that it failed.
+fn failed(answer: i32) -> CallError {
+    CallError::GuestError(serde_json::Value::String(format!("`{PROCESS}` returned {answer}")).to_string())
+}

@@ -1,0 +1,148 @@
+//! Programs: what they are given, what they give, and how they fail.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
+
+use std::{path::Path, time::Duration};
+
+use bytes::Bytes;
+use samovar_runtime::{
+    Abi, Answer, ArtifactCache, Call, CallError, Compiler, Engine, EngineOptions, Format, FunctionRequest,
+    Instances, Limits, LoadError, ModuleDigest, Plugin, PluginSpec, Reuse,
+};
+
+fn spec() -> PluginSpec {
+    PluginSpec {
+        name: "test/plugin".to_owned(),
+        functions: Vec::new(),
+        limits: Limits { response_bytes: 1 << 16, timeout: Duration::from_secs(10), ..Limits::default() },
+        instances: Instances { warm: 1, reuse: None },
+        config: None,
+    }
+}
+
+fn guest(name: &str) -> Vec<u8> {
+    wat::parse_file(Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/guests").join(name)).unwrap()
+}
+
+async fn load(wasm: Vec<u8>, spec: PluginSpec) -> Result<Plugin, LoadError> {
+    let engine = Engine::new(&EngineOptions { instances: 20, ..EngineOptions::default() }).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let cache =
+        ArtifactCache::open(directory.path().to_owned(), engine.clone(), Compiler::InProcess).unwrap();
+    let artifact = cache.compile(&ModuleDigest::of(&wasm), wasm.into()).await.unwrap();
+    Plugin::load(&engine, &artifact, spec).await
+}
+
+async fn call(
+    plugin: &Plugin,
+    function: &str,
+    body: &'static [u8],
+    format: Format,
+) -> Result<Answer, CallError> {
+    let call = Call { body: Bytes::from_static(body), format, answer_bytes: false };
+    plugin.call(plugin.function(function).unwrap(), call).await
+}
+
+/// The programs do the same, in each form in which programs are built. When they fail they exit with that status: WASI 0.2
+/// has success and failure, and no other.
+const PROGRAMS: [(&str, i32); 2] = [("command.wat", 3), ("command/command.wasm", 1)];
+
+#[tokio::test]
+async fn the_body_is_stdin_and_an_array_of_strings_is_arguments_too() {
+    for (program, _) in PROGRAMS {
+        let plugin = load(guest(program), spec()).await.unwrap();
+        let function = plugin.function("run").unwrap();
+        assert_eq!(function.abi(), Some(Abi::Command), "{program}");
+        assert_eq!(plugin.functions().len(), 1, "{program}");
+        for (body, format, answer) in [
+            (&b"hello"[..], Format::Text, "run\nhello"),
+            (b"", Format::Json, "run\n"),
+            (br#"["-n", "a b"]"#, Format::Json, "run\n-n\na b\n[\"-n\", \"a b\"]"),
+            (br#"["-n"]"#, Format::Bytes, "run\n[\"-n\"]"),
+            (br#"{"a": 1}"#, Format::Json, "run\n{\"a\": 1}"),
+        ] {
+            let given = call(&plugin, "run", body, format).await.unwrap();
+            assert_eq!(given.body, answer, "{program}");
+            assert_eq!(given.format, if format == Format::Bytes { format } else { Format::Text });
+        }
+        // What is no text is bytes.
+        assert_eq!(call(&plugin, "run", &[255], Format::Text).await.unwrap().format, Format::Bytes);
+    }
+}
+
+#[tokio::test]
+async fn a_status_other_than_zero_is_the_guests_error_with_the_end_of_stderr() {
+    for (program, status) in PROGRAMS {
+        let plugin = load(guest(program), spec()).await.unwrap();
+        match call(&plugin, "run", b"!no such \"thing\"\n", Format::Text).await {
+            Err(CallError::GuestError(why)) => {
+                let expected = format!(r#""it exited with status {status}: !no such \"thing\"""#);
+                assert_eq!(why, expected, "{program}");
+            }
+            other => panic!("{program}: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_program_that_writes_without_end_is_stopped_at_the_limit() {
+    for (program, _) in PROGRAMS {
+        let plugin = load(guest(program), spec()).await.unwrap();
+        match call(&plugin, "run", &[b'*'; 1024], Format::Text).await {
+            Err(CallError::ResponseTooLarge { limit: 65536 }) => {}
+            other => panic!("{program}: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_program_runs_once_in_an_instance_whatever_may_be_used_again() {
+    let reuse = Some(Reuse { max_calls: 100, idle: Duration::from_secs(10) });
+    for (program, _) in PROGRAMS {
+        let spec = PluginSpec { instances: Instances { warm: 1, reuse: reuse.clone() }, ..spec() };
+        let plugin = load(guest(program), spec).await.unwrap();
+        for _ in 0..3 {
+            assert_eq!(call(&plugin, "run", b"again", Format::Text).await.unwrap().body, "run\nagain");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_program_has_the_name_of_its_endpoint_and_the_abi_alone_finds_it() {
+    for (program, _) in PROGRAMS {
+        let request = FunctionRequest {
+            name: "report".to_owned(),
+            abi: Some(Abi::Command),
+            ..FunctionRequest::default()
+        };
+        let plugin = load(guest(program), PluginSpec { functions: vec![request], ..spec() }).await.unwrap();
+        assert_eq!(call(&plugin, "report", b"", Format::Text).await.unwrap().body, "report\n");
+    }
+}
+
+#[tokio::test]
+async fn arguments_without_a_meaning_are_refused() {
+    let plugin = load(guest("command.wat"), spec()).await.unwrap();
+    let nul = call(&plugin, "run", br#"["a\u0000b"]"#, Format::Json).await;
+    assert!(matches!(nul, Err(CallError::BadArguments(_))), "{nul:?}");
+}
+
+#[tokio::test]
+async fn an_endless_program_is_stopped_at_its_timeout_and_a_trap_is_a_trap() {
+    let wasm = wat::parse_str(r#"(module (func (export "_start") (loop (br 0))))"#).unwrap();
+    let limits = Limits { timeout: Duration::from_millis(50), ..Limits::default() };
+    let plugin = load(wasm, PluginSpec { limits, ..spec() }).await.unwrap();
+    assert!(matches!(call(&plugin, "run", b"", Format::Text).await, Err(CallError::Timeout { .. })));
+    let wasm = wat::parse_str(r#"(module (func (export "_start") unreachable))"#).unwrap();
+    let plugin = load(wasm, spec()).await.unwrap();
+    assert!(matches!(call(&plugin, "run", b"", Format::Text).await, Err(CallError::Trap { .. })));
+}
+
+#[tokio::test]
+async fn a_start_that_takes_something_is_no_program() {
+    let wasm = wat::parse_str(r#"(module (func (export "_start") (param i32)))"#).unwrap();
+    match load(wasm, spec()).await {
+        Err(LoadError::ExportNotFound(why)) => assert!(why.contains("takes and gives nothing"), "{why}"),
+        other => panic!("{:?}", other.map(|_| ())),
+    }
+}

@@ -1,0 +1,22 @@
+//! A program as Rust builds it, which does what `command.wat` does: it writes its arguments, each on a line, and then its
+//! stdin to stdout. Where stdin begins with `!` it writes stdin to stderr instead and exits with status 3, of which
+//! WASI 0.2 lets a component say only that it is not 0; where it begins with `*` it writes without end.
+
+use std::io::{Read as _, Write as _, stderr, stdin, stdout};
+
+fn main() -> std::io::Result<()> {
+    let arguments: String = std::env::args().map(|argument| argument + "\n").collect();
+    stdout().write_all(arguments.as_bytes())?;
+    let mut given = Vec::new();
+    stdin().read_to_end(&mut given)?;
+    match given.first() {
+        Some(b'!') => {
+            stderr().write_all(&given)?;
+            std::process::exit(3);
+        }
+        Some(b'*') => loop {
+            stdout().write_all(&given)?;
+        },
+        _ => stdout().write_all(&given),
+    }
+}
