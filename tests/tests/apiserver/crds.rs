@@ -1,7 +1,12 @@
 //! The custom resources as a real API server takes them: refusals, explanations, columns, Istio beside us.
 
-use anyhow::Result;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
 use samovar_tests::Cluster;
+use tokio::time::{interval, timeout};
+
+use crate::stage::SOON;
 
 const ISTIO: &str = include_str!("istio-wasmplugin-crd.yaml");
 
@@ -40,7 +45,17 @@ async fn the_api_server_refuses_what_one_object_shows_to_be_wrong() -> Result<()
 #[tokio::test]
 async fn fields_are_explained_and_plugins_scaled() -> Result<()> {
     let cluster = Cluster::new("explained").await?;
-    let limits = cluster.kubectl(&["explain", "wplug.spec.limits"]).await?;
+    // An API server publishes a CRD's fields a moment after it serves its objects.
+    let explained = async {
+        let mut look = interval(Duration::from_millis(50));
+        loop {
+            look.tick().await;
+            if let Ok(limits) = cluster.kubectl(&["explain", "wplug.spec.limits"]).await {
+                return limits;
+            }
+        }
+    };
+    let limits = timeout(SOON, explained).await.context("nothing explains the limits")?;
     for field in ["memory", "timeout", "concurrency", "queue", "requestBytes", "responseBytes"] {
         assert!(limits.contains(field), "{limits}");
     }
