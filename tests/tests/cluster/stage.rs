@@ -43,7 +43,7 @@ enum Source {
     /// The tests' own.
     Bed(Box<TestBed>),
     /// Somebody's, with a registry that its nodes and this machine reach under one name.
-    Given(Registry),
+    Given(Box<Registry>),
 }
 
 impl World {
@@ -58,7 +58,10 @@ impl World {
                      the nodes and the Pods of your cluster reach",
                 )?;
                 println!("the cluster of KUBECONFIG, with the registry {registry}");
-                Self { kubeconfig: kubeconfig.into(), source: Source::Given(Registry::at(registry)?) }
+                Self {
+                    kubeconfig: kubeconfig.into(),
+                    source: Source::Given(Box::new(Registry::at(registry)?)),
+                }
             }
             (Ok("existing"), None) => {
                 bail!("SAMOVAR_TEST_CLUSTER is existing: set KUBECONFIG to that cluster's")

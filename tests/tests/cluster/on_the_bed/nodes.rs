@@ -16,13 +16,13 @@ use crate::stage::{ADD, Alone, SOON, SYSTEM, eventually, message};
 const NODE_LOST: Duration = Duration::from_secs(30);
 
 /// Calls a plugin without a pause from node1 until it is told to stop, and tries each call twice.
-const CALLER: &str = r#"
+const CALLER: &str = r"
 trap 'exit 0' TERM
 while :; do
   curl -s -o /dev/null -w '%{http_code}\n' --connect-timeout 1 --max-time 2 --retry 1 --retry-all-errors \
     --retry-delay 0 -H content-type:application/json -d '[6,7]' URL || echo failed
 done
-"#;
+";
 
 /// A plugin that answers on three nodes, and a caller on the first.
 async fn called(name: &str, more: &str) -> Result<Alone> {
@@ -123,7 +123,7 @@ async fn a_node_without_power_is_left_and_comes_back() -> Result<()> {
     eventually(left).await?;
     println!("figure: power off to the replica on another node: {:.1} s", began.elapsed().as_secs_f32());
     let plugin = stage.on_nodes("add", 2, 2, SOON).await?;
-    ensure!(message(&plugin).contains("2"), "{}", message(&plugin));
+    ensure!(message(&plugin).contains('2'), "{}", message(&plugin));
     // From here on nothing is sent there any more.
     let (before, failed_before) = calls(&stage).await?;
     // Of two nodes one is dead: a call in four fails twice.
@@ -175,7 +175,7 @@ async fn a_node_that_is_cut_off_is_left_and_its_agent_serves_on_when_it_is_back(
     stage.world.bed()?.node("node3")?.ready(&client, false, NODE_LOST).await?;
     endpoints_are(&stage, &["node1", "node2"]).await?;
     let plugin = stage.on_nodes("add", 2, 2, SOON).await?;
-    ensure!(message(&plugin).contains("2"), "{}", message(&plugin));
+    ensure!(message(&plugin).contains('2'), "{}", message(&plugin));
     stage.world.bed()?.set_connected("node3", true)?;
     stage.world.bed()?.node("node3")?.ready(&client, true, NODE_LOST).await?;
     endpoints_are(&stage, &["node1", "node2", "node3"]).await?;

@@ -19,11 +19,13 @@ use crate::stage::{ADD, Alone, SOON, SYSTEM, eventually};
 
 /// A verb on a resource, as an audit log and a role both say it: `patch samovar.dev/wasmplugins/status`.
 type Act = String;
+/// Acts by the name of the account.
+type Acts = BTreeMap<String, BTreeSet<Act>>;
 
-/// Granted to ServiceAccounts, by the name of the account.
-async fn granted(stage: &Alone) -> Result<BTreeMap<String, BTreeSet<Act>>> {
+/// What is granted, by the name of the account.
+async fn granted(stage: &Alone) -> Result<Acts> {
     let (client, all) = (stage.cluster.client.clone(), ListParams::default());
-    let mut granted: BTreeMap<String, BTreeSet<Act>> = BTreeMap::new();
+    let mut granted = Acts::new();
     let mut grant = |subjects: Option<Vec<Subject>>, rules: Option<Vec<PolicyRule>>| {
         let ours = |subject: &Subject| {
             subject.kind == "ServiceAccount" && subject.namespace.as_deref() == Some(SYSTEM)
@@ -60,9 +62,9 @@ fn acts(rule: &PolicyRule) -> Vec<Act> {
         .collect()
 }
 
-/// What ServiceAccounts did, and what they were refused, by the name of the account.
-fn done(audit_log: &str) -> Result<(BTreeMap<String, BTreeSet<Act>>, Vec<String>)> {
-    let (mut done, mut refused) = (BTreeMap::<String, BTreeSet<Act>>::new(), Vec::new());
+/// What was done, by the name of the account, and every event that tells of a refusal.
+fn done(audit_log: &str) -> Result<(Acts, Vec<String>)> {
+    let (mut done, mut refused) = (Acts::new(), Vec::new());
     for line in audit_log.lines() {
         let event: Value = serde_json::from_str(line).context("the audit log is JSON")?;
         let text = |path: &str| event.pointer(path).and_then(Value::as_str).unwrap_or_default();
