@@ -14,7 +14,7 @@ const NONROOT: &str = "65532";
 /// Whom to trust in TLS: where programs look for it, and where Debian's `ca-certificates` puts it.
 const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
-/// Pushes the operator and the agent as the chart names them, and [`CLIENT`]. Gives their references.
+/// Pushes the operator and the agent as the chart names them. Gives their references.
 pub async fn push_images(registry: &Registry) -> Result<Vec<String>> {
     let mut pushed = Vec::new();
     for name in ["samovar-operator", "samovar-agent"] {
@@ -22,10 +22,14 @@ pub async fn push_images(registry: &Registry) -> Result<Vec<String>> {
         let image = Image { program: built(name)?, libraries: true, files, user: NONROOT };
         pushed.push(image.push(registry, &format!("samovar-dev/{name}"), VERSION).await?);
     }
+    Ok(pushed)
+}
+
+/// Pushes [`CLIENT`].
+pub async fn push_client(registry: &Registry) -> Result<()> {
     let files = vec![("/usr/bin/sh", "/bin/sh".into()), ("/usr/bin/curl", "/usr/bin/curl".into())];
     let client = Image { program: "/usr/bin/sleep".into(), libraries: true, files, user: NONROOT };
-    pushed.push(client.push(registry, CLIENT, VERSION).await?);
-    Ok(pushed)
+    client.push(registry, CLIENT, VERSION).await.map(drop)
 }
 
 /// The repository of an image with a shell and curl, for Pods that call plugins.

@@ -20,7 +20,7 @@ pub use api_proxy::{ApiProxy, Link, Write};
 pub use cluster::Cluster;
 pub use control_plane::ControlPlane;
 pub use helm::Helm;
-pub use image::{CLIENT, Image, push_images};
+pub use image::{CLIENT, Image, push_client, push_images};
 pub use node::{AGENT_NAMESPACE, AGENT_PORT, AgentPod};
 pub use process::{Process, free_port};
 pub use registry::{Descriptor, Registry};

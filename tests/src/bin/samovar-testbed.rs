@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
-use samovar_tests::{Registry, TestBed, push_images, scratch};
+use samovar_tests::{Registry, TestBed, push_client, push_images, scratch};
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::{Instant, interval},
@@ -112,6 +112,7 @@ async fn serve() -> Result<()> {
         let kubeconfig = folder.join("kubeconfig");
         fs::copy(bed.kubeconfig(), &kubeconfig)?;
         push_images(bed.registry()).await?;
+        push_client(bed.registry()).await?;
         let registry = bed.registry().address().to_owned();
         // Whole or not at all: `up` waits for it.
         fs::write(folder.join("message.new"), told(&kubeconfig, &registry))?;

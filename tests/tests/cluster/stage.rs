@@ -13,7 +13,7 @@ use kube::{
     api::{ListParams, PostParams},
 };
 use samovar_crds::WasmPlugin;
-use samovar_tests::{CLIENT, Cluster, Helm, Registry, TestBed, push_images, scratch};
+use samovar_tests::{CLIENT, Cluster, Helm, Registry, TestBed, push_client, push_images, scratch};
 use tokio::{
     sync::{OnceCell, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock},
     time::{Instant, interval},
@@ -73,6 +73,7 @@ impl World {
             }
         };
         push_images(world.registry()).await?;
+        push_client(world.registry()).await?;
         let helm = world.helm();
         if let Source::Given(_) = world.source {
             helm.remove_at_end().await?;
