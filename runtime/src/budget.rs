@@ -5,6 +5,8 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
+use bytes::Bytes;
+
 use crate::{allocator, pool::Pool};
 
 /// One budget for all that guests' demand takes: their instances, their stacks, the bodies of their calls.
@@ -167,6 +169,21 @@ impl Share {
     /// An empty share of the same budget, for what the same call allocates and frees earlier or later.
     pub(crate) fn another(&self) -> Self {
         self.budget.share()
+    }
+
+    /// Draws for these bytes, and counts them for as long as anybody holds them.
+    pub fn hold(self, bytes: impl AsRef<[u8]> + Send + 'static) -> Result<Bytes, NoMemory> {
+        struct Held<B> {
+            bytes: B,
+            _share: Share,
+        }
+        impl<B: AsRef<[u8]>> AsRef<[u8]> for Held<B> {
+            fn as_ref(&self) -> &[u8] {
+                self.bytes.as_ref()
+            }
+        }
+        self.grow(bytes.as_ref().len() as u64)?;
+        Ok(Bytes::from_owner(Held { bytes, _share: self }))
     }
 
     /// What was made ahead of the calls now serves one, and has the same right to memory.

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use wasmtime_wasi::{
     ResourceTable, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView, p1::WasiP1Ctx, p2::pipe::MemoryInputPipe,
 };
-
 use wasmtime_wasi_config::WasiConfig;
 
 use crate::{
     budget::Share,
     config::{self, Config},
     guest_log::GuestLog,
+    guest_output::GuestOutput,
     memory::MemoryLimiter,
     stdio::Captured,
 };
@@ -108,10 +108,10 @@ fn nothing_granted(log: &GuestLog, program: Option<Box<Program>>) -> WasiCtxBuil
     builder.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
     match program.map(|program| *program) {
         Some(Program { argv, stdin, stdout, stderr }) => {
-            builder.args(&argv).stdin(stdin).stdout(stdout).stderr(stderr);
+            builder.args(&argv).stdin(stdin).stdout(GuestOutput(stdout)).stderr(GuestOutput(stderr));
         }
         None => {
-            builder.stdout(log.stream("stdout")).stderr(log.stream("stderr"));
+            builder.stdout(GuestOutput(log.stream("stdout"))).stderr(GuestOutput(log.stream("stderr")));
         }
     }
     builder

@@ -24,6 +24,9 @@ pub(crate) struct Instance {
 /// What an instance takes in the host beside its memories and tables: its store, its WASI, its handles.
 const INSTANCE_BYTES: u64 = 32 << 10;
 
+/// What an export that was found in the module and not in its instance is refused with.
+pub(crate) const MISSING: &str = "its instance lacks an export that its module has";
+
 #[derive(Clone, Copy)]
 enum Handle {
     Core(wasmtime::Instance),
@@ -96,8 +99,7 @@ impl Instance {
     ) -> Result<(wasmtime::Func, &mut Store<Host>), CallError> {
         let (instance, store) = self.core()?;
         let func = instance.get_module_export(&mut *store, export).and_then(wasmtime::Extern::into_func);
-        let missing =
-            || CallError::NotCallable("its instance lacks an export that its module has".to_owned());
+        let missing = || CallError::NotCallable(MISSING.to_owned());
         Ok((func.ok_or_else(missing)?, store))
     }
 

@@ -18,6 +18,7 @@ mod exports;
 mod functions;
 mod gate;
 mod guest_log;
+mod guest_output;
 mod host;
 mod inspect;
 mod instance;

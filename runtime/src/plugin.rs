@@ -6,10 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-
 use crate::{
-    Answer, Artifact, Call, CallError, Engine, Function, FunctionRequest, NoMemory, Share, Timing,
+    Answer, Artifact, Call, CallError, Engine, Function, FunctionRequest, Timing,
     abi::{Arguments, Target},
     config::Config,
     engine::GUEST_STACK,
@@ -216,7 +214,7 @@ impl Plugin {
         let timing = Timing { queue: pass.waited, instantiate: taken - entered, run: taken.elapsed() };
         match output {
             Ok(output) => {
-                let body = held(output.body, memory.share())?;
+                let body = memory.share().hold(output.body)?;
                 self.give_back(instance, target).await;
                 Ok(Answer { body, format: output.format, timing })
             }
@@ -238,19 +236,4 @@ impl Plugin {
             target.end(&mut last).await;
         }
     }
-}
-
-/// The same bytes, counted in `share` for as long as anybody holds them.
-fn held(body: Bytes, share: Share) -> Result<Bytes, NoMemory> {
-    struct Held {
-        body: Bytes,
-        _share: Share,
-    }
-    impl AsRef<[u8]> for Held {
-        fn as_ref(&self) -> &[u8] {
-            &self.body
-        }
-    }
-    share.grow(body.len() as u64)?;
-    Ok(Bytes::from_owner(Held { body, _share: share }))
 }

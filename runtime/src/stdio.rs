@@ -1,25 +1,10 @@
 //! A command's stdout and the end of its stderr, kept for its caller.
 
-use std::{
-    io,
-    pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::AsyncWrite;
-use wasmtime_wasi::{
-    async_trait,
-    cli::{IsTerminal, StdoutStream},
-    p2::{OutputStream, Pollable, StreamError, StreamResult},
-};
 
-use crate::{
-    CallError,
-    budget::Share,
-    guest_log::{GuestStream, WRITE_BYTES},
-};
+use crate::{CallError, budget::Share, guest_log::GuestStream, guest_output::Sink};
 
 /// What is kept of stderr's end, in bytes.
 const STDERR_BYTES: usize = 4096;
@@ -96,53 +81,9 @@ impl Stream {
 
 const STOPPED: &str = "it was stopped while it wrote to stdout";
 
-impl IsTerminal for Captured {
-    fn is_terminal(&self) -> bool {
-        false
-    }
-}
-
-impl StdoutStream for Captured {
-    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
-        Box::new(self.clone())
-    }
-
-    fn p2_stream(&self) -> Box<dyn OutputStream> {
-        Box::new(self.clone())
-    }
-}
-
-#[async_trait]
-impl Pollable for Captured {
-    async fn ready(&mut self) {}
-}
-
-impl OutputStream for Captured {
-    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-        if self.lock().write(&bytes) { Ok(()) } else { Err(StreamError::Trap(wasmtime::Error::msg(STOPPED))) }
-    }
-
-    fn flush(&mut self) -> StreamResult<()> {
-        Ok(())
-    }
-
-    fn check_write(&mut self) -> StreamResult<usize> {
-        Ok(WRITE_BYTES)
-    }
-}
-
-impl AsyncWrite for Captured {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let goes_on = self.lock().write(bytes);
-        Poll::Ready(if goes_on { Ok(bytes.len()) } else { Err(io::Error::other(STOPPED)) })
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+impl Sink for Captured {
+    fn take_in(&self, bytes: &[u8]) -> Result<(), &'static str> {
+        if self.lock().write(bytes) { Ok(()) } else { Err(STOPPED) }
     }
 }
 
@@ -152,7 +93,7 @@ mod tests {
     use crate::{budget::MemoryBudget, guest_log::GuestLog};
 
     fn write(captured: &Captured, bytes: &[u8]) -> bool {
-        captured.lock().write(bytes)
+        captured.take_in(bytes).is_ok()
     }
 
     #[test]

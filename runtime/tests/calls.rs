@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
 
+mod loading;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,13 +30,7 @@ fn spec() -> PluginSpec {
 }
 
 async fn load(wat: &str, spec: PluginSpec) -> Result<Plugin, LoadError> {
-    let engine = Engine::new(&EngineOptions { instances: 20, ..EngineOptions::default() }).unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    let cache =
-        ArtifactCache::open(directory.path().to_owned(), engine.clone(), Compiler::InProcess).unwrap();
-    let wasm = wat::parse_str(wat).unwrap();
-    let artifact = cache.compile(&ModuleDigest::of(&wasm), wasm.into()).await.unwrap();
-    Plugin::load(&engine, &artifact, spec).await
+    loading::load(wat::parse_str(wat).unwrap(), spec).await
 }
 
 async fn call(plugin: &Plugin, function: &str, body: &'static str) -> Result<Answer, CallError> {

@@ -2,12 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
 
-use std::{path::Path, time::Duration};
+mod loading;
+
+use std::time::Duration;
 
 use bytes::Bytes;
+use loading::{guest, load};
 use samovar_runtime::{
-    Abi, Answer, ArtifactCache, Call, CallError, Compiler, Engine, EngineOptions, Format, FunctionRequest,
-    Instances, Limits, LoadError, ModuleDigest, Plugin, PluginSpec, Reuse,
+    Abi, Answer, Call, CallError, Format, FunctionRequest, Instances, Limits, LoadError, Plugin, PluginSpec,
+    Reuse,
 };
 
 fn spec() -> PluginSpec {
@@ -18,19 +21,6 @@ fn spec() -> PluginSpec {
         instances: Instances { warm: 1, reuse: None },
         config: None,
     }
-}
-
-fn guest(name: &str) -> Vec<u8> {
-    wat::parse_file(Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/guests").join(name)).unwrap()
-}
-
-async fn load(wasm: Vec<u8>, spec: PluginSpec) -> Result<Plugin, LoadError> {
-    let engine = Engine::new(&EngineOptions { instances: 20, ..EngineOptions::default() }).unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    let cache =
-        ArtifactCache::open(directory.path().to_owned(), engine.clone(), Compiler::InProcess).unwrap();
-    let artifact = cache.compile(&ModuleDigest::of(&wasm), wasm.into()).await.unwrap();
-    Plugin::load(&engine, &artifact, spec).await
 }
 
 async fn call(
@@ -45,7 +35,8 @@ async fn call(
 
 /// The programs do the same, in each form in which programs are built. When they fail they exit with that status: WASI 0.2
 /// has success and failure, and no other.
-const PROGRAMS: [(&str, i32); 2] = [("command.wat", 3), ("command/command.wasm", 1)];
+const PROGRAMS: [(&str, i32); 2] =
+    [("tests/guests/command.wat", 3), ("tests/guests/command/command.wasm", 1)];
 
 #[tokio::test]
 async fn the_body_is_stdin_and_an_array_of_strings_is_arguments_too() {
@@ -122,7 +113,7 @@ async fn a_program_has_the_name_of_its_endpoint_and_the_abi_alone_finds_it() {
 
 #[tokio::test]
 async fn arguments_without_a_meaning_are_refused() {
-    let plugin = load(guest("command.wat"), spec()).await.unwrap();
+    let plugin = load(guest("tests/guests/command.wat"), spec()).await.unwrap();
     let nul = call(&plugin, "run", br#"["a\u0000b"]"#, Format::Json).await;
     assert!(matches!(nul, Err(CallError::BadArguments(_))), "{nul:?}");
 }

@@ -2,12 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
 
-use std::{path::Path, time::Duration};
+mod loading;
+
+use std::time::Duration;
 
 use bytes::Bytes;
+use loading::{compile, guest};
 use samovar_runtime::{
-    Abi, ArtifactCache, Call, CallError, Compiler, Engine, EngineOptions, Format, FunctionRequest,
-    Inspection, Instances, Limits, LoadError, ModuleDigest, Plugin, PluginSpec, Reuse,
+    Abi, Call, CallError, Format, FunctionRequest, Inspection, Instances, Limits, LoadError, Plugin,
+    PluginSpec, Reuse,
 };
 use serde_json::{Value, json};
 
@@ -21,16 +24,9 @@ fn spec(config: Value) -> PluginSpec {
     }
 }
 
-fn guest(name: &str) -> Vec<u8> {
-    wat::parse_file(Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/guests").join(name)).unwrap()
-}
-
+/// Loads it, and shows that it imports nothing that `inspect` does not know.
 async fn load(wasm: Vec<u8>, spec: PluginSpec) -> Result<Plugin, LoadError> {
-    let engine = Engine::new(&EngineOptions { instances: 20, ..EngineOptions::default() }).unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    let cache =
-        ArtifactCache::open(directory.path().to_owned(), engine.clone(), Compiler::InProcess).unwrap();
-    let artifact = cache.compile(&ModuleDigest::of(&wasm), wasm.into()).await.unwrap();
+    let (engine, artifact) = compile(wasm).await;
     let unknown = Inspection::of(&artifact).imports.into_iter().find(|import| !import.given);
     assert_eq!(unknown, None);
     Plugin::load(&engine, &artifact, spec).await
@@ -48,7 +44,7 @@ fn names(plugin: &Plugin) -> Vec<(&str, Option<Abi>)> {
 
 #[tokio::test]
 async fn a_dataflare_plugin_is_told_its_config_and_then_processes_data() {
-    let plugin = load(guest("trio.wat"), spec(json!({ "b": [1], "a": "x" }))).await.unwrap();
+    let plugin = load(guest("tests/guests/trio.wat"), spec(json!({ "b": [1], "a": "x" }))).await.unwrap();
     assert_eq!(names(&plugin), [("process-data", Some(Abi::Buffer))]);
     for _ in 0..3 {
         let answer = call(&plugin, "process-data", "data").await.unwrap();
@@ -60,7 +56,7 @@ async fn a_dataflare_plugin_is_told_its_config_and_then_processes_data() {
         Err(CallError::GuestError(why)) => assert_eq!(why, r#""`process_data` returned -7""#),
         other => panic!("{other:?}"),
     }
-    let plain = load(guest("trio.wat"), spec(Value::Null)).await.unwrap();
+    let plain = load(guest("tests/guests/trio.wat"), spec(Value::Null)).await.unwrap();
     assert_eq!(call(&plain, "process-data", "data").await.unwrap(), "{}|data");
 }
 
@@ -131,7 +127,7 @@ async fn a_config_that_a_plugin_refuses_is_a_failed_start() {
 
 #[tokio::test]
 async fn a_module_of_wasm_engine_finds_its_json_at_the_heaps_base() {
-    let plugin = load(guest("wasm-engine.wat"), spec(Value::Null)).await.unwrap();
+    let plugin = load(guest("tests/guests/wasm-engine.wat"), spec(Value::Null)).await.unwrap();
     let abi = Some(Abi::WasmEngine);
     assert_eq!(names(&plugin), [("echo", abi), ("base", abi), ("lie", abi)]);
     assert_eq!(call(&plugin, "echo", r#"{"arg_uri": "uri"}"#).await.unwrap(), r#"{"arg_uri": "uri"}"#);
@@ -151,10 +147,10 @@ async fn a_module_of_wasm_engine_finds_its_json_at_the_heaps_base() {
 async fn what_the_host_adds_to_a_memory_is_within_its_limit() {
     let limits = Limits { memory: 1 << 16, ..Limits::default() };
     let small = || PluginSpec { limits: limits.clone(), ..spec(Value::Null) };
-    let plugin = load(guest("wasm-engine.wat"), small()).await.unwrap();
+    let plugin = load(guest("tests/guests/wasm-engine.wat"), small()).await.unwrap();
     let refused = call(&plugin, "echo", "").await;
     assert!(matches!(refused, Err(CallError::MemoryLimit { limit: 65536 })), "{refused:?}");
-    match load(guest("trio.wat"), small()).await {
+    match load(guest("tests/guests/trio.wat"), small()).await {
         Err(LoadError::Init(why)) => assert!(why.contains("raise `limits.memory`"), "{why}"),
         other => panic!("{:?}", other.map(|_| ())),
     }
@@ -165,7 +161,7 @@ async fn a_program_of_wasm_engine_finds_its_json_as_its_own_name() {
     let request =
         FunctionRequest { name: "auth".to_owned(), abi: Some(Abi::WasmEngine), ..FunctionRequest::default() };
     let spec = PluginSpec { functions: vec![request], ..spec(Value::Null) };
-    let plugin = load(guest("command.wat"), spec).await.unwrap();
+    let plugin = load(guest("tests/guests/command.wat"), spec).await.unwrap();
     // The fixture ends its argument with a newline, and that one is not the answer.
     assert_eq!(call(&plugin, "auth", r#"{"a": "b\u0000"}"#).await.unwrap(), r#"{"a": "b\u0000"}"#);
     assert_eq!(call(&plugin, "auth", "").await.unwrap(), "{}");

@@ -2,20 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
 
-use bytes::Bytes;
-use samovar_runtime::{
-    Answer, ArtifactCache, Call, CallError, Compiler, Engine, EngineOptions, Format, Instances, Limits,
-    ModuleDigest, Plugin, PluginSpec,
-};
+mod loading;
 
+use bytes::Bytes;
+use samovar_runtime::{Answer, Call, CallError, Format, Instances, Limits, Plugin, PluginSpec};
+
+/// The component at a path of the project.
 async fn guest(path: &str) -> Plugin {
-    let engine = Engine::new(&EngineOptions { instances: 20, ..EngineOptions::default() }).unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    let cache =
-        ArtifactCache::open(directory.path().to_owned(), engine.clone(), Compiler::InProcess).unwrap();
-    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
-    let wasm = std::fs::read(file).unwrap();
-    let artifact = cache.compile(&ModuleDigest::of(&wasm), wasm.into()).await.unwrap();
     let spec = PluginSpec {
         name: "test/types".to_owned(),
         functions: Vec::new(),
@@ -23,7 +16,7 @@ async fn guest(path: &str) -> Plugin {
         instances: Instances { warm: 1, reuse: None },
         config: None,
     };
-    Plugin::load(&engine, &artifact, spec).await.unwrap()
+    loading::load(loading::guest(path), spec).await.unwrap()
 }
 
 async fn call(plugin: &Plugin, function: &str, body: &str) -> Result<Answer, CallError> {

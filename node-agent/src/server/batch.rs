@@ -94,20 +94,7 @@ fn rendered(answer: &samovar_runtime::Answer, held: Share) -> Result<Bytes, Prob
         Format::Bytes => format!("\"{}\"", BASE64_STANDARD.encode(&answer.body)).into_bytes(),
     };
     line.push(b'\n');
-    held.grow(line.len() as u64).map_err(CallError::from)?;
-    Ok(Bytes::from_owner(Held { line, _share: held }))
-}
-
-/// A line, counted for as long as anybody holds it.
-struct Held {
-    line: Vec<u8>,
-    _share: Share,
-}
-
-impl AsRef<[u8]> for Held {
-    fn as_ref(&self) -> &[u8] {
-        &self.line
-    }
+    Ok(held.hold(line).map_err(CallError::from)?)
 }
 
 /// Lines out of a body, each within a limit of bytes.

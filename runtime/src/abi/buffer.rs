@@ -7,7 +7,7 @@ use wasmtime::{Extern, ModuleExport};
 
 use super::{
     Output,
-    linear::{allocator, lied, memory, missing, read, write},
+    linear::{allocator, length, lied, memory, missing, read, write},
 };
 use crate::{CallError, Format, instance::Instance};
 
@@ -40,8 +40,7 @@ impl Target {
         response_bytes: u64,
     ) -> Result<Output, CallError> {
         let guest = |error: wasmtime::Error| CallError::of_guest(&error);
-        let length =
-            u32::try_from(body.len()).map_err(|_| CallError::TooLarge { limit: u64::from(u32::MAX) })?;
+        let length = length(body)?;
         let (core, store) = instance.core()?;
         let export = |store: &mut wasmtime::Store<_>, export| core.get_module_export(store, export);
         let func = |ext: Option<Extern>| ext.and_then(Extern::into_func).ok_or_else(missing);

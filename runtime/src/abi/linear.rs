@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use wasmtime::{Error, Extern, Memory, ModuleExport, Store};
 
-use crate::{CallError, host::Host};
+use crate::{CallError, host::Host, instance::MISSING};
 
 /// Where the host puts bytes.
 pub(super) enum Room {
@@ -102,6 +102,11 @@ pub(super) fn read(memory: &[u8], pointer: u32, length: u32, most: u64) -> Resul
         .ok_or_else(|| lied(format!("its answer of {length} bytes at {pointer} is past its memory's end")))
 }
 
+/// The length of bytes that a guest is given.
+pub(super) fn length(bytes: &[u8]) -> Result<u32, CallError> {
+    u32::try_from(bytes.len()).map_err(|_| CallError::TooLarge { limit: u64::from(u32::MAX) })
+}
+
 pub(super) fn lied(message: String) -> CallError {
     CallError::Trap { message, backtrace: Vec::new() }
 }
@@ -109,5 +114,3 @@ pub(super) fn lied(message: String) -> CallError {
 pub(super) fn missing() -> CallError {
     CallError::NotCallable(MISSING.to_owned())
 }
-
-const MISSING: &str = "its instance lacks an export that its module has";

@@ -82,8 +82,7 @@ impl Trio {
         response_bytes: u64,
     ) -> Result<Output, CallError> {
         let guest = |error: Error| CallError::of_guest(&error);
-        let length =
-            u32::try_from(body.len()).map_err(|_| CallError::TooLarge { limit: u64::from(u32::MAX) })?;
+        let length = linear::length(body)?;
         let (core, store) = instance.core()?;
         let memory = core.get_module_export(&mut *store, &self.memory).and_then(Extern::into_memory);
         let process = core.get_module_export(&mut *store, &self.process).and_then(Extern::into_func);

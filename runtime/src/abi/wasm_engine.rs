@@ -81,7 +81,7 @@ async fn call(
     response_bytes: u64,
 ) -> Result<Bytes, CallError> {
     let guest = |error: wasmtime::Error| CallError::of_guest(&error);
-    let length = u32::try_from(json.len()).map_err(|_| CallError::TooLarge { limit: u64::from(u32::MAX) })?;
+    let length = linear::length(json)?;
     let (core, store) = instance.core()?;
     let [export, memory, heap_base] =
         [export, memory, heap_base].map(|export| core.get_module_export(&mut *store, export));

@@ -3,13 +3,14 @@
 use std::fmt;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use serde::de::{
-    DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, Unexpected, VariantAccess,
-    Visitor, value::MapAccessDeserializer,
-};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Unexpected, Visitor};
 use wasmtime::component::Val;
 
-use super::{Type, meter::Meter};
+use super::{
+    Type,
+    cases::{Cases, Wrapped},
+    meter::Meter,
+};
 use crate::{CallError, Share};
 
 /// The arguments of a call from its JSON body: an object by parameter name, an array by position, or nothing
@@ -69,7 +70,7 @@ impl<'de> Visitor<'de> for Arguments<'_> {
 }
 
 /// A value of `ty`, whose errors say that they are at `name`.
-struct At<'a>(&'a str, &'a Type, &'a Meter<'a>);
+pub(super) struct At<'a>(pub(super) &'a str, pub(super) &'a Type, pub(super) &'a Meter<'a>);
 
 impl<'de> DeserializeSeed<'de> for At<'_> {
     type Value = Val;
@@ -150,7 +151,7 @@ impl fmt::Display for Seed<'_> {
     }
 }
 
-fn quoted<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
+pub(super) fn quoted<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
     names.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
@@ -314,97 +315,6 @@ fn end<'de, A: SeqAccess<'de>>(mut seq: A, length: usize) -> Result<(), A::Error
     }
 }
 
-/// Variants and results: `"case"`, or `{"case": payload}`.
-struct Cases<'a>(&'a Type, &'a Meter<'a>);
-
-impl<'a> Cases<'a> {
-    /// The payload's type of a case, which may have none; `None` where there is no such case.
-    #[expect(clippy::option_option, reason = "two questions, each with its own no")]
-    fn payload(&self, case: &str) -> Option<Option<&'a Type>> {
-        match (self.0, case) {
-            (Type::Variant(cases), _) => {
-                cases.iter().find(|(name, _)| name == case).map(|(_, payload)| payload.as_ref())
-            }
-            (Type::Result(ok, _), "ok") => Some(ok.as_deref()),
-            (Type::Result(_, err), "err") => Some(err.as_deref()),
-            _ => None,
-        }
-    }
-
-    fn value(&self, case: &str, payload: Option<Val>) -> Val {
-        let payload = payload.map(Box::new);
-        match (self.0, case) {
-            (Type::Result(..), "ok") => Val::Result(Ok(payload)),
-            (Type::Result(..), _) => Val::Result(Err(payload)),
-            _ => Val::Variant(case.to_owned(), payload),
-        }
-    }
-}
-
-impl<'de> Visitor<'de> for Cases<'_> {
-    type Value = Val;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = match self.0 {
-            Type::Variant(cases) => quoted(cases.iter().map(|(name, _)| name)),
-            _ => "`ok`, `err`".to_owned(),
-        };
-        write!(f, "\"case\" or {{\"case\": payload}}, with one of {names}")
-    }
-
-    fn visit_str<E: Error>(self, case: &str) -> Result<Val, E> {
-        match self.payload(case) {
-            Some(None) => Ok(self.value(case, None)),
-            Some(Some(payload)) => Err(E::custom(format_args!(
-                "`{case}` needs a payload of type {payload}: {{\"{case}\": ...}}"
-            ))),
-            None => Err(E::invalid_value(Unexpected::Str(short(case)), &self)),
-        }
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Val, A::Error> {
-        MapAccessDeserializer::new(map).deserialize_enum("", &[], self)
-    }
-
-    fn visit_enum<A: EnumAccess<'de>>(self, access: A) -> Result<Val, A::Error> {
-        let (case, access) = access.variant::<String>()?;
-        let payload = match self.payload(&case) {
-            Some(Some(payload)) => Some(access.newtype_variant_seed(At(&case, payload, self.1))?),
-            Some(None) => {
-                access.newtype_variant::<()>().map_err(|_| {
-                    A::Error::custom(format_args!("`{case}` has no payload: write \"{case}\""))
-                })?;
-                None
-            }
-            None => return Err(A::Error::invalid_value(Unexpected::Str(short(&case)), &self)),
-        };
-        Ok(self.value(&case, payload))
-    }
-}
-
-/// The value of an option inside an option: `{"some": value}`.
-struct Wrapped<'a>(&'a Type, &'a Meter<'a>);
-
-impl<'de> Visitor<'de> for Wrapped<'_> {
-    type Value = Val;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("null or {\"some\": value}")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Val, A::Error> {
-        match map.next_key::<std::borrow::Cow<'_, str>>()?.as_deref() {
-            Some("some") => {}
-            _ => return Err(A::Error::invalid_type(Unexpected::Map, &self)),
-        }
-        let value = map.next_value_seed(At("some", self.0, self.1))?;
-        match map.next_key::<serde::de::IgnoredAny>()? {
-            None => Ok(value),
-            Some(_) => Err(A::Error::invalid_type(Unexpected::Map, &self)),
-        }
-    }
-}
-
 fn float<F: std::str::FromStr>(text: &str) -> Option<F> {
     // Rust's own parser takes more spellings (`inf`, `nan`) than JSON people write.
     match text {
@@ -417,6 +327,6 @@ fn float<F: std::str::FromStr>(text: &str) -> Option<F> {
 }
 
 /// Enough of a caller's own text to recognise it in an error.
-fn short(text: &str) -> &str {
+pub(super) fn short(text: &str) -> &str {
     &text[..text.floor_char_boundary(64)]
 }

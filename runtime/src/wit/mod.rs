@@ -6,6 +6,7 @@
 //! or `"case"` without a payload; a char is a string; `list<u8>` is base64; integers are numbers, and decimal
 //! strings are taken too; NaN and the infinities are the strings `NaN`, `Infinity` and `-Infinity`.
 
+mod cases;
 mod decode;
 mod encode;
 mod meter;
