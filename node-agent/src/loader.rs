@@ -11,8 +11,8 @@ use bytes::Bytes;
 use samovar_crds::{Abi, Figures, FunctionStatus, ImagePullPolicy, PluginTemplate, Reason, State};
 use samovar_registry::{Client, Reference};
 use samovar_runtime::{
-    Artifact, CompileError, Engine, FunctionRequest, Instances, Limits, LoadError, ModuleDigest, Plugin,
-    PluginSpec, Reuse,
+    Artifact, CompileError, Engine, FunctionRequest, Grants, Instances, Limits, LoadError, ModuleDigest,
+    Plugin, PluginSpec, Reuse,
 };
 use tokio::{
     runtime::Handle,
@@ -278,6 +278,7 @@ fn plugin_spec(key: &Key, template: &PluginTemplate) -> PluginSpec {
             reuse: reuse.map(|reuse| Reuse { max_calls: reuse.max_calls, idle: reuse.idle.into() }),
         },
         config: template.config.clone(),
+        grants: Grants::default(),
     }
 }
 

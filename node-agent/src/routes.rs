@@ -113,7 +113,7 @@ mod tests {
             functions: Vec::new(),
             limits: Limits::default(),
             instances: Instances { warm: 0, reuse: None },
-            config: None,
+            ..PluginSpec::default()
         };
         Plugin::load(&engine, &artifact, spec).await.unwrap()
     }

@@ -61,7 +61,7 @@ impl Bench {
                 warm: 2,
                 reuse: reuse.then_some(Reuse { max_calls: u32::MAX, idle: Duration::from_mins(1) }),
             },
-            config: None,
+            ..PluginSpec::default()
         };
         self.runtime.block_on(Plugin::load(&self.engine, &self.artifact(wasm), spec)).unwrap()
     }

@@ -4,10 +4,7 @@ use std::sync::Arc;
 
 use wasmtime::{ModuleExport, Store, UpdateDeadline, component};
 
-use crate::{
-    CallError, Engine, abi::Trio, budget::Share, config::Config, guest_log::GuestLog, host::Host,
-    link::Linked,
-};
+use crate::{CallError, Engine, abi::Trio, budget::Share, given::Given, host::Host, link::Linked};
 
 /// An instance, and the store that is its alone.
 pub(crate) struct Instance {
@@ -38,14 +35,12 @@ impl Instance {
     pub(crate) async fn new(
         engine: &Engine,
         linked: &Linked,
-        memory_limit: u64,
+        given: &Arc<Given>,
         share: Share,
-        log: GuestLog,
-        config: Arc<Config>,
     ) -> Result<Self, CallError> {
         share.grow(INSTANCE_BYTES)?;
         let share = Arc::new(share);
-        let host = Host::new(memory_limit, Arc::clone(&share), log, config);
+        let host = Host::new(Arc::clone(given), Arc::clone(&share));
         let mut store = Store::new(engine.wasmtime(), host);
         store.limiter(|host| &mut host.memory);
         store.set_epoch_deadline(1);
@@ -126,8 +121,8 @@ async fn initialized(
         initialize.typed::<(), ()>(&mut *store)?.call_async(&mut *store, ()).await?;
     }
     if let Some(trio) = trio {
-        let config = Arc::clone(store.data().config());
-        trio.init(instance, store, config.json().unwrap_or("{}").as_bytes()).await?;
+        let given = Arc::clone(store.data().given());
+        trio.init(instance, store, given.config.json().unwrap_or("{}").as_bytes()).await?;
     }
     Ok(instance)
 }

@@ -7,19 +7,20 @@ use std::{
 };
 
 use crate::{
-    Answer, Artifact, Call, CallError, Engine, Function, FunctionRequest, Timing,
+    Answer, Artifact, Call, CallError, Engine, Function, FunctionRequest, Grants, Timing,
     abi::{Arguments, Target},
     config::Config,
     engine::GUEST_STACK,
     functions,
     gate::{Full, Gate},
+    given::Given,
     guest_log::GuestLog,
     instance::Instance,
     pool::Pool,
 };
 
 /// What a plugin is to be.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct PluginSpec {
     /// Its name in the guests' log lines: `demo/text`.
     pub name: String,
@@ -31,6 +32,8 @@ pub struct PluginSpec {
     pub instances: Instances,
     /// What its guests are told: any JSON object.
     pub config: Option<serde_json::Map<String, serde_json::Value>>,
+    /// What its guests may do beside computing.
+    pub grants: Grants,
 }
 
 /// How much each call may use.
@@ -65,7 +68,7 @@ impl Default for Limits {
 }
 
 /// How many instances are kept, and whether one serves more than one call.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Instances {
     /// Never-used instances that are made ahead of the calls.
     pub warm: u32,
@@ -125,11 +128,12 @@ struct Inner {
 impl Plugin {
     /// Links an artifact, finds its functions, and makes its warm instances.
     pub async fn load(engine: &Engine, artifact: &Artifact, spec: PluginSpec) -> Result<Self, LoadError> {
-        let PluginSpec { name, functions, limits, instances, config } = spec;
+        let PluginSpec { name, functions, limits, instances, config, grants } = spec;
         let linked = engine.linkers().link(artifact)?;
         let functions = functions::find(artifact, &functions, &limits)?;
         let (log, config) = (GuestLog::new(&name), Config::new(config));
-        let pool = Pool::new(engine.clone(), linked, limits.memory, log, config, instances);
+        let given = Given { memory_limit: limits.memory, log, config, grants };
+        let pool = Pool::new(engine.clone(), linked, given, instances);
         pool.warm_up().await.map_err(|error| match error {
             CallError::AgentFull => LoadError::AgentFull,
             CallError::NodeMemory => LoadError::NodeMemory,

@@ -10,8 +10,7 @@ use std::{
 };
 
 use crate::{
-    CallError, Engine, Instances, Reuse, budget::Share, config::Config, guest_log::GuestLog,
-    instance::Instance, link::Linked,
+    CallError, Engine, Instances, Reuse, budget::Share, given::Given, instance::Instance, link::Linked,
 };
 
 /// How long making an instance ahead of the calls may take, its start functions included.
@@ -26,9 +25,7 @@ const QUIET_LOOKS: u32 = 50;
 pub(crate) struct Pool {
     engine: Engine,
     linked: Linked,
-    memory_limit: u64,
-    log: GuestLog,
-    config: Arc<Config>,
+    given: Arc<Given>,
     instances: Instances,
     idle: Mutex<Idle>,
     refilling: AtomicBool,
@@ -45,20 +42,11 @@ struct Idle {
 }
 
 impl Pool {
-    pub(crate) fn new(
-        engine: Engine,
-        linked: Linked,
-        memory_limit: u64,
-        log: GuestLog,
-        config: Config,
-        instances: Instances,
-    ) -> Self {
+    pub(crate) fn new(engine: Engine, linked: Linked, given: Given, instances: Instances) -> Self {
         Self {
             engine,
             linked,
-            memory_limit,
-            log,
-            config: Arc::new(config),
+            given: Arc::new(given),
             instances,
             idle: Mutex::default(),
             refilling: AtomicBool::new(false),
@@ -149,8 +137,7 @@ impl Pool {
     }
 
     async fn make(&self, share: Share) -> Result<Instance, CallError> {
-        let (log, config) = (self.log.clone(), Arc::clone(&self.config));
-        Instance::new(&self.engine, &self.linked, self.memory_limit, share, log, config).await
+        Instance::new(&self.engine, &self.linked, &self.given, share).await
     }
 
     async fn make_ahead(&self, share: Share) -> Result<Instance, CallError> {

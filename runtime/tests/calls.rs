@@ -25,7 +25,7 @@ fn spec() -> PluginSpec {
             response_bytes: 1 << 20,
         },
         instances: Instances { warm: 1, reuse: None },
-        config: None,
+        ..PluginSpec::default()
     }
 }
 

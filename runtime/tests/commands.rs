@@ -19,7 +19,7 @@ fn spec() -> PluginSpec {
         functions: Vec::new(),
         limits: Limits { response_bytes: 1 << 16, timeout: Duration::from_secs(10), ..Limits::default() },
         instances: Instances { warm: 1, reuse: None },
-        config: None,
+        ..PluginSpec::default()
     }
 }
 

@@ -21,6 +21,7 @@ fn spec(config: Value) -> PluginSpec {
         limits: Limits { timeout: Duration::from_secs(10), response_bytes: 1 << 16, ..Limits::default() },
         instances: Instances { warm: 1, reuse: None },
         config: serde_json::from_value(config).unwrap(),
+        ..PluginSpec::default()
     }
 }
 

@@ -45,7 +45,7 @@ impl Node {
         let limits = Limits { memory: 9 * MIB, timeout: Duration::from_millis(300), ..Limits::default() };
         let instances = Instances { warm, reuse: None };
         let name = "test/greedy".to_owned();
-        let spec = PluginSpec { name, functions: Vec::new(), limits, instances, config: None };
+        let spec = PluginSpec { name, functions: Vec::new(), limits, instances, ..PluginSpec::default() };
         Plugin::load(&self.engine, &artifact, spec).await
     }
 

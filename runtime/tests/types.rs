@@ -14,7 +14,7 @@ async fn guest(path: &str) -> Plugin {
         functions: Vec::new(),
         limits: Limits { timeout: std::time::Duration::from_secs(2), ..Limits::default() },
         instances: Instances { warm: 1, reuse: None },
-        config: None,
+        ..PluginSpec::default()
     };
     loading::load(loading::guest(path), spec).await.unwrap()
 }

@@ -1,0 +1,12 @@
+//! What every instance of one plugin is given: the same for all of them, and made once.
+
+use crate::{Grants, config::Config, guest_log::GuestLog};
+
+/// What every instance of one plugin is given.
+pub(crate) struct Given {
+    /// The most memory of one instance, in bytes.
+    pub(crate) memory_limit: u64,
+    pub(crate) log: GuestLog,
+    pub(crate) config: Config,
+    pub(crate) grants: Grants,
+}
