@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-use crate::{budget::MemoryBudget, link::Linkers, ticker::Ticker};
+use crate::{
+    NetworkOptions, budget::MemoryBudget, grants::network::Network, link::Linkers, ticker::Ticker,
+};
 
 /// The wasmtime engine of this process. Cheap to clone; made once.
 #[derive(Clone)]
@@ -17,6 +19,7 @@ struct Inner {
     linkers: Linkers,
     ticker: Ticker,
     memory: MemoryBudget,
+    network: Arc<Network>,
     result_bytes: u64,
 }
 
@@ -28,11 +31,13 @@ pub struct EngineOptions {
     pub instances: u32,
     /// The most memory that guests' demand may take in this process, in bytes; `None`: as much as there is.
     pub memory: Option<u64>,
+    /// What it knows of the network around it.
+    pub network: NetworkOptions,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { instances: 2000, memory: None }
+        Self { instances: 2000, memory: None, network: NetworkOptions::default() }
     }
 }
 
@@ -84,9 +89,10 @@ impl Engine {
         let linkers = Linkers::new(&wasmtime).map_err(EngineError)?;
         let ticker = Ticker::start(wasmtime.clone());
         let memory = MemoryBudget::new(options.memory);
+        let network = Arc::new(Network::new(&options.network, memory.clone()));
         let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get() as u64);
         let result_bytes = options.memory.map_or(u64::MAX, |budget| budget / RESULTS / threads);
-        Ok(Self { inner: Arc::new(Inner { wasmtime, linkers, ticker, memory, result_bytes }) })
+        Ok(Self { inner: Arc::new(Inner { wasmtime, linkers, ticker, memory, network, result_bytes }) })
     }
 
     /// The most that one result may take while it is read out of its guest.
@@ -97,6 +103,10 @@ impl Engine {
     /// The budget from which guests' demand draws.
     pub fn memory(&self) -> &MemoryBudget {
         &self.inner.memory
+    }
+
+    pub(crate) fn network(&self) -> Arc<Network> {
+        Arc::clone(&self.inner.network)
     }
 
     pub(crate) fn wasmtime(&self) -> &wasmtime::Engine {

@@ -12,12 +12,18 @@ use crate::{
     budget::Share,
     config,
     given::Given,
-    grants::{self, Outgoing},
+    grants::{
+        self,
+        network::{self, Outgoing, Sockets},
+    },
     guest_log::GuestLog,
     guest_output::GuestOutput,
     memory::MemoryLimiter,
     stdio::Captured,
 };
+
+/// Handles of an instance that may open sockets, each of which is a file of this process. Past them it traps.
+const HANDLES: usize = 1024;
 
 /// The data of one instance's store.
 pub(crate) struct Host {
@@ -42,6 +48,7 @@ struct Wasi {
     table: ResourceTable,
     http: WasiHttpCtx,
     outgoing: Outgoing,
+    sockets: Sockets,
 }
 
 impl Host {
@@ -98,10 +105,20 @@ impl Host {
     fn wasi(&mut self) -> &mut Wasi {
         let Self { wasi, program, given, .. } = self;
         wasi.get_or_insert_with(|| {
-            let context = granted(given, program.take()).build();
-            let (table, http, outgoing) = (ResourceTable::new(), WasiHttpCtx::new(), Outgoing);
-            Box::new(Wasi { context, table, http, outgoing })
+            let (outgoing, sockets) = network::of_instance(&given.reach);
+            let mut builder = granted(given, program.take());
+            sockets.build(&mut builder);
+            let mut table = ResourceTable::new();
+            if sockets.are_granted() {
+                table.set_max_capacity(HANDLES);
+            }
+            Box::new(Wasi { context: builder.build(), table, http: WasiHttpCtx::new(), outgoing, sockets })
         })
+    }
+
+    /// The sockets of a component.
+    pub(crate) fn sockets(&mut self) -> &Sockets {
+        &self.wasi().sockets
     }
 }
 
@@ -124,7 +141,6 @@ impl WasiHttpView for Host {
 fn granted(given: &Given, program: Option<Box<Program>>) -> WasiCtxBuilder {
     let Given { log, grants, .. } = given;
     let mut builder = WasiCtxBuilder::new();
-    builder.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
     grants::env::build(&grants.env, &mut builder);
     match program.map(|program| *program) {
         Some(Program { argv, stdin, stdout, stderr }) => {

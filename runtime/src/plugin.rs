@@ -14,6 +14,7 @@ use crate::{
     functions,
     gate::{Full, Gate},
     given::Given,
+    grants::network::Reach,
     guest_log::GuestLog,
     instance::Instance,
     pool::Pool,
@@ -92,10 +93,7 @@ pub enum LoadError {
     #[error("{0}")]
     ExportNotFound(String),
     /// The module imports something that it is not given.
-    #[error(
-        "{0}; guests are given WASI 0.2 with wasi:config, preview 1 and DataFlare's host functions, and nothing else: \
-         build the module without that import"
-    )]
+    #[error("{0}")]
     ImportNotGranted(String),
     /// Its start or `_initialize` function failed.
     #[error("the module does not start: {0}")]
@@ -129,10 +127,11 @@ impl Plugin {
     /// Links an artifact, finds its functions, and makes its warm instances.
     pub async fn load(engine: &Engine, artifact: &Artifact, spec: PluginSpec) -> Result<Self, LoadError> {
         let PluginSpec { name, functions, limits, instances, config, grants } = spec;
-        let linked = engine.linkers().link(artifact)?;
+        let linked = engine.linkers().link(artifact, &grants)?;
         let functions = functions::find(artifact, &functions, &limits)?;
         let (log, config) = (GuestLog::new(&name), Config::new(config));
-        let given = Given { memory_limit: limits.memory, log, config, grants };
+        let reach = Reach::new(engine.network(), grants.network.clone(), log.clone());
+        let given = Given { memory_limit: limits.memory, log, config, grants, reach: Arc::new(reach) };
         let pool = Pool::new(engine.clone(), linked, given, instances);
         pool.warm_up().await.map_err(|error| match error {
             CallError::AgentFull => LoadError::AgentFull,

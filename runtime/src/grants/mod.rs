@@ -5,13 +5,11 @@
 
 pub(crate) mod env;
 mod files;
-mod network;
+pub(crate) mod network;
 
 pub use env::EnvVar;
 pub use files::{Mount, MountSource};
-pub use network::{InvalidHost, NetworkGrant};
-
-pub(crate) use network::Outgoing;
+pub use network::{InvalidHost, NetworkGrant, NetworkOptions};
 
 /// What the guests of a plugin may do; nothing by default.
 #[derive(Clone, Debug, Default)]
