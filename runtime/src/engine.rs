@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-use crate::{
-    NetworkOptions, budget::MemoryBudget, grants::network::Network, link::Linkers, ticker::Ticker,
-};
+use crate::{NetworkOptions, budget::MemoryBudget, grants::network::Network, link::Linkers, ticker::Ticker};
 
 /// The wasmtime engine of this process. Cheap to clone; made once.
 #[derive(Clone)]

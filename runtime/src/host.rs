@@ -22,9 +22,6 @@ use crate::{
     stdio::Captured,
 };
 
-/// Handles of an instance that may open sockets, each of which is a file of this process. Past them it traps.
-const HANDLES: usize = 1024;
-
 /// The data of one instance's store.
 pub(crate) struct Host {
     pub(crate) memory: MemoryLimiter,
@@ -108,16 +105,13 @@ impl Host {
             let (outgoing, sockets) = network::of_instance(&given.reach);
             let mut builder = granted(given, program.take());
             sockets.build(&mut builder);
-            let mut table = ResourceTable::new();
-            if sockets.are_granted() {
-                table.set_max_capacity(HANDLES);
-            }
-            Box::new(Wasi { context: builder.build(), table, http: WasiHttpCtx::new(), outgoing, sockets })
+            let (table, http) = (ResourceTable::new(), WasiHttpCtx::new());
+            Box::new(Wasi { context: builder.build(), table, http, outgoing, sockets })
         })
     }
 
     /// The sockets of a component.
-    pub(crate) fn sockets(&mut self) -> &Sockets {
+    pub(crate) fn granted_sockets(&mut self) -> &Sockets {
         &self.wasi().sockets
     }
 }

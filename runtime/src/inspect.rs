@@ -49,7 +49,11 @@ const GIVEN: [(&str, Option<&str>, &str); 15] = [
     ("wasi:http/types", None, "works"),
     ("wasi:http/outgoing-handler", Some(NETWORK), "reaches the hosts that are granted, and no others"),
     ("wasi:http/client", Some(NETWORK), "reaches the hosts that are granted, and no others"),
-    (PREVIEW1, None, "output becomes log lines, or a program's answer; files and environment as they are granted, no network"),
+    (
+        PREVIEW1,
+        None,
+        "output becomes log lines, or a program's answer; files and environment as they are granted, no network",
+    ),
 ];
 
 const PREVIEW1: &str = "wasi_snapshot_preview1";
@@ -64,7 +68,8 @@ impl Inspection {
             Code::Core(module) => {
                 let preview1 = Import::preview1(module);
                 let others = module.imports().filter(|import| import.module() != PREVIEW1);
-                let others = others.map(|import| Import::new(format!("{}.{}", import.module(), import.name())));
+                let others =
+                    others.map(|import| Import::new(format!("{}.{}", import.module(), import.name())));
                 preview1.into_iter().chain(others).collect()
             }
             Code::Component(component) => {
@@ -96,7 +101,8 @@ impl Import {
 
     /// Preview 1 as one import; which grants it needs, its functions say.
     fn preview1(module: &wasmtime::Module) -> Option<Self> {
-        let names = || module.imports().filter(|import| import.module() == PREVIEW1).map(|import| import.name());
+        let names =
+            || module.imports().filter(|import| import.module() == PREVIEW1).map(|import| import.name());
         names().next()?;
         let grant = |grant, start| names().any(|name| name.starts_with(start)).then_some(grant);
         let grants = [grant(ENV, "environ_"), grant(FILES, "path_")].into_iter().flatten().collect();

@@ -108,7 +108,8 @@ struct Times {
 
 impl Times {
     fn new(options: Option<RequestOptions>) -> Self {
-        let RequestOptions { connect_timeout, first_byte_timeout, between_bytes_timeout } = options.unwrap_or_default();
+        let RequestOptions { connect_timeout, first_byte_timeout, between_bytes_timeout } =
+            options.unwrap_or_default();
         let least = |asked: Option<Duration>, most: Duration| asked.map_or(most, |asked| asked.min(most));
         Self {
             connect: least(connect_timeout, CONNECT),
@@ -183,7 +184,8 @@ async fn send(reach: &Reach, mut request: Request<WasiBody>, times: Times, held:
     if response.body().size_hint().lower() > BODY_BYTES {
         return Err(Error::HttpResponseBodySize(Some(BODY_BYTES)));
     }
-    let response = response.map(|body| Received::new(body, times.between_bytes, Arc::clone(&held)).boxed_unsync());
+    let response =
+        response.map(|body| Received::new(body, times.between_bytes, Arc::clone(&held)).boxed_unsync());
     let io = async move {
         let _held = held;
         if !ended {
@@ -236,7 +238,9 @@ async fn connect(reach: &Reach, target: &Target) -> Result<TcpStream, Error> {
                 let _ = stream.set_nodelay(true);
                 return Ok(stream);
             }
-            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => last = Error::ConnectionRefused,
+            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                last = Error::ConnectionRefused
+            }
             Ok(Err(_)) => last = Error::DestinationUnavailable,
             Err(_) => last = Error::ConnectionTimeout,
         }

@@ -16,7 +16,7 @@ use wasmtime_wasi::{
     runtime::{AbortOnDropJoinHandle, spawn},
 };
 
-use super::{policy::Host, reach::Refusal, resolver::Unresolved};
+use super::{create, policy::Host, reach::Refusal, resolver::Unresolved};
 use crate::host;
 
 /// In the version that WASI 0.2 is linked in: a guest's older one finds it too.
@@ -49,7 +49,7 @@ impl Addresses {
     }
 }
 
-/// Puts it in the place of WASI's own.
+/// Puts it, and what bounds sockets, in the place of WASI's own.
 pub(crate) fn add_to_linker(linker: &mut Linker<host::Host>) -> wasmtime::Result<()> {
     type Store<'a> = StoreContextMut<'a, host::Host>;
 
@@ -63,7 +63,7 @@ pub(crate) fn add_to_linker(linker: &mut Linker<host::Host>) -> wasmtime::Result
     interface.func_wrap(
         "resolve-addresses",
         |mut store: Store<'_>, (network, name): (Resource<Network>, String)| {
-            let sockets = store.data_mut().sockets().clone();
+            let sockets = store.data_mut().granted_sockets().clone();
             let table = store.data_mut().ctx().table;
             table.get(&network)?;
             let Some(host) = Host::parse(&name) else {
@@ -84,10 +84,13 @@ pub(crate) fn add_to_linker(linker: &mut Linker<host::Host>) -> wasmtime::Result
     )?;
     interface.func_wrap(
         "[method]resolve-address-stream.subscribe",
-        |mut store: Store<'_>, (addresses,): (Resource<Addresses>,)| -> wasmtime::Result<(Resource<DynPollable>,)> {
+        |mut store: Store<'_>,
+         (addresses,): (Resource<Addresses>,)|
+         -> wasmtime::Result<(Resource<DynPollable>,)> {
             Ok((subscribe(store.data_mut().ctx().table, addresses)?,))
         },
     )?;
+    create::add_to_linker(linker)?;
     linker.allow_shadowing(false);
     Ok(())
 }

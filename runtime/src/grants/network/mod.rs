@@ -1,6 +1,7 @@
 //! The network: which hosts a guest may reach, and the one way there.
 
 mod address;
+mod create;
 mod http;
 mod lookup;
 mod policy;
@@ -50,9 +51,8 @@ impl NetworkGrant {
     /// A grant of these hosts, each `host[:port]`. The host is a name, `*.` and a name (one label or more before it), an
     /// address or a CIDR; the port a number or `*`, and without it the scheme's.
     pub fn new(hosts: &[String]) -> Result<Self, InvalidHost> {
-        let pattern = |host: &String| {
-            Pattern::parse(host).map_err(|why| InvalidHost { host: host.clone(), why })
-        };
+        let pattern =
+            |host: &String| Pattern::parse(host).map_err(|why| InvalidHost { host: host.clone(), why });
         Ok(Self { hosts: hosts.iter().map(pattern).collect::<Result<_, _>>()? })
     }
 }

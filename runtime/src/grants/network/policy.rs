@@ -114,7 +114,9 @@ impl Pattern {
             return Err("a user has no place in it");
         }
         // Without brackets every colon is the address's.
-        if let Some(net) = text.parse::<Ipv6Addr>().ok().map(net_of).or_else(|| text.parse().ok().map(IpNet::V6)) {
+        if let Some(net) =
+            text.parse::<Ipv6Addr>().ok().map(net_of).or_else(|| text.parse().ok().map(IpNet::V6))
+        {
             return Ok(Self { host: HostPattern::net(net)?, port: PortPattern::OfScheme });
         }
         let end = text.find(']').map_or(0, |end| end + 1);
@@ -288,7 +290,9 @@ mod tests {
             (":80", [false, true, true, false, true]),
             (":*", [true, true, true, true, true]),
         ] {
-            for host in ["example.com", "*.com", "192.0.2.1", "192.0.2.0/24", "[2001:db8::1]", "[2001:db8::/32]"] {
+            for host in
+                ["example.com", "*.com", "192.0.2.1", "192.0.2.0/24", "[2001:db8::1]", "[2001:db8::/32]"]
+            {
                 let pattern = format!("{host}{port}");
                 let asked = host.replace("*.", "example.").replace("/24", "").replace("/32", "");
                 let asked = asked.replace("db8::]", "db8::1]");
@@ -301,11 +305,44 @@ mod tests {
     #[test]
     fn what_is_no_host_is_refused() {
         for pattern in [
-            "", "*", "*:443", "*.", "*.*.com", "a.*.com", "a*.com", "*com", "https://example.com", "example.com/",
-            "example.com:", "example.com:0", "example.com:65536", "example.com:+1", "example.com:http", "u@example.com",
-            "a b.com", "a..com", "-", "[::1", "::1]", "[192.0.2.1]", "fe80::1%eth0", "[fe80::1%25eth0]", "10.0.0.1/8",
-            "10.0.0.0/33", "::ffff:0:0/96", "::ffff:10.0.0.0/104", "0x7f.0.0.1", "2130706433", "127.1", "0177.0.0.1", "1.2.3.4.5",
-            "xn--a", "a_b.com:80:80", "%65xample.com", "example.com#", "example.com?",
+            "",
+            "*",
+            "*:443",
+            "*.",
+            "*.*.com",
+            "a.*.com",
+            "a*.com",
+            "*com",
+            "https://example.com",
+            "example.com/",
+            "example.com:",
+            "example.com:0",
+            "example.com:65536",
+            "example.com:+1",
+            "example.com:http",
+            "u@example.com",
+            "a b.com",
+            "a..com",
+            "-",
+            "[::1",
+            "::1]",
+            "[192.0.2.1]",
+            "fe80::1%eth0",
+            "[fe80::1%25eth0]",
+            "10.0.0.1/8",
+            "10.0.0.0/33",
+            "::ffff:0:0/96",
+            "::ffff:10.0.0.0/104",
+            "0x7f.0.0.1",
+            "2130706433",
+            "127.1",
+            "0177.0.0.1",
+            "1.2.3.4.5",
+            "xn--a",
+            "a_b.com:80:80",
+            "%65xample.com",
+            "example.com#",
+            "example.com?",
         ] {
             let parsed = Pattern::parse(pattern);
             assert!(parsed.is_err() || pattern == "-", "{pattern}: {parsed:?}");

@@ -55,6 +55,7 @@ pub(crate) struct Reach {
     grant: Option<NetworkGrant>,
     log: GuestLog,
     requests: Arc<Semaphore>,
+    lookups: Semaphore,
 }
 
 /// Why a host is not reached.
@@ -69,10 +70,13 @@ pub(super) enum Refusal {
 
 /// Requests at once of all instances of a plugin.
 const REQUESTS: usize = 128;
+/// Lookups at once of a plugin; others wait. One whose names are never answered leaves room for its neighbours.
+const LOOKUPS: usize = 8;
 
 impl Reach {
     pub(crate) fn new(network: Arc<Network>, grant: Option<NetworkGrant>, log: GuestLog) -> Self {
-        Self { network, grant, log, requests: Arc::new(Semaphore::new(REQUESTS)) }
+        let (requests, lookups) = (Arc::new(Semaphore::new(REQUESTS)), Semaphore::new(LOOKUPS));
+        Self { network, grant, log, requests, lookups }
     }
 
     pub(super) fn network(&self) -> &Network {
@@ -95,7 +99,11 @@ impl Reach {
             Host::Name(name) => name,
             Host::Address(address) => {
                 let permitted = self.permits(host, *address, purpose);
-                return if permitted { Ok(vec![*address]) } else { Err(self.refuse_address(*address, purpose)) };
+                return if permitted {
+                    Ok(vec![*address])
+                } else {
+                    Err(self.refuse_address(*address, purpose))
+                };
             }
         };
         // Before it is looked up: a name that is not allowed is not even asked for, and carries nothing out.
@@ -103,6 +111,8 @@ impl Reach {
             self.say(&format!("{host} is not allowed: {}", advice(host, purpose)));
             return Err(Refusal::NotAllowed);
         }
+        let failed = Refusal::Unresolved(Unresolved::Failed);
+        let _permit = self.lookups.acquire().await.map_err(|_| failed)?;
         let share = self.network.share();
         let found = self.network.resolver.lookup(name, &share).await.map_err(Refusal::Unresolved)?;
         let permitted: Vec<_> =
@@ -113,7 +123,9 @@ impl Reach {
             Some(&address) => {
                 let what = address::closed(address, &self.network.closed).1;
                 let beside = advice(&Host::Address(address.to_canonical()), purpose);
-                self.say(&format!("{host} is allowed, and resolves to {address}, which is not: {what}; {beside}"));
+                self.say(&format!(
+                    "{host} is allowed, and resolves to {address}, which is not: {what}; {beside}"
+                ));
                 Err(Refusal::Closed)
             }
         }

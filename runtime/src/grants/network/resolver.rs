@@ -17,8 +17,8 @@ use tokio::sync::Semaphore;
 
 use crate::budget::Share;
 
-/// Lookups at once in this process; others wait.
-const LOOKUPS: usize = 32;
+/// Lookups at once in this process; others wait. More than a few plugins may have together.
+const LOOKUPS: usize = 256;
 /// What one may take while its answers are read, in bytes: two, each as large as DNS allows.
 const LOOKUP_BYTES: u64 = 2 << 16;
 /// The longest that one may take, waiting included.

@@ -2,12 +2,13 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use wasmtime_wasi::{WasiCtxBuilder, sockets::SocketAddrUse};
 
 use super::{
+    create::Drawn,
     policy::{Host, Purpose},
     reach::{Reach, Refusal},
 };
@@ -21,11 +22,13 @@ pub(crate) struct Sockets {
     reach: Arc<Reach>,
     /// What this instance looked up, and the addresses that were found. A socket to one of them is judged by the name.
     pinned: Arc<Mutex<Vec<(Host, IpAddr)>>>,
+    drawn: Arc<Mutex<Drawn>>,
 }
 
 impl Sockets {
     pub(super) fn new(reach: Arc<Reach>) -> Self {
-        Self { reach, pinned: Arc::default() }
+        let drawn = Drawn::new(reach.network().share());
+        Self { reach, pinned: Arc::default(), drawn: Arc::new(Mutex::new(drawn)) }
     }
 
     /// Whether the policy has anything for sockets.
@@ -45,6 +48,11 @@ impl Sockets {
                 Box::pin(async move { permits })
             });
         }
+    }
+
+    /// What they have drawn from the memory budget.
+    pub(super) fn drawn(&self) -> MutexGuard<'_, Drawn> {
+        self.drawn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The addresses that a name has for sockets.

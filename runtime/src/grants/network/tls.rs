@@ -28,7 +28,9 @@ pub(super) async fn connect(
     stream: tokio::net::TcpStream,
 ) -> Result<TlsStream<tokio::net::TcpStream>, Error> {
     let name = match host {
-        Host::Name(name) => ServerName::try_from(name.to_string()).map_err(|_| Error::HttpRequestUriInvalid)?,
+        Host::Name(name) => {
+            ServerName::try_from(name.to_string()).map_err(|_| Error::HttpRequestUriInvalid)?
+        }
         Host::Address(address) => ServerName::from(*address),
     };
     connector.connect(name, stream).await.map_err(|error| failure(&error))
@@ -44,5 +46,62 @@ fn failure(error: &io::Error) -> Error {
         }
         Some(_) => Error::TlsProtocolError,
         None => Error::ConnectionTerminated,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::{RootCertStore, ServerConfig, pki_types::PrivateKeyDer};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+
+    /// A connector that trusts one certificate, for `api.example` and 127.0.0.1, and a server that has it.
+    async fn trusting() -> (TlsConnector, std::net::SocketAddr) {
+        let names = ["api.example".to_owned(), "127.0.0.1".to_owned()];
+        let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(names).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(cert.der().clone()).unwrap();
+        let provider = Arc::new(ring::default_provider());
+        let client =
+            ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
+        let client = client.unwrap().with_root_certificates(roots).with_no_client_auth();
+        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+        let server = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let server =
+            server.unwrap().with_no_client_auth().with_single_cert(vec![cert.der().clone()], key).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let acceptor = TlsAcceptor::from(Arc::new(server));
+            while let Ok((stream, _)) = listener.accept().await {
+                let _ = acceptor.accept(stream).await;
+            }
+        });
+        (speaking_http(client), address)
+    }
+
+    #[tokio::test]
+    async fn a_certificate_is_for_the_host_that_was_asked_for() {
+        let (connector, address) = trusting().await;
+        for (host, trusted) in
+            [("api.example", true), ("127.0.0.1", true), ("other.example", false), ("127.0.0.2", false)]
+        {
+            let stream = TcpStream::connect(address).await.unwrap();
+            let connected = connect(&connector, &Host::parse(host).unwrap(), stream).await;
+            assert_eq!(connected.is_ok(), trusted, "{host}");
+            if let Err(error) = connected {
+                assert!(matches!(error, Error::TlsCertificateError), "{host}: {error}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_certificate_that_this_machine_does_not_trust_is_refused() {
+        let (_, address) = trusting().await;
+        let stream = TcpStream::connect(address).await.unwrap();
+        let connected = connect(&connector().unwrap(), &Host::parse("api.example").unwrap(), stream).await;
+        assert!(matches!(connected, Err(Error::TlsCertificateError)));
     }
 }

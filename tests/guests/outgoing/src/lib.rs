@@ -48,6 +48,10 @@ impl Guest for Outgoing {
         sockets::listen(sockets::address(&address)?, port)
     }
 
+    fn hoard(count: u32) -> (u32, Option<String>) {
+        sockets::hoard(count)
+    }
+
     fn bind_datagrams(address: String, port: u16) -> Result<(), String> {
         sockets::bind_datagrams(sockets::address(&address)?, port)
     }

@@ -19,7 +19,7 @@ pub fn address(text: &str) -> Result<IpAddr, String> {
 }
 
 fn name(error: ErrorCode) -> String {
-    format!("{error:?}")
+    error.name().to_owned()
 }
 
 fn family(address: IpAddr) -> IpAddressFamily {
@@ -104,4 +104,19 @@ pub fn listen(address: IpAddr, port: u16) -> Result<(), String> {
 
 pub fn bind_datagrams(address: IpAddr, port: u16) -> Result<(), String> {
     bound(address, port).map(drop)
+}
+
+pub fn hoard(count: u32) -> (u32, Option<String>) {
+    let (mut streams, mut datagrams) = (Vec::new(), Vec::new());
+    for held in 0..count {
+        let opened = if held % 2 == 0 {
+            create_tcp_socket(IpAddressFamily::Ipv4).map(|socket| streams.push(socket))
+        } else {
+            create_udp_socket(IpAddressFamily::Ipv4).map(|socket| datagrams.push(socket))
+        };
+        if let Err(error) = opened {
+            return (held, Some(name(error)));
+        }
+    }
+    (count, None)
 }
