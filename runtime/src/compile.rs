@@ -107,6 +107,10 @@ const CHILD_BYTES_EACH: u64 = 32;
 const ARTIFACT_BYTES: u64 = 1 << 30;
 /// The child's exit code for bytes that are no valid module.
 const INVALID: u8 = 2;
+/// For less memory than it takes to begin.
+const NO_MEMORY: u8 = 3;
+/// Rust's own, for a panic.
+const PANICKED: i32 = 101;
 
 /// The memory that compiling a module of so many bytes is expected to take.
 pub(crate) fn expected_memory(wasm: usize) -> u64 {
@@ -177,16 +181,18 @@ fn ended(status: ExitStatus, limits: CompileLimits, message: String) -> Result<(
     match (status.code(), status.signal().and_then(Signal::from_named_raw)) {
         (Some(0), _) => Ok(()),
         (Some(code), _) if code == i32::from(INVALID) => Err(CompileError::Invalid(message)),
-        (Some(_), _) => Err(CompileError::Failed(message)),
+        (Some(code), _) if code != PANICKED && code != i32::from(NO_MEMORY) => {
+            Err(CompileError::Failed(message))
+        }
         (None, Some(Signal::XCPU)) => Err(CompileError::TimeLimit(limits.time)),
         (None, Some(Signal::KILL)) => Err(CompileError::Failed(
             "it was killed, as the kernel does where this node's memory runs out; give the agent more memory"
                 .to_owned(),
         )),
-        (None, _) if message.is_empty() => {
-            Err(CompileError::Crashed { limit: limits.memory, message: status.to_string() })
+        _ => {
+            let message = if message.is_empty() { status.to_string() } else { message };
+            Err(CompileError::Crashed { limit: limits.memory, message })
         }
-        (None, _) => Err(CompileError::Crashed { limit: limits.memory, message }),
     }
 }
 
@@ -205,12 +211,16 @@ pub fn compile_child() -> ExitCode {
         }
         Err(error) => {
             eprintln!("{error}");
-            ExitCode::FAILURE
+            let no_memory =
+                matches!(&error, CompileError::Run(error) if error.kind() == io::ErrorKind::OutOfMemory);
+            if no_memory { ExitCode::from(NO_MEMORY) } else { ExitCode::FAILURE }
         }
     }
 }
 
 fn limited_compile() -> Result<(), CompileError> {
+    // What it says becomes part of a status: what happened, and nothing of where this was built.
+    std::panic::set_hook(Box::new(|panic| eprintln!("{}", panic.payload_as_str().unwrap_or("it panicked"))));
     let mut stdin = io::stdin().lock();
     let mut order = String::new();
     stdin.read_line(&mut order).map_err(CompileError::Run)?;

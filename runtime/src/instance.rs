@@ -101,7 +101,7 @@ impl Instance {
         if let Some(fuel) = &mut self.fuel {
             // One more, since code looks at its fuel now and then only, and may end with less than none: that one is
             // left if and only if the call kept within its limit.
-            *fuel = allowance.fuel.unwrap_or(u64::MAX - 1) + 1;
+            *fuel = allowance.fuel.map_or(u64::MAX, |fuel| fuel.saturating_add(1));
             let _ = self.store.set_fuel(*fuel);
         }
         self.store.data_mut().memory.serves(allowance.memory)
