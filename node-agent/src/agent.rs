@@ -16,6 +16,7 @@ use tokio::{
 use crate::{
     board::{Board, Report},
     cache::{Cache, InUse},
+    contents::OperatorOptions,
     desired::{Desired, DesiredRevision, Key, Source},
     gauges::Gauges,
     guests::Guests,
@@ -39,6 +40,8 @@ pub struct AgentOptions {
     pub state_dir: PathBuf,
     /// How to reach registries.
     pub registry: ClientOptions,
+    /// Who knows what ConfigMaps and Secrets hold; `None` where that is part of what is wanted.
+    pub operator: Option<OperatorOptions>,
     /// Compiles at once.
     pub max_compiles: usize,
     /// Instances at once, over all plugins.
@@ -144,6 +147,7 @@ impl Agent {
             modules_held: Semaphore::new(MODULES_HELD),
             compiles: Semaphore::new(options.max_compiles.max(1)),
             flights: Flights::default(),
+            operator: options.operator,
             guests: guests.handle().clone(),
             metrics,
         });

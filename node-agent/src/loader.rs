@@ -22,7 +22,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     cache::{Cache, CacheFull, InUse, KeepError},
+    contents::{self, OperatorOptions},
     desired::{DesiredRevision, Key, Source},
+    grants,
     metrics::Metrics,
 };
 
@@ -36,6 +38,8 @@ pub(crate) struct Loader {
     /// Compiles at once.
     pub(crate) compiles: Semaphore,
     pub(crate) flights: Flights,
+    /// Who knows what ConfigMaps and Secrets hold; `None` where that is part of what is wanted.
+    pub(crate) operator: Option<OperatorOptions>,
     /// Where guests run, their start functions too.
     pub(crate) guests: Handle,
     pub(crate) metrics: Metrics,
@@ -73,7 +77,7 @@ pub(crate) enum Retry {
 }
 
 impl Failure {
-    fn new(reason: Reason, retry: Retry, message: impl Display) -> Self {
+    pub(crate) fn new(reason: Reason, retry: Retry, message: impl Display) -> Self {
         Self { reason, retry, message: message.to_string() }
     }
 }
@@ -99,9 +103,10 @@ impl Loader {
                 (module, self.compiled(digest, bytes.clone(), &mut figures).await?)
             }
         };
+        let grants = self.grants(key, revision).await?;
         progress(State::Warming);
         let started = Instant::now();
-        let plugin = self.plugin(key, &revision.template, &artifact).await?;
+        let plugin = self.plugin(plugin_spec(key, &revision.template, grants), &artifact).await?;
         figures.load_milliseconds = millis(started);
         figures.code_bytes = i64::try_from(artifact.code_bytes()).unwrap_or(i64::MAX);
         figures.warm_instances = plugin.ready_instances();
@@ -190,13 +195,21 @@ impl Loader {
         Ok(artifact)
     }
 
-    async fn plugin(
-        &self,
-        key: &Key,
-        template: &PluginTemplate,
-        artifact: &Artifact,
-    ) -> Result<Plugin, Failure> {
-        let (engine, artifact, spec) = (self.engine.clone(), artifact.clone(), plugin_spec(key, template));
+    /// What the plugin's policy grants. The last before it is linked: what it names is as new as it can be.
+    async fn grants(&self, key: &Key, revision: &DesiredRevision) -> Result<Grants, Failure> {
+        let Some(policy) = &revision.template.security_policy else { return Ok(Grants::default()) };
+        let contents = match (&revision.contents, &self.operator) {
+            (Some(contents), _) => Arc::clone(contents),
+            (None, Some(operator)) if !policy.objects().is_empty() => {
+                Arc::new(contents::ask(operator, key).await?)
+            }
+            (None, _) => Arc::default(),
+        };
+        grants::grants(policy, &contents, self.engine.memory())
+    }
+
+    async fn plugin(&self, spec: PluginSpec, artifact: &Artifact) -> Result<Plugin, Failure> {
+        let (engine, artifact) = (self.engine.clone(), artifact.clone());
         // Start functions are guests' code: they run where guests run, never where the agent is controlled.
         let load = AbortOnDropHandle::new(
             self.guests.spawn(async move { Plugin::load(&engine, &artifact, spec).await }),
@@ -241,7 +254,7 @@ fn registry_failure(error: &samovar_registry::Error) -> Failure {
     Failure::new(reason, retry, error)
 }
 
-fn plugin_spec(key: &Key, template: &PluginTemplate) -> PluginSpec {
+fn plugin_spec(key: &Key, template: &PluginTemplate, grants: Grants) -> PluginSpec {
     let limits = &template.limits;
     let functions = template.functions.iter().map(|function| {
         let over = function.limits.clone().unwrap_or_default();
@@ -278,7 +291,7 @@ fn plugin_spec(key: &Key, template: &PluginTemplate) -> PluginSpec {
             reuse: reuse.map(|reuse| Reuse { max_calls: reuse.max_calls, idle: reuse.idle.into() }),
         },
         config: template.config.clone(),
-        grants: Grants::default(),
+        grants,
     }
 }
 

@@ -39,7 +39,7 @@ mod tests {
                 let key = Key { namespace: "demo".into(), plugin: "text".into(), revision: name.into() };
                 let source = Source::Image("a".into());
                 let revision =
-                    DesiredRevision { revision: name.into(), number, source, template: template.clone() };
+                    DesiredRevision { revision: name.into(), number, source, template: template.clone(), contents: None };
                 (key, Arc::new(revision))
             })
             .collect()

@@ -14,7 +14,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
-use crate::validate::{Invalid, Valid};
+use crate::{
+    contents::Unavailable,
+    validate::{Invalid, Valid},
+};
 
 /// One immutable version of what runs.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +34,9 @@ pub(crate) struct RevisionData {
     pub(crate) template: PluginTemplate,
     /// The image that the tag was resolved to.
     pub(crate) image: String,
+    /// The version of what the template's ConfigMaps and Secrets hold, where it names some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) contents: Option<String>,
 }
 
 /// Which revision is to run, and whether it is the one that the spec means.
@@ -70,6 +76,8 @@ struct Memory {
     failure: Option<(Reason, String)>,
 }
 
+/// How long until what nothing tells of is looked at again.
+const UNNOTICED: Duration = Duration::from_secs(5);
 /// How long until an `Always` tag, or a failure that only somebody else can mend, is looked at again.
 const SLOW: Duration = Duration::from_mins(5);
 /// The first wait after a registry did not answer; it doubles with each try, up to `SLOW`.
@@ -82,11 +90,13 @@ impl Resolver {
         Self { registry, slots: Semaphore::new(8), memory: Mutex::default() }
     }
 
-    /// Which revision is to run. `valid` is the verdict on the spec; what is wrong with it keeps what runs.
+    /// Which revision is to run. `valid` is the verdict on the spec, and `contents` the version of what it names; what is
+    /// wrong with either keeps what runs.
     pub(crate) async fn resolve(
         &self,
         plugin: &WasmPlugin,
         valid: Result<Valid, Invalid>,
+        contents: Result<Option<String>, Unavailable>,
         revisions: &[Arc<ControllerRevision>],
     ) -> Resolution {
         let known: Vec<Revision> = revisions.iter().filter_map(|revision| Revision::read(revision)).collect();
@@ -98,7 +108,26 @@ impl Resolver {
                 return Resolution::failed(newest, Reason::InvalidSpec, invalid.to_string(), None);
             }
         };
-        let is_current = newest.as_ref().is_some_and(|newest| newest.data.template == *template);
+        let contents = match contents {
+            Ok(contents) => contents,
+            Err(unavailable) => {
+                // An object that comes is noticed; the operator's own key and rights are not.
+                let again = (!matches!(unavailable, Unavailable::Missing(_))).then_some(UNNOTICED);
+                return Resolution::failed(newest, Reason::SecretUnavailable, unavailable.to_string(), again);
+            }
+        };
+        let newest = newest.map(|newest| {
+            let moved = newest.data.template == *template && newest.data.contents != contents;
+            if !moved || plugin.spec.paused {
+                return newest;
+            }
+            // The image is what it was, whatever its registry says now.
+            let data = RevisionData { contents: contents.clone(), ..newest.data.clone() };
+            Revision::next(&plugin.name_any(), data, Some(newest))
+        });
+        let is_current = newest
+            .as_ref()
+            .is_some_and(|newest| newest.data.template == *template && newest.data.contents == contents);
         let looks_again = pull_policy(template, &image) == ImagePullPolicy::Always;
         if is_current && (!looks_again || plugin.spec.paused) {
             return Resolution { revision: newest, outcome: Outcome::Current, again: None };
@@ -133,7 +162,7 @@ impl Resolver {
             self.remember(uid, template, SLOW, 0, None);
             SLOW
         });
-        let data = RevisionData { template: template.clone(), image: pinned.to_string() };
+        let data = RevisionData { template: template.clone(), image: pinned.to_string(), contents };
         let revision = Revision::next(&plugin.name_any(), data, newest);
         Resolution { revision: Some(revision), outcome: Outcome::Current, again }
     }
