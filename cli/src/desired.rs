@@ -167,7 +167,8 @@ impl Sources {
         let Some(policy) = &template.security_policy else { return Ok((template, source, None)) };
         let none = BTreeMap::new();
         let contents = policy.contents(objects.get(namespace).unwrap_or(&none));
-        let contents = contents.map_err(|missing| format!("{missing}; in namespace {namespace}, in a manifest here"))?;
+        let contents =
+            contents.map_err(|missing| format!("{missing}; in namespace {namespace}, in a manifest here"))?;
         Ok((template, source, Some(Arc::new(contents))))
     }
 

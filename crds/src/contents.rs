@@ -117,9 +117,8 @@ impl SecurityPolicy {
             let Some(object) = found(objects, &source, optional)? else { continue };
             match object.get(&key.key) {
                 Some(value) => {
-                    let text = text(value).ok_or_else(|| {
-                        Missing::NotText(source, key.key.clone(), variable.to_owned())
-                    })?;
+                    let text = text(value)
+                        .ok_or_else(|| Missing::NotText(source, key.key.clone(), variable.to_owned()))?;
                     count(text.len())?;
                     contents.env.insert(variable.to_owned(), text);
                 }

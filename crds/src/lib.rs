@@ -19,7 +19,9 @@ pub use assignment::{
     AgentRef, Figures, PluginAssignment, PluginAssignmentSpec, PluginAssignmentStatus, State,
 };
 pub use condition::{ConditionType, Reason, is_true, set_condition};
-pub use contents::{Contents, Data, Kind, LARGEST_CONTENTS, LocalObject, Missing, config_map_data, secret_data};
+pub use contents::{
+    Contents, Data, Kind, LARGEST_CONTENTS, LocalObject, Missing, config_map_data, secret_data,
+};
 pub use duration::Duration;
 pub use manifest::ManifestError;
 pub use plugin::{NodeCounts, WasmPlugin, WasmPluginSpec, WasmPluginStatus};

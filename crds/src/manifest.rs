@@ -131,13 +131,17 @@ mod tests {
             (env(json!({ "name": "SAMOVAR_CONFIG", "value": "b" })), "spec.config"),
             (env(json!({ "name": "A", "valueFrom": {} })), "exactly one of configMapKeyRef"),
             (
-                env(json!({ "name": "A", "value": "b", "valueFrom": { "secretKeyRef": { "name": "a", "key": "b" } } })),
+                env(
+                    json!({ "name": "A", "value": "b", "valueFrom": { "secretKeyRef": { "name": "a", "key": "b" } } }),
+                ),
                 "exclude each other",
             ),
             (policy(json!({ "network": { "allowedHosts": ["https://example.com/"] } })), "a host is a name"),
             (policy(json!({ "env": [{ "name": "A" }, { "name": "A" }] })), "`A` comes twice"),
             (
-                policy(json!({ "files": [{ "path": "/a/b", "configMap": words }, { "path": "/a", "configMap": words }] })),
+                policy(
+                    json!({ "files": [{ "path": "/a/b", "configMap": words }, { "path": "/a", "configMap": words }] }),
+                ),
                 "inside another",
             ),
         ] {

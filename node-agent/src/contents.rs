@@ -29,7 +29,9 @@ pub struct OperatorOptions {
 /// Why the operator did not give them.
 #[derive(Debug, thiserror::Error)]
 enum AskError {
-    #[error("this agent was not told where the operator is: set --operator-url, --operator-ca and --operator-token")]
+    #[error(
+        "this agent was not told where the operator is: set --operator-url, --operator-ca and --operator-token"
+    )]
     NotTold,
     #[error("{what} cannot be read ({kind}); it is mounted into the agent's Pod, and may come a moment late")]
     File { what: &'static str, kind: std::io::ErrorKind },
@@ -55,7 +57,11 @@ const ANSWER: usize = 6 * samovar_crds::LARGEST_CONTENTS;
 /// What the operator gives for one of this agent's assignments.
 pub(crate) async fn ask(options: &OperatorOptions, assignment: &Key) -> Result<Contents, Failure> {
     get(options, assignment).await.map_err(|error| {
-        Failure::new(Reason::SecretUnavailable, Retry::Soon(None), format_args!("what its ConfigMaps and Secrets hold is not known: {error}"))
+        Failure::new(
+            Reason::SecretUnavailable,
+            Retry::Soon(None),
+            format_args!("what its ConfigMaps and Secrets hold is not known: {error}"),
+        )
     })
 }
 

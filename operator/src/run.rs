@@ -228,8 +228,12 @@ fn naming<K>(
             plugin.namespace() == namespace
                 && spec.is_some_and(|spec| spec.template.objects().contains(&object))
         };
-        let naming: Vec<_> =
-            plugins.state().iter().filter(|plugin| names(plugin)).map(|plugin| ObjectRef::from_obj(&**plugin)).collect();
+        let naming: Vec<_> = plugins
+            .state()
+            .iter()
+            .filter(|plugin| names(plugin))
+            .map(|plugin| ObjectRef::from_obj(&**plugin))
+            .collect();
         if !naming.is_empty() {
             context.versions.changed();
         }

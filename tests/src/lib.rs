@@ -9,6 +9,7 @@ mod cluster;
 mod control_plane;
 mod helm;
 mod image;
+pub mod jwt;
 mod node;
 mod pki;
 mod process;

@@ -78,7 +78,8 @@ fn revision(plugin: &str, number: i64, module: Vec<u8>, mut spec: Value) -> (Key
     let key = key(plugin, number);
     let source = Source::Module { digest: ModuleDigest::of(&module), bytes: module.into() };
     let template = serde_json::from_value(spec).unwrap();
-    let revision = DesiredRevision { revision: key.revision.clone(), number, source, template, contents: None };
+    let revision =
+        DesiredRevision { revision: key.revision.clone(), number, source, template, contents: None };
     (key, Arc::new(revision))
 }
 

@@ -78,7 +78,9 @@ enum Error {
     Make(#[from] rcgen::Error),
     #[error("the system gives no random numbers")]
     Random,
-    #[error("the operator's certificate cannot be used: {0}; delete the data of Secret `{SECRET}` to have it made anew")]
+    #[error(
+        "the operator's certificate cannot be used: {0}; delete the data of Secret `{SECRET}` to have it made anew"
+    )]
     Unusable(String),
 }
 
@@ -104,7 +106,11 @@ impl From<kube::Error> for ApiError {
 
 impl Keys {
     /// The keys, and what keeps them: to be run for as long as they are used.
-    pub(crate) fn keep(client: Client, namespace: String, hosts: Vec<String>) -> (Self, impl Future<Output = ()>) {
+    pub(crate) fn keep(
+        client: Client,
+        namespace: String,
+        hosts: Vec<String>,
+    ) -> (Self, impl Future<Output = ()>) {
         let (sender, receiver) = watch::channel(None);
         let keep = async move {
             let mut said = String::new();
@@ -118,7 +124,9 @@ impl Keys {
                         // Once, not every time: it is looked at often.
                         if error.to_string() != said {
                             said = error.to_string();
-                            tracing::warn!("{said}; agents are given no contents of ConfigMaps and Secrets until it is");
+                            tracing::warn!(
+                                "{said}; agents are given no contents of ConfigMaps and Secrets until it is"
+                            );
                         }
                         RETRY
                     }
@@ -147,7 +155,14 @@ async fn ensure(
     hosts: &[String],
     sender: &watch::Sender<Option<Held>>,
 ) -> Result<(), Error> {
-    let at = |kind, name| move |error: kube::Error| Error::Api { kind, name, namespace: namespace.to_owned(), source: error.into() };
+    let at = |kind, name| {
+        move |error: kube::Error| Error::Api {
+            kind,
+            name,
+            namespace: namespace.to_owned(),
+            source: error.into(),
+        }
+    };
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let mut secret = secrets.get(SECRET).await.map_err(at("Secret", SECRET))?;
     let before = secret.data.as_ref().and_then(Stored::read);
@@ -165,7 +180,10 @@ async fn ensure(
     let data = BTreeMap::from([("ca.crt".to_owned(), stored.ca_certificates.clone())]);
     if shown.data.as_ref() != Some(&data) {
         shown.data = Some(data);
-        config_maps.replace(CONFIG_MAP, &PostParams::default(), &shown).await.map_err(at("ConfigMap", CONFIG_MAP))?;
+        config_maps
+            .replace(CONFIG_MAP, &PostParams::default(), &shown)
+            .await
+            .map_err(at("ConfigMap", CONFIG_MAP))?;
     }
     if sender.borrow().as_ref().is_none_or(|held| held.stored != stored) {
         sender.send_replace(Some(Held::new(stored)?));
@@ -246,7 +264,8 @@ impl Stored {
 impl Held {
     fn new(stored: Stored) -> Result<Self, Error> {
         let unusable = |error: &dyn std::fmt::Display| Error::Unusable(error.to_string());
-        let chain = CertificateDer::from_pem_slice(stored.certificate.as_bytes()).map_err(|error| unusable(&error))?;
+        let chain = CertificateDer::from_pem_slice(stored.certificate.as_bytes())
+            .map_err(|error| unusable(&error))?;
         let key = PrivateKeyDer::from_pem_slice(stored.key.as_bytes()).map_err(|error| unusable(&error))?;
         let key = any_supported_type(&key).map_err(|error| unusable(&error))?;
         Ok(Self {

@@ -28,7 +28,9 @@ pub(crate) use server::Server;
 pub(crate) enum Unavailable {
     #[error("{0}")]
     Missing(#[from] Missing),
-    #[error("the operator may not read the ConfigMaps and Secrets of this namespace; does its Role still allow it?")]
+    #[error(
+        "the operator may not read the ConfigMaps and Secrets of this namespace; does its Role still allow it?"
+    )]
     Forbidden,
     #[error("the operator has no key to tell their versions apart yet; its log says why")]
     NoKey,

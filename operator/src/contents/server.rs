@@ -148,8 +148,7 @@ async fn answer(
     let token = token.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
     match server.contents(token, &namespace, &name).await {
         Ok(contents) => {
-            let headers =
-                [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
+            let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
             (headers, serde_json::to_vec(&contents).unwrap_or_default()).into_response()
         }
         Err(no) => {

@@ -115,11 +115,16 @@ impl Agent {
     /// As the claims of a token say that is bound to a Pod on a node; `None` for one that is not.
     fn of(user: &UserInfo) -> Option<Self> {
         let extra = user.extra.as_ref()?;
-        let claim = |name: &str| match extra.get(&format!("authentication.kubernetes.io/{name}"))?.as_slice() {
+        let claim = |name: &str| match extra.get(&format!("authentication.kubernetes.io/{name}"))?.as_slice()
+        {
             [one] => Some(one.clone()),
             _ => None,
         };
-        Some(Self { node_name: claim("node-name")?, pod_name: claim("pod-name")?, pod_uid: claim("pod-uid")? })
+        Some(Self {
+            node_name: claim("node-name")?,
+            pod_name: claim("pod-name")?,
+            pod_uid: claim("pod-uid")?,
+        })
     }
 
     /// Whether the assignment is this agent's own.
@@ -182,7 +187,9 @@ mod tests {
         .unwrap();
         let has = |extra: &Value| agent(extra).is_some_and(|agent| agent.has(&assignment));
         assert!(has(&claims("node", "agent", "uid")));
-        for (node, pod, uid) in [("other", "agent", "uid"), ("node", "other", "uid"), ("node", "agent", "other")] {
+        for (node, pod, uid) in
+            [("other", "agent", "uid"), ("node", "other", "uid"), ("node", "agent", "other")]
+        {
             assert!(!has(&claims(node, pod, uid)));
         }
         for claim in ["node-name", "pod-name", "pod-uid"] {
