@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use samovar_tests::Cluster;
-use tokio::time::{interval, timeout};
+use anyhow::Result;
+use samovar_tests::{Cluster, eventually};
 
 use crate::stage::SOON;
 
@@ -46,16 +45,8 @@ async fn the_api_server_refuses_what_one_object_shows_to_be_wrong() -> Result<()
 async fn fields_are_explained_and_plugins_scaled() -> Result<()> {
     let cluster = Cluster::new("explained").await?;
     // An API server publishes a CRD's fields a moment after it serves its objects.
-    let explained = async {
-        let mut look = interval(Duration::from_millis(50));
-        loop {
-            look.tick().await;
-            if let Ok(limits) = cluster.kubectl(&["explain", "wplug.spec.limits"]).await {
-                return limits;
-            }
-        }
-    };
-    let limits = timeout(SOON, explained).await.context("nothing explains the limits")?;
+    let explained = async || cluster.kubectl(&["explain", "wplug.spec.limits"]).await;
+    let limits = eventually(SOON, Duration::from_millis(50), explained).await?;
     for field in ["memory", "timeout", "concurrency", "queue", "requestBytes", "responseBytes"] {
         assert!(limits.contains(field), "{limits}");
     }

@@ -2,24 +2,17 @@
 
 use std::{path::Path, time::Duration};
 
-use anyhow::{Context as _, Result, anyhow};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use anyhow::{Context as _, Result, anyhow, ensure};
 use samovar_crds::WasmPlugin;
+pub use samovar_tests::{ADD, MULTIPLY, condition, message};
 use samovar_tests::{
-    AGENT_NAMESPACE, AgentPod, Cluster, ControlPlane, Process, Registry, free_port, scratch,
+    AGENT_NAMESPACE, AgentPod, Cluster, ControlPlane, Process, Registry, eventually, free_port, scratch,
 };
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
 /// What takes a moment, on a machine that runs many tests at once.
 pub const SOON: Duration = Duration::from_secs(30);
-
-/// `add(a, b) -> a + b`.
-pub const ADD: &str =
-    r#"(module (func (export "add") (param i32 i32) (result i32) (i32.add (local.get 0) (local.get 1))))"#;
-/// The same name, another answer.
-pub const MULTIPLY: &str =
-    r#"(module (func (export "add") (param i32 i32) (result i32) (i32.mul (local.get 0) (local.get 1))))"#;
 
 /// One test's place.
 pub struct Stage {
@@ -72,24 +65,14 @@ impl Stage {
 
     /// Applies a plugin of this image on this test's nodes; `more` is more of its spec, in YAML's flow style.
     pub async fn apply(&self, name: &str, image: &str, more: &str) -> Result<()> {
-        let namespace = &self.cluster.namespace;
-        let more = if more.is_empty() { String::new() } else { format!(", {more}") };
-        let yaml = format!(
-            "{{apiVersion: samovar.dev/v1alpha1, kind: WasmPlugin, metadata: {{name: {name}}}, \
-             spec: {{image: '{image}', nodeSelector: {{test: {namespace}}}{more}}}}}"
-        );
-        self.cluster.apply(&yaml).await.map(drop)
+        let here = format!("nodeSelector: {{test: {}}}", self.cluster.namespace);
+        let spec = if more.is_empty() { here } else { format!("{here}, {more}") };
+        self.cluster.apply_plugin(name, image, &spec).await
     }
 
     /// Waits until the plugin's Ready condition says this of the newest spec.
     pub async fn ready(&self, name: &str, status: &str, reason: &str) -> Result<WasmPlugin> {
-        let says = |plugin: &WasmPlugin| {
-            let observed = plugin.status.as_ref().and_then(|status| status.observed_generation);
-            observed == plugin.metadata.generation
-                && condition(plugin, "Ready")
-                    .is_some_and(|ready| ready.status == status && ready.reason == reason)
-        };
-        self.cluster.wait_for(name, SOON, says).await
+        self.cluster.plugin_says(name, status, reason, SOON).await
     }
 
     pub async fn all_ready(&self, name: &str) -> Result<WasmPlugin> {
@@ -164,19 +147,13 @@ impl Agent {
         body: &str,
         wanted: &str,
     ) -> Result<()> {
-        let deadline = tokio::time::Instant::now() + SOON;
-        let mut look = tokio::time::interval(Duration::from_millis(10));
-        loop {
-            look.tick().await;
+        let answers = async || {
             let answer = self.call(namespace, plugin, function, body).await;
-            match answer {
-                Ok((200, answer)) if answer == wanted => return Ok(()),
-                other if tokio::time::Instant::now() > deadline => {
-                    return Err(anyhow!("{plugin}/{function} does not answer {wanted}: {other:?}"));
-                }
-                _ => {}
-            }
-        }
+            let is_so = matches!(&answer, Ok((200, answer)) if answer == wanted);
+            ensure!(is_so, "{plugin}/{function} does not answer {wanted}: {answer:?}");
+            Ok(())
+        };
+        eventually(SOON, Duration::from_millis(10), answers).await
     }
 }
 
@@ -217,15 +194,6 @@ impl Operator {
         };
         OPERATOR.get_or_init(start).await.as_ref().map_err(|error| anyhow!("{error}"))
     }
-}
-
-pub fn condition<'a>(plugin: &'a WasmPlugin, type_: &str) -> Option<&'a Condition> {
-    plugin.status.as_ref()?.conditions.iter().find(|condition| condition.type_ == type_)
-}
-
-/// The message of the plugin's Ready condition.
-pub fn message(plugin: &WasmPlugin) -> &str {
-    condition(plugin, "Ready").map(|ready| ready.message.as_str()).unwrap_or_default()
 }
 
 /// A field of an answer in JSON.
