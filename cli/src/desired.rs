@@ -167,8 +167,9 @@ impl Sources {
         let Some(policy) = &template.security_policy else { return Ok((template, source, None)) };
         let none = BTreeMap::new();
         let contents = policy.contents(objects.get(namespace).unwrap_or(&none));
-        let contents =
-            contents.map_err(|missing| format!("{missing}; in namespace {namespace}, in a manifest here"))?;
+        let contents = contents.map_err(|missing| {
+            format!("{missing}; it is looked for in these manifests, in namespace {namespace}")
+        })?;
         Ok((template, source, Some(Arc::new(contents))))
     }
 

@@ -16,7 +16,7 @@ use tokio::{
 use crate::{
     board::{Board, Report},
     cache::{Cache, InUse},
-    contents::OperatorOptions,
+    contents::{Operator, OperatorOptions},
     desired::{Desired, DesiredRevision, Key, Source},
     gauges::Gauges,
     guests::Guests,
@@ -147,7 +147,7 @@ impl Agent {
             modules_held: Semaphore::new(MODULES_HELD),
             compiles: Semaphore::new(options.max_compiles.max(1)),
             flights: Flights::default(),
-            operator: options.operator,
+            operator: options.operator.map(Operator::new),
             guests: guests.handle().clone(),
             metrics,
         });
@@ -345,6 +345,8 @@ impl Control {
 
 /// The first wait after a failure that may pass; it doubles with each.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
+/// The longest wait for what may come back at any moment.
+const OFTEN: Duration = Duration::from_secs(15);
 /// The longest wait.
 const LONGEST_WAIT: Duration = Duration::from_mins(5);
 
@@ -375,6 +377,7 @@ async fn load_until_it_works(
         let pause = match retry {
             Retry::Never => return None,
             Retry::Slowly => LONGEST_WAIT,
+            Retry::Often => wait.min(OFTEN),
             Retry::Soon(asked) => asked.unwrap_or_default().max(wait).min(LONGEST_WAIT),
         };
         // Jitter, so that the nodes of a cluster do not all come back at once.

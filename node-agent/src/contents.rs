@@ -4,6 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use reqwest::{Certificate, StatusCode, redirect};
 use samovar_crds::{Contents, Reason, names};
+use tokio::sync::Semaphore;
 
 use crate::{
     desired::Key,
@@ -26,6 +27,13 @@ pub struct OperatorOptions {
     pub operator_token: Option<PathBuf>,
 }
 
+/// The operator, as an agent asks it.
+pub(crate) struct Operator {
+    options: OperatorOptions,
+    /// Questions at once.
+    questions: Semaphore,
+}
+
 /// Why the operator did not give them.
 #[derive(Debug, thiserror::Error)]
 enum AskError {
@@ -45,6 +53,8 @@ enum AskError {
     Unreadable(String),
 }
 
+/// Questions at once: an agent that starts with many plugins leaves the operator time for the others.
+const QUESTIONS: usize = 4;
 /// How long one question may take.
 const LONGEST: Duration = Duration::from_secs(20);
 /// How long the operator may take to be reached.
@@ -54,15 +64,19 @@ const WHY: usize = 1000;
 /// The most bytes of an answer: JSON makes six of one at the worst.
 const ANSWER: usize = 6 * samovar_crds::LARGEST_CONTENTS;
 
-/// What the operator gives for one of this agent's assignments.
-pub(crate) async fn ask(options: &OperatorOptions, assignment: &Key) -> Result<Contents, Failure> {
-    get(options, assignment).await.map_err(|error| {
-        Failure::new(
-            Reason::SecretUnavailable,
-            Retry::Soon(None),
-            format_args!("what its ConfigMaps and Secrets hold is not known: {error}"),
-        )
-    })
+impl Operator {
+    pub(crate) fn new(options: OperatorOptions) -> Self {
+        Self { options, questions: Semaphore::new(QUESTIONS) }
+    }
+
+    /// What it gives for one of this agent's assignments.
+    pub(crate) async fn ask(&self, assignment: &Key) -> Result<Contents, Failure> {
+        let _place = self.questions.acquire().await;
+        get(&self.options, assignment).await.map_err(|error| {
+            let why = format_args!("what its ConfigMaps and Secrets hold is not known: {error}");
+            Failure::new(Reason::SecretUnavailable, Retry::Often, why)
+        })
+    }
 }
 
 async fn get(options: &OperatorOptions, assignment: &Key) -> Result<Contents, AskError> {

@@ -22,7 +22,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     cache::{Cache, CacheFull, InUse, KeepError},
-    contents::{self, OperatorOptions},
+    contents::Operator,
     desired::{DesiredRevision, Key, Source},
     grants,
     metrics::Metrics,
@@ -39,7 +39,7 @@ pub(crate) struct Loader {
     pub(crate) compiles: Semaphore,
     pub(crate) flights: Flights,
     /// Who knows what ConfigMaps and Secrets hold; `None` where that is part of what is wanted.
-    pub(crate) operator: Option<OperatorOptions>,
+    pub(crate) operator: Option<Operator>,
     /// Where guests run, their start functions too.
     pub(crate) guests: Handle,
     pub(crate) metrics: Metrics,
@@ -72,6 +72,8 @@ pub(crate) enum Retry {
     Never,
     /// It may, soon; not sooner than the registry asked, where it did.
     Soon(Option<Duration>),
+    /// It may, at any moment.
+    Often,
     /// It may, one day.
     Slowly,
 }
@@ -200,9 +202,7 @@ impl Loader {
         let Some(policy) = &revision.template.security_policy else { return Ok(Grants::default()) };
         let contents = match (&revision.contents, &self.operator) {
             (Some(contents), _) => Arc::clone(contents),
-            (None, Some(operator)) if !policy.objects().is_empty() => {
-                Arc::new(contents::ask(operator, key).await?)
-            }
+            (None, Some(operator)) if !policy.objects().is_empty() => Arc::new(operator.ask(key).await?),
             (None, _) => Arc::default(),
         };
         grants::grants(policy, &contents, self.engine.memory())

@@ -96,7 +96,7 @@ impl Server {
         let spec = assignment.ok_or(No::NotOwn)?.spec;
         let policy = spec.template.security_policy.unwrap_or_default();
         let contents = policy.contents(&objects::read(&self.client, namespace, policy.objects()).await?)?;
-        let key = self.keys.digest().ok_or(No::NoKey)?;
+        let key = self.keys.digest().ok_or(No::Keyless)?;
         let is_that = spec.contents == Some(version(&key, namespace, &spec.plugin, &contents));
         if is_that { Ok(contents) } else { Err(No::Moved) }
     }
@@ -114,7 +114,7 @@ enum No {
     #[error("they have changed since this revision was made; the next is on its way")]
     Moved,
     #[error("the operator has no key yet")]
-    NoKey,
+    Keyless,
     #[error("the API server did not answer: {0}")]
     Api(#[from] kube::Error),
 }
@@ -127,7 +127,7 @@ impl IntoResponse for No {
             Self::NotOwn => StatusCode::FORBIDDEN,
             Self::Missing(_) => StatusCode::NOT_FOUND,
             Self::Moved => StatusCode::CONFLICT,
-            Self::Refused(Refused::Unavailable(_)) | Self::NoKey | Self::Api(_) => {
+            Self::Refused(Refused::Unavailable(_)) | Self::Keyless | Self::Api(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
         };

@@ -23,6 +23,8 @@ pub(super) struct Tokens {
 struct Known {
     until: Instant,
     agent: Option<Agent>,
+    /// How often it may ask.
+    rate: Rate,
 }
 
 /// An agent, as its token says.
@@ -38,7 +40,7 @@ pub(super) struct Agent {
 pub(super) enum Refused {
     #[error("the token is no agent's, for the audience {}, and valid", names::OPERATOR)]
     NotAnAgent,
-    #[error("too many tokens are asked about; ask again in a second")]
+    #[error("too many questions at once; ask again in a second")]
     TooMany,
     #[error("the API server did not review the token: {0}")]
     Unavailable(kube::Error),
@@ -57,7 +59,7 @@ impl Tokens {
             reviews: Api::all(client),
             agents: format!("system:serviceaccount:{namespace}:{account}"),
             known: Mutex::default(),
-            rate: Mutex::new(Rate::full()),
+            rate: Mutex::new(Rate::of(REVIEWS)),
         }
     }
 
@@ -67,17 +69,14 @@ impl Tokens {
             return Err(Refused::NotAnAgent);
         }
         let hash: [u8; 32] = Sha256::digest(token).into();
-        let agent = match self.known(&hash) {
-            Some(known) => known,
-            None => {
-                if !self.rate.lock().unwrap_or_else(PoisonError::into_inner).take() {
-                    return Err(Refused::TooMany);
-                }
-                let agent = self.review(token).await.map_err(Refused::Unavailable)?;
-                self.remember(hash, agent.clone());
-                agent
-            }
-        };
+        if let Some(answer) = self.known(&hash) {
+            return answer;
+        }
+        if !self.rate.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Err(Refused::TooMany);
+        }
+        let agent = self.review(token).await.map_err(Refused::Unavailable)?;
+        self.remember(hash, agent.clone());
         agent.ok_or(Refused::NotAnAgent)
     }
 
@@ -93,9 +92,14 @@ impl Tokens {
         Ok(if is_agent { Agent::of(&user) } else { None })
     }
 
-    fn known(&self, hash: &[u8; 32]) -> Option<Option<Agent>> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(hash).filter(|known| known.until > Instant::now()).map(|known| known.agent.clone())
+    fn known(&self, hash: &[u8; 32]) -> Option<Result<Agent, Refused>> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = known.get_mut(hash).filter(|known| known.until > Instant::now())?;
+        Some(match &known.agent {
+            _ if !known.rate.take() => Err(Refused::TooMany),
+            Some(agent) => Ok(agent.clone()),
+            None => Err(Refused::NotAnAgent),
+        })
     }
 
     fn remember(&self, hash: [u8; 32], agent: Option<Agent>) {
@@ -107,7 +111,7 @@ impl Tokens {
         if known.len() >= MOST {
             known.clear();
         }
-        known.insert(hash, Known { until: now + REMEMBERED, agent });
+        known.insert(hash, Known { until: now + REMEMBERED, agent, rate: Rate::of(QUESTIONS) });
     }
 }
 
@@ -135,24 +139,27 @@ impl Agent {
     }
 }
 
-/// So many reviews at once after a pause, and so many in a second: enough for every agent of a large cluster to come
-/// back, and too few to trouble an API server.
+/// So many at once after a pause, and so many in a second.
 struct Rate {
+    most: f64,
+    per_second: f64,
     left: f64,
     at: Instant,
 }
 
-const BURST: f64 = 200.0;
-const PER_SECOND: f64 = 100.0;
+/// Reviews of tokens: enough for every agent of a large cluster to come back, and too few to trouble an API server.
+const REVIEWS: (f64, f64) = (200.0, 100.0);
+/// Questions of one agent.
+const QUESTIONS: (f64, f64) = (100.0, 20.0);
 
 impl Rate {
-    fn full() -> Self {
-        Self { left: BURST, at: Instant::now() }
+    fn of((most, per_second): (f64, f64)) -> Self {
+        Self { most, per_second, left: most, at: Instant::now() }
     }
 
     fn take(&mut self) -> bool {
         let now = Instant::now();
-        self.left = (self.left + now.duration_since(self.at).as_secs_f64() * PER_SECOND).min(BURST);
+        self.left = (self.left + now.duration_since(self.at).as_secs_f64() * self.per_second).min(self.most);
         self.at = now;
         let enough = self.left >= 1.0;
         self.left -= f64::from(enough);
@@ -201,9 +208,9 @@ mod tests {
 
     #[test]
     fn reviews_are_bounded_and_come_back_with_time() {
-        let mut rate = Rate::full();
+        let mut rate = Rate::of((200.0, 1.0));
         assert_eq!((0..1000).filter(|_| rate.take()).count(), 200);
-        rate.at = Instant::now().checked_sub(Duration::from_millis(100)).unwrap();
+        rate.at = Instant::now().checked_sub(Duration::from_secs(2)).unwrap();
         assert!(rate.take());
     }
 }

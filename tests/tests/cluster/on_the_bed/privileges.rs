@@ -107,7 +107,10 @@ async fn live(stage: &Alone) -> Result<()> {
         stage.all_ready("add").await?;
     }
     // What a policy names is read, and given to the agents that show a token.
-    for object in ["{kind: ConfigMap, metadata: {name: words}, data: {locale: en}}", "{kind: Secret, metadata: {name: api}, stringData: {token: hush}}"] {
+    for object in [
+        "{kind: ConfigMap, metadata: {name: words}, data: {locale: en}}",
+        "{kind: Secret, metadata: {name: api}, stringData: {token: hush}}",
+    ] {
         stage.cluster.apply(&object.replacen('{', "{apiVersion: v1, ", 1)).await?;
     }
     let policy = "securityPolicy: {env: [
