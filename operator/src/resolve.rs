@@ -294,7 +294,7 @@ mod tests {
 
     fn data(image: &str) -> RevisionData {
         let template = serde_json::from_value(serde_json::json!({ "image": image })).unwrap();
-        RevisionData { template, image: format!("{image}@sha256:1") }
+        RevisionData { template, image: format!("{image}@sha256:1"), contents: None }
     }
 
     #[test]
@@ -306,6 +306,40 @@ mod tests {
         let back = Revision::next("text", data("a"), Some(second));
         assert_eq!((back.name.as_str(), back.number), (first.name.as_str(), 3));
         assert_eq!(Revision::next("text", data("a"), Some(back.clone())), back);
+    }
+
+    #[tokio::test]
+    async fn contents_that_moved_are_a_new_revision_of_the_same_image_and_what_is_unknown_keeps_the_old() {
+        // Nothing answers there: what asks a registry fails.
+        let mut plugin: WasmPlugin = serde_json::from_value(serde_json::json!({
+            "apiVersion": samovar_crds::API_VERSION, "kind": "WasmPlugin", "metadata": { "name": "text" },
+            "spec": { "image": "127.0.0.1:1/text:1" },
+        }))
+        .unwrap();
+        let contents = |version: &str| Some(version.to_owned());
+        let first = Revision::next(
+            "text",
+            RevisionData { contents: contents("a"), ..data("127.0.0.1:1/text:1") },
+            None,
+        );
+        let there = [Arc::new(ControllerRevision {
+            data: Some(first.raw()),
+            revision: 1,
+            metadata: kube::api::ObjectMeta { name: Some(first.name.clone()), ..Default::default() },
+        })];
+        let resolver = Resolver::new(Client::new(samovar_registry::ClientOptions::default()).unwrap());
+        let resolve = async |plugin: &WasmPlugin, contents| {
+            let Resolution { revision, outcome, .. } =
+                resolver.resolve(plugin, crate::validate::validate(plugin), contents, &there).await;
+            (revision.unwrap(), outcome)
+        };
+        assert_eq!(resolve(&plugin, Ok(contents("a"))).await, (first.clone(), Outcome::Current));
+        let (moved, outcome) = resolve(&plugin, Ok(contents("b"))).await;
+        assert_eq!((outcome, moved.number, &moved.data.image), (Outcome::Current, 2, &first.data.image));
+        let (kept, outcome) = resolve(&plugin, Err(Unavailable::NoKey)).await;
+        assert!(matches!(outcome, Outcome::Failed(Reason::SecretUnavailable, _)) && kept == first);
+        plugin.spec.paused = true;
+        assert_eq!(resolve(&plugin, Ok(contents("b"))).await, (first, Outcome::Paused));
     }
 
     #[test]
