@@ -22,7 +22,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     cache::{Cache, CacheFull, InUse, KeepError},
+    contents::Operator,
     desired::{DesiredRevision, Key, Source},
+    grants,
     metrics::Metrics,
 };
 
@@ -36,6 +38,8 @@ pub(crate) struct Loader {
     /// Compiles at once.
     pub(crate) compiles: Semaphore,
     pub(crate) flights: Flights,
+    /// Who knows what ConfigMaps and Secrets hold; `None` where that is part of what is wanted.
+    pub(crate) operator: Option<Operator>,
     /// Where guests run, their start functions too.
     pub(crate) guests: Handle,
     pub(crate) metrics: Metrics,
@@ -68,12 +72,14 @@ pub(crate) enum Retry {
     Never,
     /// It may, soon; not sooner than the registry asked, where it did.
     Soon(Option<Duration>),
+    /// It may, at any moment.
+    Often,
     /// It may, one day.
     Slowly,
 }
 
 impl Failure {
-    fn new(reason: Reason, retry: Retry, message: impl Display) -> Self {
+    pub(crate) fn new(reason: Reason, retry: Retry, message: impl Display) -> Self {
         Self { reason, retry, message: message.to_string() }
     }
 }
@@ -87,7 +93,7 @@ impl Loader {
         progress: impl Fn(State),
     ) -> Result<Loaded, Failure> {
         let mut figures = Figures::default();
-        let spec = plugin_spec(key, &revision.template);
+        let mut spec = plugin_spec(key, &revision.template);
         let metering = spec.metering();
         let (module, artifact) = match &revision.source {
             Source::Image(image) => {
@@ -101,6 +107,7 @@ impl Loader {
                 (module, self.compiled(digest, metering, bytes.clone(), &mut figures).await?)
             }
         };
+        spec.grants = self.grants(key, revision).await?;
         progress(State::Warming);
         let started = Instant::now();
         let plugin = self.plugin(spec, &artifact).await?;
@@ -198,6 +205,17 @@ impl Loader {
         figures.compile_milliseconds = millis(started);
         self.metrics.compile_seconds.observe(started.elapsed().as_secs_f64());
         Ok(artifact)
+    }
+
+    /// What the plugin's policy grants. The last before it is linked: what it names is as new as it can be.
+    async fn grants(&self, key: &Key, revision: &DesiredRevision) -> Result<Grants, Failure> {
+        let Some(policy) = &revision.template.security_policy else { return Ok(Grants::default()) };
+        let contents = match (&revision.contents, &self.operator) {
+            (Some(contents), _) => Arc::clone(contents),
+            (None, Some(operator)) if !policy.objects().is_empty() => Arc::new(operator.ask(key).await?),
+            (None, _) => Arc::default(),
+        };
+        grants::grants(policy, &contents, self.engine.memory())
     }
 
     async fn plugin(&self, spec: PluginSpec, artifact: &Artifact) -> Result<Plugin, Failure> {
