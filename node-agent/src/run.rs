@@ -5,7 +5,6 @@ use std::time::Duration;
 use anyhow::Context as _;
 use samovar_crds::State;
 use samovar_registry::ClientOptions;
-use samovar_runtime::Compiler;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -54,7 +53,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             max_compiles: options.max_compiles,
             max_instances: options.max_instances,
             bounds: options.bounds.clone(),
-            compiler: Compiler::Child { program, args: vec!["compile".into()] },
+            compiler: options.bounds.compiler(program),
             drain_deadline: options.drain_deadline.into(),
         },
         served,

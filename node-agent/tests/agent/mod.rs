@@ -53,7 +53,12 @@ pub fn options(state: &Path) -> AgentOptions {
         operator: None,
         max_compiles: 2,
         max_instances: 50,
-        bounds: Bounds { memory_budget: None, cache_size: "4Gi".parse().unwrap() },
+        bounds: Bounds {
+            memory_budget: None,
+            cache_size: "4Gi".parse().unwrap(),
+            compile_timeout: "1m".parse().unwrap(),
+            compile_memory: "4Gi".parse().unwrap(),
+        },
         compiler: Compiler::InProcess,
         drain_deadline: Duration::from_secs(25),
     }
