@@ -35,7 +35,7 @@ pub struct NetworkAccess {
     /// is meant. A name that resolves to a private address is not reached unless that address is in the list too.
     #[serde(default)]
     #[schemars(length(max = 64), inner(length(min = 1, max = 261)), extend("x-kubernetes-list-type" = "set"))]
-    #[x_kube(validation = Rule::new("self.all(host, host.matches('^[][a-z0-9.:/*_-]+$'))")
+    #[x_kube(validation = Rule::new("self.all(host, host.matches('^[a-z0-9.:/*_\\\\[\\\\]-]+$') && !host.contains('//'))")
         .message("a host is a name in lower case such as api.example.com, *.example.com or api.example.com:443, an IP address or a CIDR; no scheme and no path"))]
     pub allowed_hosts: Vec<String>,
 }

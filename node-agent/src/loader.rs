@@ -93,7 +93,7 @@ impl Loader {
         progress: impl Fn(State),
     ) -> Result<Loaded, Failure> {
         let mut figures = Figures::default();
-        let mut spec = plugin_spec(key, &revision.template);
+        let spec = plugin_spec(key, &revision.template);
         let metering = spec.metering();
         let (module, artifact) = match &revision.source {
             Source::Image(image) => {
@@ -107,10 +107,10 @@ impl Loader {
                 (module, self.compiled(digest, metering, bytes.clone(), &mut figures).await?)
             }
         };
-        spec.grants = self.grants(key, revision).await?;
+        let grants = self.grants(key, revision).await?;
         progress(State::Warming);
         let started = Instant::now();
-        let plugin = self.plugin(spec, &artifact).await?;
+        let plugin = self.plugin(PluginSpec { grants, ..spec }, &artifact).await?;
         figures.load_milliseconds = millis(started);
         figures.code_bytes = i64::try_from(artifact.code_bytes()).unwrap_or(i64::MAX);
         figures.warm_instances = plugin.ready_instances();
@@ -266,6 +266,7 @@ fn registry_failure(error: &samovar_registry::Error) -> Failure {
     Failure::new(reason, retry, error)
 }
 
+/// All but the grants, which may have to be asked for.
 fn plugin_spec(key: &Key, template: &PluginTemplate) -> PluginSpec {
     let limits = &template.limits;
     let functions = template.functions.iter().map(|function| {

@@ -327,6 +327,7 @@ mod tests {
             revision: 1,
             metadata: kube::api::ObjectMeta { name: Some(first.name.clone()), ..Default::default() },
         })];
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let resolver = Resolver::new(Client::new(samovar_registry::ClientOptions::default()).unwrap());
         let resolve = async |plugin: &WasmPlugin, contents| {
             let Resolution { revision, outcome, .. } =

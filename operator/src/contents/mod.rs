@@ -3,6 +3,7 @@
 //! No object of ours holds contents. A revision and its assignments hold a keyed hash of them, and an agent that has
 //! an assignment asks for what that hash stands for.
 
+mod certificates;
 mod keys;
 mod objects;
 mod server;

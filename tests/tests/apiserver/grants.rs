@@ -300,14 +300,11 @@ async fn without_an_operator_plugins_go_on_and_a_restarted_agent_lacks_those_wit
     let own = Arc::new(ControlPlane::start().await?);
     let mut operator = Operator::start(&own.kubeconfig()).await?;
     let mut stage = Stage::on(Cluster::on(own, "alone").await?, 0).await?;
-    // Where the operator keeps its keys is there with the first agent.
-    let node = stage.cluster.node("first").await?;
-    stage.cluster.agent_pod(&node).await?;
     add_agent(&mut stage, "n", &operator.url).await?;
     stage.config_map("en").await?;
     stage.secret("one").await?;
-    stage.apply_wasi("wasi", &format!("{POLICY}, replicas: 1")).await?;
-    stage.apply("math", &stage.push("1", ADD).await?, "replicas: 1").await?;
+    stage.apply_wasi("wasi", POLICY).await?;
+    stage.apply("math", &stage.push("1", ADD).await?, "").await?;
     let namespace = stage.cluster.namespace.clone();
     stage.has_environment(0, &environment("en", "one")).await?;
     stage.agents[0].answers(&namespace, "math", "add", "[6, 7]", "13").await?;
