@@ -37,7 +37,8 @@ impl Drawn {
 
     /// Draws for one more socket than are in the table.
     fn one_more(&mut self, table: &mut ResourceTable) -> Result<(), ErrorCode> {
-        let open = table.iter_mut().filter(|entry| entry.is::<TcpSocket>() || entry.is::<UdpSocket>()).count();
+        let open =
+            table.iter_mut().filter(|entry| entry.is::<TcpSocket>() || entry.is::<UdpSocket>()).count();
         let wanted = open as u64 + 1;
         if wanted > SOCKETS {
             return Err(ErrorCode::NewSocketLimit);
