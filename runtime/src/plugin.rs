@@ -159,7 +159,9 @@ impl Plugin {
         let linked = engine.machine(artifact.metering())?.linkers.link(artifact)?;
         let functions = functions::find(artifact, &functions, &limits)?;
         let (log, config) = (GuestLog::new(&name, limits.log_lines), Config::new(config));
-        let given = Given { memory_limit: limits.memory, fuel: limits.fuel, log, config, grants };
+        // Start functions have as much as a call.
+        let fuel = (artifact.metering() == Metering::Fuel).then(|| limits.fuel.unwrap_or(u64::MAX));
+        let given = Given { memory_limit: limits.memory, fuel, log, config, grants };
         let pool = Pool::new(engine.clone(), linked, given, instances);
         let memory = pool.warm_up().await.map_err(|error| match error {
             CallError::AgentFull => LoadError::AgentFull,
