@@ -123,6 +123,9 @@ const FRAMES: usize = 32;
 impl CallError {
     /// What a wasmtime error means to the caller.
     pub(crate) fn of_guest(error: &wasmtime::Error) -> Self {
+        if error.is::<NoMemory>() {
+            return Self::NodeMemory;
+        }
         let message =
             match (error.downcast_ref::<wasmtime::Trap>(), error.downcast_ref::<wasmtime_wasi::I32Exit>()) {
                 (Some(trap), _) => trap.to_string(),

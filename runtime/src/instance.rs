@@ -74,6 +74,7 @@ impl Instance {
     pub(crate) fn prepare(&mut self) {
         self.store.set_epoch_deadline(1);
         self.share.serves_a_call();
+        self.host().empty_scratch();
         self.calls += 1;
     }
 
