@@ -16,7 +16,13 @@ fn main() {
         let words: Vec<&str> = line.split('\t').collect();
         let answer = match words.as_slice() {
             ["raw", rest @ ..] => raw::call(rest),
-            words => std(words).map_err(|error| format!("{:?}", error.kind())),
+            words => {
+                std(words).map_err(|error| match (format!("{:?}", error.kind()), error.raw_os_error()) {
+                    // std has no name for it.
+                    (kind, Some(errno)) if kind == "Uncategorized" => format!("errno {errno}"),
+                    (kind, _) => kind,
+                })
+            }
         };
         match answer {
             Ok(answer) if answer.is_empty() => println!("ok"),
