@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    Answer, Artifact, Call, CallError, Engine, Function, FunctionRequest, Grants, Timing,
+    Answer, Artifact, Call, CallError, Engine, Function, FunctionRequest, Grants, Share, Timing,
     abi::{Arguments, Target},
     config::Config,
     engine::GUEST_STACK,
@@ -121,6 +121,8 @@ struct Inner {
     by_name: HashMap<String, usize>,
     gate: Gate,
     pool: Arc<Pool>,
+    // The read-only mounts of its instances are there for as long as it is.
+    _mounted: Share,
     // Whoever loads the same module meanwhile shares it, and its code is counted as long as it is there.
     _artifact: Artifact,
 }
@@ -131,6 +133,7 @@ impl Plugin {
         let PluginSpec { name, functions, limits, instances, config, grants } = spec;
         let linked = engine.linkers().link(artifact)?;
         let functions = functions::find(artifact, &functions, &limits)?;
+        let mounted = engine.memory().counted(grants.files.bytes());
         let (log, config) = (GuestLog::new(&name), Config::new(config));
         let given = Given { memory_limit: limits.memory, log, config, grants };
         let pool = Pool::new(engine.clone(), linked, given, instances);
@@ -148,7 +151,7 @@ impl Plugin {
         let gate = Gate::new(limits.concurrency, limits.queue);
         let pool = Arc::new(pool);
         engine.memory().lend(&pool);
-        let inner = Inner { functions, by_name, gate, pool, _artifact: artifact.clone() };
+        let inner = Inner { functions, by_name, gate, pool, _mounted: mounted, _artifact: artifact.clone() };
         Ok(Self { inner: Arc::new(inner) })
     }
 

@@ -130,6 +130,15 @@ impl FilesGrant {
         self.mounts.is_empty()
     }
 
+    /// What its read-only mounts take in memory, once for all instances.
+    pub(crate) fn bytes(&self) -> u64 {
+        let bytes = |content: &Content| match content {
+            Content::ReadOnly(tree) => tree.used(),
+            Content::Scratch { .. } => 0,
+        };
+        self.mounts().map(|(_, content)| bytes(content)).sum()
+    }
+
     fn mounts(&self) -> impl Iterator<Item = (&str, &Content)> {
         self.mounts.iter().map(|(path, content)| (path.as_str(), content))
     }

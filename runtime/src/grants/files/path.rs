@@ -231,3 +231,123 @@ fn check(path: &str) -> Result<(), FileError> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+
+    use super::*;
+    use crate::{MemoryBudget, grants::files::space::Space};
+
+    /// A tree of `dir/sub/file`, `link -> dir`, and links that lead nowhere.
+    fn tree() -> Tree {
+        let mut tree = Tree::new(Space::limited(1 << 20, MemoryBudget::new(None).share()), 0);
+        for path in ["dir", "dir/sub"] {
+            tree.create_directory(ROOT, path).unwrap();
+        }
+        let sub = tree.find(ROOT, "dir/sub", false).unwrap();
+        tree.make_file(sub, "file").unwrap();
+        for (target, path) in
+            [("dir", "link"), ("..", "up"), ("loop", "loop"), ("sub/../../dir", "dir/around")]
+        {
+            tree.create_symlink(target, ROOT, path).unwrap();
+        }
+        tree
+    }
+
+    #[test]
+    fn a_path_leads_where_posix_says_and_never_above_its_directory() {
+        let tree = tree();
+        let (dir, sub) = (tree.find(ROOT, "dir", false).unwrap(), tree.find(ROOT, "dir/sub", false).unwrap());
+        let file = tree.find(sub, "file", false).unwrap();
+        for (path, found) in [
+            (".", Ok(ROOT)),
+            ("./", Ok(ROOT)),
+            ("dir", Ok(dir)),
+            ("dir///", Ok(dir)),
+            ("./dir/.//sub/", Ok(sub)),
+            ("dir/sub/..", Ok(dir)),
+            ("dir/..", Ok(ROOT)),
+            ("link/sub/file", Ok(file)),
+            ("dir/around/sub", Ok(sub)),
+            ("dir/sub/file/", Err(FileError::NotDirectory)),
+            ("dir/sub/file/.", Err(FileError::NotDirectory)),
+            ("dir/sub/file/..", Err(FileError::NotDirectory)),
+            ("none", Err(FileError::NoEntry)),
+            ("none/..", Err(FileError::NoEntry)),
+            ("", Err(FileError::NoEntry)),
+            ("..", Err(FileError::NotPermitted)),
+            ("dir/../..", Err(FileError::NotPermitted)),
+            ("link/../..", Err(FileError::NotPermitted)),
+            ("up", Err(FileError::NotPermitted)),
+            ("/", Err(FileError::NotPermitted)),
+            ("/dir", Err(FileError::NotPermitted)),
+            ("loop", Err(FileError::Loop)),
+            ("dir\0", Err(FileError::Invalid)),
+        ] {
+            assert_eq!(tree.find(ROOT, path, true), found, "{path:?}");
+        }
+        // From a directory within, its own parent is as far as the host is.
+        assert_eq!(tree.find(sub, "..", true), Err(FileError::NotPermitted));
+        assert_eq!(tree.find(sub, "../sub/file", true), Err(FileError::NotPermitted));
+        assert_eq!(tree.find(file, "x", true), Err(FileError::NotDirectory));
+        let (name, path) = ("x".repeat(NAME_BYTES + 1), "./".repeat(PATH_BYTES));
+        assert_eq!(tree.find(ROOT, &name, true), Err(FileError::NameTooLong));
+        assert_eq!(tree.find(ROOT, &path, true), Err(FileError::NameTooLong));
+    }
+
+    fn clear(tree: &mut Tree, directory: NodeId) {
+        while let Some(entry) = tree.entry(directory, ROOT).unwrap() {
+            if entry.kind == NodeKind::Directory {
+                clear(tree, entry.id);
+            }
+            tree.remove(entry.id).unwrap();
+        }
+    }
+
+    #[test]
+    fn whatever_is_done_to_a_tree_its_space_is_counted_and_given_back() {
+        let mut random = StdRng::seed_from_u64(7);
+        let budget = MemoryBudget::new(None);
+        let mut tree = Tree::new(Space::limited(64 << 10, budget.share()), 0);
+        let names = ["a", "b", "longer-name", "a/b", "a/b/c", "b/a", "b/a/../b"];
+        let mut held = Vec::new();
+        for _ in 0..20_000 {
+            let (one, other) = (names[random.random_range(0..names.len())], names[random.random_range(0..7)]);
+            let size = random.random_range(0..80_000);
+            // Most are refused for one reason or another; none may leave the count wrong.
+            let _ = match random.random_range(0..9) {
+                0 => tree.create_directory(ROOT, one),
+                1 => tree.create_symlink(other, ROOT, one),
+                2 => tree.remove_directory(ROOT, one),
+                3 => tree.unlink_file(ROOT, one),
+                4 => tree.move_to(ROOT, one, ROOT, other),
+                5 => tree.find(ROOT, one, true).and_then(|node| tree.set_size(node, size)),
+                6 => tree
+                    .find(ROOT, one, true)
+                    .and_then(|node| tree.write(node, size / 8, &[1; 999]).map(drop)),
+                7 => tree.find(ROOT, one, false).and_then(|node| {
+                    held.push(node);
+                    tree.hold(node)
+                }),
+                _ => {
+                    let create = OpenOptions { create: true, ..OpenOptions::default() };
+                    match tree.opening(ROOT, one, create) {
+                        Ok(Opening::Create(parent, name)) => {
+                            let name = name.to_owned();
+                            tree.make_file(parent, &name).map(drop)
+                        }
+                        _ => held.pop().map(|node| tree.release(node)).ok_or(FileError::NoEntry),
+                    }
+                }
+            };
+            assert!(tree.used() <= 64 << 10);
+        }
+        held.into_iter().for_each(|node| tree.release(node));
+        clear(&mut tree, ROOT);
+        assert_eq!((tree.used(), tree.entry(ROOT, ROOT).unwrap().is_some()), (0, false));
+        assert!(budget.used() > 0);
+        drop(tree);
+        assert_eq!(budget.used(), 0);
+    }
+}

@@ -26,7 +26,12 @@ impl Space {
         Self { limit: u64::MAX, used: 0, held: 0, drawn: 0, share: None }
     }
 
-    /// What is left of the limit.
+    /// What counts toward the limit.
+    pub(super) fn used(&self) -> u64 {
+        self.used
+    }
+
+    /// What is left of it.
     pub(super) fn left(&self) -> u64 {
         self.limit - self.used
     }

@@ -87,6 +87,11 @@ impl Tree {
         Self { nodes: BTreeMap::from([(ROOT, root)]), next: next.max(ROOT + 1), space }
     }
 
+    /// What its files, their names and its nodes count.
+    pub(super) fn used(&self) -> u64 {
+        self.space.used()
+    }
+
     /// The number of the node that is made next.
     pub(super) fn next(&self) -> NodeId {
         self.next

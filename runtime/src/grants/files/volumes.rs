@@ -16,6 +16,9 @@ use crate::Share;
 /// The most handles that an instance may have at once: descriptors, streams and listings together.
 const HANDLES: usize = 1024;
 
+/// What a handle takes in the host, with what stands for it in the guest's table.
+const HANDLE_BYTES: u64 = 256;
+
 /// The file system of one instance. Clones are the same.
 #[derive(Clone)]
 pub(crate) struct FileSystem {
@@ -25,6 +28,8 @@ pub(crate) struct FileSystem {
 struct State {
     volumes: Vec<Volume>,
     handles: usize,
+    /// The most handles that there ever were, and for which memory was drawn.
+    most_handles: usize,
     share: Arc<Share>,
 }
 
@@ -51,7 +56,8 @@ impl FileSystem {
             super::Content::ReadOnly(tree) => Volume::ReadOnly(Arc::clone(tree)),
             super::Content::Scratch { size_limit } => Volume::scratch(*size_limit, share, 0),
         });
-        let state = State { volumes: volumes.collect(), handles: 0, share: Arc::clone(share) };
+        let volumes = volumes.collect();
+        let state = State { volumes, handles: 0, most_handles: 0, share: Arc::clone(share) };
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
@@ -75,6 +81,10 @@ impl FileSystem {
     fn handle(&self, state: &mut State, volume: usize, node: NodeId) -> Result<Handle, FileError> {
         if state.handles >= HANDLES {
             return Err(FileError::TooManyOpen);
+        }
+        if state.handles == state.most_handles {
+            state.share.grow(HANDLE_BYTES).map_err(|_| FileError::NodeMemory)?;
+            state.most_handles += 1;
         }
         if let Volume::Scratch { tree, .. } = &mut state.volumes[volume] {
             tree.hold(node)?;
