@@ -4,7 +4,7 @@ use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use crate::{Duration, Quantity};
+use crate::{Duration, LocalObject, Quantity, SecurityPolicy};
 
 /// Which module runs, which of its functions can be called, and how much it may use.
 ///
@@ -49,6 +49,10 @@ pub struct PluginTemplate {
     #[schemars(schema_with = "any_object")]
     pub config: Option<serde_json::Map<String, serde_json::Value>>,
 
+    /// What the guests may do beside computing: everything that is not granted here is denied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub security_policy: Option<SecurityPolicy>,
+
     /// How much each call may use. Every limit is enforced on every call.
     #[serde(default)]
     pub limits: Limits,
@@ -56,6 +60,13 @@ pub struct PluginTemplate {
     /// How many instances are kept ready, and whether one serves more than one call.
     #[serde(default)]
     pub instances: Instances,
+}
+
+impl PluginTemplate {
+    /// The ConfigMaps and Secrets that it names.
+    pub fn objects(&self) -> Vec<LocalObject> {
+        self.security_policy.as_ref().map(SecurityPolicy::objects).unwrap_or_default()
+    }
 }
 
 /// An object of which the API server keeps every field.

@@ -22,7 +22,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     cache::{Cache, CacheFull, InUse, KeepError},
+    contents::Operator,
     desired::{DesiredRevision, Key, Source},
+    grants,
     metrics::Metrics,
 };
 
@@ -36,6 +38,8 @@ pub(crate) struct Loader {
     /// Compiles at once.
     pub(crate) compiles: Semaphore,
     pub(crate) flights: Flights,
+    /// Who knows what ConfigMaps and Secrets hold; `None` where that is part of what is wanted.
+    pub(crate) operator: Option<Operator>,
     /// Where guests run, their start functions too.
     pub(crate) guests: Handle,
     pub(crate) metrics: Metrics,
@@ -68,12 +72,14 @@ pub(crate) enum Retry {
     Never,
     /// It may, soon; not sooner than the registry asked, where it did.
     Soon(Option<Duration>),
+    /// It may, at any moment.
+    Often,
     /// It may, one day.
     Slowly,
 }
 
 impl Failure {
-    fn new(reason: Reason, retry: Retry, message: impl Display) -> Self {
+    pub(crate) fn new(reason: Reason, retry: Retry, message: impl Display) -> Self {
         Self { reason, retry, message: message.to_string() }
     }
 }
@@ -101,9 +107,10 @@ impl Loader {
                 (module, self.compiled(digest, metering, bytes.clone(), &mut figures).await?)
             }
         };
+        let grants = self.grants(key, revision).await?;
         progress(State::Warming);
         let started = Instant::now();
-        let plugin = self.plugin(spec, &artifact).await?;
+        let plugin = self.plugin(PluginSpec { grants, ..spec }, &artifact).await?;
         figures.load_milliseconds = millis(started);
         figures.code_bytes = i64::try_from(artifact.code_bytes()).unwrap_or(i64::MAX);
         figures.warm_instances = plugin.ready_instances();
@@ -200,6 +207,17 @@ impl Loader {
         Ok(artifact)
     }
 
+    /// What the plugin's policy grants. The last before it is linked: what it names is as new as it can be.
+    async fn grants(&self, key: &Key, revision: &DesiredRevision) -> Result<Grants, Failure> {
+        let Some(policy) = &revision.template.security_policy else { return Ok(Grants::default()) };
+        let contents = match (&revision.contents, &self.operator) {
+            (Some(contents), _) => Arc::clone(contents),
+            (None, Some(operator)) if !policy.objects().is_empty() => Arc::new(operator.ask(key).await?),
+            (None, _) => Arc::default(),
+        };
+        grants::grants(policy, &contents)
+    }
+
     async fn plugin(&self, spec: PluginSpec, artifact: &Artifact) -> Result<Plugin, Failure> {
         let (engine, artifact) = (self.engine.clone(), artifact.clone());
         // Start functions are guests' code: they run where guests run, never where the agent is controlled.
@@ -248,6 +266,7 @@ fn registry_failure(error: &samovar_registry::Error) -> Failure {
     Failure::new(reason, retry, error)
 }
 
+/// All but the grants, which may have to be asked for.
 fn plugin_spec(key: &Key, template: &PluginTemplate) -> PluginSpec {
     let limits = &template.limits;
     let functions = template.functions.iter().map(|function| {

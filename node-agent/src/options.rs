@@ -9,7 +9,7 @@ use samovar_crds::Quantity;
 use samovar_runtime::{CompileLimits, Compiler};
 use samovar_telemetry::logs;
 
-use crate::cgroup;
+use crate::{cgroup, contents::OperatorOptions};
 
 /// The node agent of Samovar: pulls, compiles and serves what the operator assigns to this node.
 #[derive(Clone, Debug, clap::Parser)]
@@ -36,6 +36,9 @@ pub struct Options {
     /// The Docker `config.json` with the registries' credentials.
     #[arg(long, value_name = "FILE")]
     pub docker_config: Option<PathBuf>,
+    /// Where the contents of ConfigMaps and Secrets come from.
+    #[command(flatten)]
+    pub operator: OperatorOptions,
     /// Modules that are compiled at once.
     #[arg(long, default_value_t = 2)]
     pub max_compiles: usize,

@@ -49,6 +49,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
                 docker_config: options.docker_config.clone(),
                 ..ClientOptions::default()
             },
+            operator: Some(options.operator.clone()),
             max_compiles: options.max_compiles,
             max_instances: options.max_instances,
             bounds: options.bounds.clone(),

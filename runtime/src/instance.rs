@@ -98,6 +98,7 @@ impl Instance {
     pub(crate) fn prepare(&mut self, allowance: &Allowance) -> Result<(), CallError> {
         self.store.set_epoch_deadline(1);
         self.share.serves_a_call();
+        self.host().empty_scratch();
         self.calls += 1;
         if let Some(fuel) = &mut self.fuel {
             // One more, since code looks at its fuel now and then only, and may end with less than none: that one is

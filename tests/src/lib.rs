@@ -10,6 +10,7 @@ mod control_plane;
 mod eventually;
 mod helm;
 mod image;
+pub mod jwt;
 mod node;
 mod pki;
 mod plugin;

@@ -125,6 +125,7 @@ fn options(args: &Args) -> Result<AgentOptions, Failure> {
         state_dir: state_dir
             .ok_or_else(|| Failure::bad_input("there is no HOME to keep files in; set --state-dir"))?,
         registry: args.registry.options(),
+        operator: None,
         max_compiles: 2,
         max_instances: 1000,
         bounds: args.bounds.clone(),

@@ -50,6 +50,7 @@ pub fn options(state: &Path) -> AgentOptions {
         ops_listen: ([127, 0, 0, 1], 0).into(),
         state_dir: state.to_owned(),
         registry: ClientOptions::default(),
+        operator: None,
         max_compiles: 2,
         max_instances: 50,
         bounds: Bounds {
@@ -82,7 +83,8 @@ fn revision(plugin: &str, number: i64, module: Vec<u8>, mut spec: Value) -> (Key
     let key = key(plugin, number);
     let source = Source::Module { digest: ModuleDigest::of(&module), bytes: module.into() };
     let template = serde_json::from_value(spec).unwrap();
-    let revision = DesiredRevision { revision: key.revision.clone(), number, source, template };
+    let revision =
+        DesiredRevision { revision: key.revision.clone(), number, source, template, contents: None };
     (key, Arc::new(revision))
 }
 

@@ -34,10 +34,28 @@ async fn the_api_server_refuses_what_one_object_shows_to_be_wrong() -> Result<()
         ("{image: a, modulePath: ../x.wasm}", "without `..`"),
         ("{image: a, functions: [{name: Upper}]}", "DNS label"),
         ("{image: 'a:1', imagePullPolicy: Never}", "by digest"),
+        ("{image: a, securityPolicy: {files: [{path: /a}]}}", "exactly one of configMap, secret and scratch"),
+        ("{image: a, securityPolicy: {files: [{path: /../a, scratch: {sizeLimit: 1Mi}}]}}", "absolute path"),
+        (
+            "{image: a, securityPolicy: {files: [{path: /a/b, scratch: {sizeLimit: 1Mi}}, {path: /a, secret: {name: b}}]}}",
+            "inside another",
+        ),
+        (
+            "{image: a, securityPolicy: {env: [{name: A, value: b, valueFrom: {secretKeyRef: {name: a, key: b}}}]}}",
+            "exclude",
+        ),
+        ("{image: a, securityPolicy: {env: [{name: A, valueFrom: {}}]}}", "exactly one of configMapKeyRef"),
+        ("{image: a, securityPolicy: {env: [{name: SAMOVAR_CONFIG, value: b}]}}", "spec.config"),
+        (
+            "{image: a, securityPolicy: {network: {allowedHosts: ['https://example.com']}}}",
+            "a host is a name",
+        ),
     ] {
         let refusal = cluster.apply(&plugin("wrong", spec)).await.expect_err(spec).to_string();
         assert!(refusal.contains(sentence), "{spec}: {refusal}");
     }
+    let hosts = "{image: a, securityPolicy: {network: {allowedHosts: ['*.example.com:443', '[2001:db8::1]:80', 10.0.0.0/8]}}}";
+    cluster.apply(&plugin("right", hosts)).await?;
     Ok(())
 }
 

@@ -32,7 +32,7 @@ pub struct Agent {
 impl Stage {
     /// A namespace, a registry, and so many nodes with an agent each. The operator is shared by all tests.
     pub async fn new(name: &str, agents: usize) -> Result<Self> {
-        shared_operator().await?;
+        Operator::shared().await?;
         Self::on(Cluster::new(name).await?, agents).await
     }
 
@@ -157,26 +157,43 @@ impl Agent {
     }
 }
 
-/// Starts an operator.
-pub async fn operator(kubeconfig: &Path) -> Result<Process> {
-    let ops = format!("127.0.0.1:{}", free_port()?);
-    let mut operator = Process::samovar(
-        "samovar-operator",
-        [format!("--agent-namespace={AGENT_NAMESPACE}"), format!("--ops-listen={ops}")],
-        &[("KUBECONFIG", kubeconfig)],
-    )?;
-    operator.answers(&format!("http://{ops}/readyz"), SOON).await?;
-    Ok(operator)
+/// An operator as a process.
+pub struct Operator {
+    pub process: Process,
+    /// Where agents ask it for contents.
+    pub url: String,
 }
 
-/// One operator for the cluster that all tests share: it watches every namespace.
-async fn shared_operator() -> Result<()> {
-    static OPERATOR: OnceCell<Result<Process, String>> = OnceCell::const_new();
-    let start = || async {
-        let shared = ControlPlane::shared().await.map_err(|error| format!("{error:?}"))?;
-        operator(&shared.kubeconfig()).await.map_err(|error| format!("{error:?}"))
-    };
-    OPERATOR.get_or_init(start).await.as_ref().map(drop).map_err(|error| anyhow!("{error}"))
+impl Operator {
+    /// Starts an operator and waits until it is ready.
+    pub async fn start(kubeconfig: &Path) -> Result<Self> {
+        let ops = format!("127.0.0.1:{}", free_port()?);
+        let contents = format!("127.0.0.1:{}", free_port()?);
+        let mut process = Process::samovar(
+            "samovar-operator",
+            [
+                format!("--agent-namespace={AGENT_NAMESPACE}"),
+                // The agents' Pods are the ServiceAccount's that every namespace has.
+                "--agent-service-account=default".to_owned(),
+                format!("--ops-listen={ops}"),
+                format!("--contents-listen={contents}"),
+                "--contents-host=127.0.0.1".to_owned(),
+            ],
+            &[("KUBECONFIG", kubeconfig)],
+        )?;
+        process.answers(&format!("http://{ops}/readyz"), SOON).await?;
+        Ok(Self { process, url: format!("https://{contents}") })
+    }
+
+    /// One operator for the cluster that all tests share: it watches every namespace.
+    pub async fn shared() -> Result<&'static Self> {
+        static OPERATOR: OnceCell<Result<Operator, String>> = OnceCell::const_new();
+        let start = || async {
+            let shared = ControlPlane::shared().await.map_err(|error| format!("{error:?}"))?;
+            Self::start(&shared.kubeconfig()).await.map_err(|error| format!("{error:?}"))
+        };
+        OPERATOR.get_or_init(start).await.as_ref().map_err(|error| anyhow!("{error}"))
+    }
 }
 
 /// A field of an answer in JSON.
