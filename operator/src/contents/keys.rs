@@ -47,9 +47,7 @@ enum Error {
     Api { kind: &'static str, name: &'static str, namespace: String, source: ApiError },
     #[error(transparent)]
     Make(#[from] MakeError),
-    #[error(
-        "the operator's certificate cannot be used: {0}; empty Secret `{SECRET}` to have it made anew"
-    )]
+    #[error("the operator's certificate cannot be used: {0}; empty Secret `{SECRET}` to have it made anew")]
     Unusable(String),
 }
 
