@@ -38,7 +38,7 @@ impl Instance {
         given: &Arc<Given>,
         share: Share,
     ) -> Result<Self, CallError> {
-        share.grow(INSTANCE_BYTES)?;
+        share.grow(INSTANCE_BYTES + given.grants.env.bytes())?;
         let share = Arc::new(share);
         let host = Host::new(Arc::clone(given), Arc::clone(&share));
         let mut store = Store::new(engine.wasmtime(), host);
