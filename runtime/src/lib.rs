@@ -25,6 +25,7 @@ mod host;
 mod inspect;
 mod instance;
 mod link;
+mod lockdown;
 mod memory;
 mod plugin;
 mod pool;
@@ -33,11 +34,11 @@ mod ticker;
 pub mod wit;
 
 pub use abi::Abi;
-pub use artifact::{Artifact, DigestError, Kind, ModuleDigest};
+pub use artifact::{Artifact, DigestError, Kind, Metering, ModuleDigest};
 pub use budget::{MemoryBudget, NoMemory, Share};
 pub use cache::{ArtifactCache, ArtifactFile, CacheError, Compiled};
 pub use call::{Answer, Call, CallError, Format, Timing};
-pub use compile::{CompileError, Compiler, compile_child};
+pub use compile::{CompileError, CompileLimits, Compiler, compile_child};
 pub use engine::{Engine, EngineError, EngineOptions};
 pub use functions::{Function, FunctionRequest};
 pub use grants::{
