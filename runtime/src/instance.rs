@@ -45,7 +45,7 @@ impl Instance {
         share: Share,
     ) -> Result<Self, CallError> {
         let slot = engine.slot().ok_or(CallError::AgentFull)?;
-        share.grow(INSTANCE_BYTES)?;
+        share.grow(INSTANCE_BYTES + given.grants.env.bytes())?;
         let share = Arc::new(share);
         let host = Host::new(Arc::clone(given), Arc::clone(&share));
         let mut store = Store::new(linked.engine(), host);

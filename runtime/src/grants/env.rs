@@ -76,6 +76,11 @@ impl EnvGrant {
         Ok(Self { variables: variables.into() })
     }
 
+    /// What a copy of them takes in memory.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.variables.iter().map(|EnvVar { name, value }| (name.len() + value.len()) as u64).sum()
+    }
+
     /// Gives a guest its variables.
     pub(crate) fn build(&self, builder: &mut WasiCtxBuilder) {
         for EnvVar { name, value } in &*self.variables {

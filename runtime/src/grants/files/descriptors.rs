@@ -13,6 +13,7 @@ pub(super) struct Descriptors {
 }
 
 /// An open file or directory.
+#[allow(clippy::struct_excessive_bools, reason = "they are POSIX's flags")]
 pub(super) struct Open {
     pub(super) handle: Handle,
     pub(super) position: u64,

@@ -227,9 +227,12 @@ impl Tree {
         if !self.node(parent)?.linked {
             return Err(FileError::NoEntry);
         }
-        let (name, before) = (Arc::<str>::from(name), self.node(id)?.name.len() as u64);
-        self.space.take(name.len() as u64, name.len() as u64)?;
-        self.space.give(before, before);
+        let (name, before) = (Arc::<str>::from(name), self.node(id)?.name.len());
+        // Only what is more: also a full folder's files can be renamed.
+        let more = name.len().saturating_sub(before) as u64;
+        self.space.take(more, more)?;
+        let less = before.saturating_sub(name.len()) as u64;
+        self.space.give(less, less);
         if let Some(replaced) = self.child(parent, &name)? {
             self.remove(replaced)?;
         }

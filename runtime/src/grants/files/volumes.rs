@@ -56,8 +56,10 @@ impl FileSystem {
             super::Content::ReadOnly(tree) => Volume::ReadOnly(Arc::clone(tree)),
             super::Content::Scratch { size_limit } => Volume::scratch(*size_limit, share, 0),
         });
-        let volumes = volumes.collect();
-        let state = State { volumes, handles: 0, most_handles: 0, share: Arc::clone(share) };
+        let volumes: Vec<_> = volumes.collect();
+        // Those on the mounts themselves are within what each instance counts.
+        let most_handles = volumes.len();
+        let state = State { volumes, handles: 0, most_handles, share: Arc::clone(share) };
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
@@ -74,8 +76,9 @@ impl FileSystem {
 
     /// The directory of each mount, in the order of the grant.
     pub(super) fn roots(&self) -> Result<Vec<Handle>, FileError> {
-        let mut state = self.lock();
-        (0..state.volumes.len()).map(|volume| self.handle(&mut state, volume, ROOT)).collect()
+        let count = self.lock().volumes.len();
+        // Locked for each: where one is refused, those before it are dropped, and that locks too.
+        (0..count).map(|volume| self.handle(&mut self.lock(), volume, ROOT)).collect()
     }
 
     fn handle(&self, state: &mut State, volume: usize, node: NodeId) -> Result<Handle, FileError> {

@@ -3,29 +3,27 @@
 //! wasmtime's own bindings are used with another host behind them. A handle of theirs is a number in the instance's
 //! table; what stands there under that number is ours.
 
-use std::time::{Duration, SystemTime};
+mod convert;
 
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 use wasmtime_wasi::p2::{
     DynInputStream, DynOutputStream, FsError, FsResult,
-    bindings::{
-        clocks::wall_clock::Datetime,
-        filesystem::{
-            preopens,
-            types::{
-                self, Advice, Descriptor, DescriptorFlags, DescriptorStat, DescriptorType, DirectoryEntry,
-                DirectoryEntryStream, ErrorCode, Filesize, HostDescriptor, HostDirectoryEntryStream,
-                MetadataHashValue, NewTimestamp, OpenFlags, PathFlags,
-            },
+    bindings::filesystem::{
+        preopens,
+        types::{
+            self, Advice, Descriptor, DescriptorFlags, DescriptorStat, DescriptorType, DirectoryEntry,
+            DirectoryEntryStream, ErrorCode, Filesize, HostDescriptor, HostDirectoryEntryStream,
+            MetadataHashValue, NewTimestamp, OpenFlags, PathFlags,
         },
     },
 };
 
+use self::convert::{code, descriptor_stat, descriptor_type, follows, hash, time};
 use super::{
     FileError, FileSystem, FilesGrant,
     path::OpenOptions,
     streams::{AT_ONCE, Reader, Writer},
-    tree::{NodeKind, ROOT, Stat},
+    tree::{NodeKind, ROOT},
     volumes::Handle,
 };
 use crate::host::Host;
@@ -103,7 +101,11 @@ impl preopens::Host for FilesView<'_> {
     fn get_directories(&mut self) -> wasmtime::Result<Vec<(Resource<Descriptor>, String)>> {
         let Some(files) = self.files else { return Ok(Vec::new()) };
         let mut directories = Vec::new();
-        for (handle, (path, _)) in files.roots()?.into_iter().zip(self.grant.mounts()) {
+        let roots = files.roots().map_err(|error| match error {
+            FileError::NodeMemory => wasmtime::Error::from(crate::NoMemory),
+            error => error.into(),
+        })?;
+        for (handle, (path, _)) in roots.into_iter().zip(self.grant.mounts()) {
             let mut flags = DescriptorFlags::READ;
             if !handle.is_read_only() {
                 flags |= DescriptorFlags::MUTATE_DIRECTORY;
@@ -365,78 +367,5 @@ impl HostDirectoryEntryStream for FilesView<'_> {
     fn drop(&mut self, stream: Resource<DirectoryEntryStream>) -> wasmtime::Result<()> {
         self.table.delete(Resource::<Listing>::new_own(stream.rep()))?;
         Ok(())
-    }
-}
-
-fn follows(flags: PathFlags) -> bool {
-    flags.contains(PathFlags::SYMLINK_FOLLOW)
-}
-
-fn descriptor_type(kind: NodeKind) -> DescriptorType {
-    match kind {
-        NodeKind::Directory => DescriptorType::Directory,
-        NodeKind::File => DescriptorType::RegularFile,
-        NodeKind::Symlink => DescriptorType::SymbolicLink,
-    }
-}
-
-fn descriptor_stat(stat: &Stat) -> DescriptorStat {
-    let datetime = |time: SystemTime| {
-        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Some(Datetime { seconds: since.as_secs(), nanoseconds: since.subsec_nanos() })
-    };
-    DescriptorStat {
-        type_: descriptor_type(stat.kind),
-        link_count: stat.links,
-        size: stat.size,
-        data_access_timestamp: datetime(stat.accessed),
-        data_modification_timestamp: datetime(stat.modified),
-        status_change_timestamp: datetime(stat.modified),
-    }
-}
-
-fn time(time: NewTimestamp) -> FsResult<Option<SystemTime>> {
-    match time {
-        NewTimestamp::NoChange => Ok(None),
-        NewTimestamp::Now => Ok(Some(SystemTime::now())),
-        NewTimestamp::Timestamp(Datetime { seconds, nanoseconds }) => Duration::from_secs(seconds)
-            .checked_add(Duration::from_nanos(nanoseconds.into()))
-            .and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since))
-            .map(Some)
-            .ok_or_else(|| ErrorCode::Overflow.into()),
-    }
-}
-
-/// Which file it is: a program compares these where it would compare a device and an inode.
-fn hash(stat: &Stat, handle: &Handle) -> MetadataHashValue {
-    MetadataHashValue { lower: stat.id, upper: handle.volume() as u64 + 1 }
-}
-
-/// `None` where the call ends.
-fn code(error: FileError) -> Option<ErrorCode> {
-    Some(match error {
-        FileError::BadDescriptor => ErrorCode::BadDescriptor,
-        FileError::Busy => ErrorCode::Busy,
-        FileError::CrossDevice => ErrorCode::CrossDevice,
-        FileError::Exist => ErrorCode::Exist,
-        FileError::FileTooLarge => ErrorCode::FileTooLarge,
-        FileError::Invalid => ErrorCode::Invalid,
-        FileError::IsDirectory => ErrorCode::IsDirectory,
-        FileError::Loop => ErrorCode::Loop,
-        FileError::NameTooLong => ErrorCode::NameTooLong,
-        FileError::NoEntry => ErrorCode::NoEntry,
-        FileError::NoSpace => ErrorCode::InsufficientSpace,
-        FileError::NotDirectory => ErrorCode::NotDirectory,
-        FileError::NotEmpty => ErrorCode::NotEmpty,
-        FileError::NotPermitted => ErrorCode::NotPermitted,
-        FileError::ReadOnly => ErrorCode::ReadOnly,
-        FileError::TooManyOpen => ErrorCode::InsufficientMemory,
-        FileError::NodeMemory => return None,
-    })
-}
-
-impl From<FileError> for FsError {
-    fn from(error: FileError) -> Self {
-        code(error).map_or_else(|| Self::trap(crate::NoMemory), Self::from)
     }
 }
