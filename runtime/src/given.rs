@@ -1,6 +1,8 @@
 //! What every instance of one plugin is given: the same for all of them, and made once.
 
-use crate::{Grants, config::Config, guest_log::GuestLog};
+use std::sync::Arc;
+
+use crate::{Grants, config::Config, grants::network::Reach, guest_log::GuestLog};
 
 /// What every instance of one plugin is given.
 pub(crate) struct Given {
@@ -11,4 +13,6 @@ pub(crate) struct Given {
     pub(crate) log: GuestLog,
     pub(crate) config: Config,
     pub(crate) grants: Grants,
+    /// How its guests reach what `grants.network` allows.
+    pub(crate) reach: Arc<Reach>,
 }

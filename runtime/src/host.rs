@@ -13,8 +13,9 @@ use crate::{
     config,
     given::Given,
     grants::{
-        FilesGrant, Outgoing,
+        FilesGrant,
         files::{FileSystem, FilesView, Preview1},
+        network::{self, Outgoing, Sockets},
     },
     guest_log::GuestLog,
     guest_output::GuestOutput,
@@ -47,6 +48,7 @@ struct Wasi {
     table: ResourceTable,
     http: WasiHttpCtx,
     outgoing: Outgoing,
+    sockets: Sockets,
 }
 
 impl Host {
@@ -102,9 +104,11 @@ impl Host {
 
 impl Wasi {
     fn new(given: &Given, program: Option<Box<Program>>) -> Box<Self> {
-        let context = granted(given, program).build();
-        let (table, http, outgoing) = (ResourceTable::new(), WasiHttpCtx::new(), Outgoing);
-        Box::new(Self { context, table, http, outgoing })
+        let (outgoing, sockets) = network::of_instance(&given.reach);
+        let mut builder = granted(given, program);
+        sockets.build(&mut builder);
+        let (table, http) = (ResourceTable::new(), WasiHttpCtx::new());
+        Box::new(Self { context: builder.build(), table, http, outgoing, sockets })
     }
 }
 
@@ -131,6 +135,11 @@ impl Host {
             files.empty_scratch();
         }
     }
+
+    /// The sockets of a component.
+    pub(crate) fn granted_sockets(&mut self) -> &Sockets {
+        &self.wasi().sockets
+    }
 }
 
 impl WasiView for Host {
@@ -152,7 +161,6 @@ impl WasiHttpView for Host {
 fn granted(given: &Given, program: Option<Box<Program>>) -> WasiCtxBuilder {
     let Given { log, grants, .. } = given;
     let mut builder = WasiCtxBuilder::new();
-    builder.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
     grants.env.build(&mut builder);
     match program.map(|program| *program) {
         Some(Program { argv, stdin, stdout, stderr }) => {

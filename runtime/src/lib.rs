@@ -43,7 +43,8 @@ pub use engine::{Engine, EngineError, EngineOptions};
 pub use functions::{Function, FunctionRequest};
 pub use grants::{
     EnvGrant, EnvVar, FilesGrant, Grants, InvalidEnv, InvalidHost, InvalidMount, Mount, MountSource,
-    NetworkGrant,
+    NetworkGrant, NetworkOptions,
 };
 pub use inspect::{Import, Inspection};
+pub use ipnet::IpNet;
 pub use plugin::{Instances, Limits, LoadError, Plugin, PluginSpec, Reuse};

@@ -15,6 +15,7 @@ use crate::{
     functions,
     gate::{Full, Gate},
     given::Given,
+    grants::network::Reach,
     guest_log::GuestLog,
     instance::Instance,
     pool::Pool,
@@ -116,10 +117,7 @@ pub enum LoadError {
     #[error("{0}")]
     ExportNotFound(String),
     /// The module imports something that it is not given.
-    #[error(
-        "{0}; guests are given WASI 0.2 with wasi:config, preview 1 and DataFlare's host functions, and nothing else: \
-         build the module without that import"
-    )]
+    #[error("{0}")]
     ImportNotGranted(String),
     /// Its start or `_initialize` function failed.
     #[error("the module does not start: {0}")]
@@ -158,13 +156,14 @@ impl Plugin {
     /// Links an artifact, finds its functions, and makes its warm instances.
     pub async fn load(engine: &Engine, artifact: &Artifact, spec: PluginSpec) -> Result<Self, LoadError> {
         let PluginSpec { name, functions, limits, instances, config, grants } = spec;
-        let linked = engine.machine(artifact.metering())?.linkers.link(artifact)?;
+        let linked = engine.machine(artifact.metering())?.linkers.link(artifact, &grants)?;
         let functions = functions::find(artifact, &functions, &limits)?;
         let mounted = engine.memory().counted(grants.files.bytes());
         let (log, config) = (GuestLog::new(&name, limits.log_lines), Config::new(config));
         // Start functions have as much as a call.
         let fuel = (artifact.metering() == Metering::Fuel).then(|| limits.fuel.unwrap_or(u64::MAX));
-        let given = Given { memory_limit: limits.memory, fuel, log, config, grants };
+        let reach = Arc::new(Reach::new(engine.network(), grants.network.clone(), log.clone()));
+        let given = Given { memory_limit: limits.memory, fuel, log, config, grants, reach };
         let pool = Pool::new(engine.clone(), linked, given, instances);
         let memory = pool.warm_up().await.map_err(|error| match error {
             CallError::AgentFull => LoadError::AgentFull,

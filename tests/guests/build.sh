@@ -7,3 +7,4 @@ cd "$(dirname "$0")"
 ../../examples/build-guest.sh command --command
 ../../examples/build-guest.sh files --command
 ../../examples/build-guest.sh files --preview1
+../../examples/build-guest.sh outgoing --wasi

@@ -5,13 +5,11 @@
 
 mod env;
 pub(crate) mod files;
-mod network;
+pub(crate) mod network;
 
 pub use env::{EnvGrant, EnvVar, InvalidEnv};
 pub use files::{FilesGrant, InvalidMount, Mount, MountSource};
-pub use network::{InvalidHost, NetworkGrant};
-
-pub(crate) use network::Outgoing;
+pub use network::{InvalidHost, NetworkGrant, NetworkOptions};
 
 /// What the guests of a plugin may do; nothing by default.
 #[derive(Clone, Debug, Default)]

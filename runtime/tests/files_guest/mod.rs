@@ -50,7 +50,7 @@ pub async fn run(plugin: &Plugin, script: &[&str]) -> Result<Vec<String>, CallEr
 
 /// Compiles a module for an engine with so much memory.
 pub async fn compile_within(wasm: Vec<u8>, memory: u64) -> (Engine, Artifact) {
-    let options = EngineOptions { instances: 4, memory: Some(memory) };
+    let options = EngineOptions { instances: 4, memory: Some(memory), ..EngineOptions::default() };
     let engine = Engine::new(&options).unwrap();
     let directory = tempfile::tempdir().unwrap();
     let cache =
