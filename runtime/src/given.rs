@@ -8,7 +8,7 @@ use crate::{Grants, config::Config, grants::network::Reach, guest_log::GuestLog}
 pub(crate) struct Given {
     /// The most memory of one instance, in bytes.
     pub(crate) memory_limit: u64,
-    /// The fuel of an instance's start functions.
+    /// The fuel of an instance's start functions, where their code counts it.
     pub(crate) fuel: Option<u64>,
     pub(crate) log: GuestLog,
     pub(crate) config: Config,

@@ -7,7 +7,7 @@ use crate::{
     abi::Trio,
     artifact::{Artifact, Code},
     dataflare,
-    grants::network,
+    grants::{files, network},
     host::Host,
     plugin::LoadError,
 };
@@ -45,10 +45,11 @@ impl Linked {
 impl Linkers {
     pub(crate) fn new(engine: &wasmtime::Engine) -> wasmtime::Result<Self> {
         let mut core = wasmtime::Linker::new(engine);
-        wasmtime_wasi::p1::add_to_linker_async(&mut core, Host::preview1)?;
+        wasmtime_wasi::p1::wasi_snapshot_preview1::add_to_linker(&mut core, Host::preview1)?;
         dataflare::add_to_linker(&mut core)?;
         let mut component = component::Linker::new(engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut component)?;
+        files::add_to_linker(&mut component)?;
         network::add_to_linker(&mut component)?;
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut component)?;
         wasmtime_wasi_config::add_to_linker(&mut component, Host::wasi_config)?;
