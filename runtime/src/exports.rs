@@ -10,7 +10,7 @@ use wasmtime::{
 
 use crate::{
     Abi, Artifact,
-    abi::{Target, Trio, buffer, command, component, scalar, wasm_engine},
+    abi::{Target, Trio, buffer, command, component, http, scalar, wasm_engine},
     artifact::Code,
 };
 
@@ -102,6 +102,11 @@ impl Export {
         }
     }
 
+    /// Whether whole requests go to it.
+    pub(crate) fn is_handler(&self) -> bool {
+        self.interface.as_ref().is_some_and(|interface| http::Target::is(interface, &self.name))
+    }
+
     /// Its own name as an endpoint: in kebab case, as WIT's names are; `run` for a program.
     pub(crate) fn endpoint(&self) -> String {
         if self.is_program() {
@@ -137,6 +142,7 @@ impl Export {
     /// Its type in WIT's words.
     pub(crate) fn signature(&self) -> String {
         match &self.item {
+            _ if self.is_handler() => http::SIGNATURE.to_owned(),
             Item::Core(_, ty) => scalar::Signature(ty).to_string(),
             Item::Component(_, ty) => component::Signature(ty).to_string(),
         }
@@ -165,6 +171,10 @@ impl Export {
                     .map(Target::Command)
                     .ok_or_else(|| "`run` of a program is `func() -> result`".to_owned())?
             }
+            (Item::Component(index, _), _) if self.is_handler() => match abi {
+                Some(Abi::Http) => Target::Http(http::Target::new(*index)),
+                _ => return Err("it takes whole HTTP requests: set `type: Http`".to_owned()),
+            },
             (Item::Component(index, ty), _) => {
                 Target::Component(component::Target::new(*index, ty).map_err(|why| why.to_string())?)
             }

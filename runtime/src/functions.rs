@@ -140,6 +140,22 @@ pub(crate) fn find(
     Ok(functions)
 }
 
+/// The endpoint's name of a handler of whole requests. Nobody calls it by that.
+const HTTP: &str = "http";
+
+/// The component's handler of whole requests.
+pub(crate) fn handler(artifact: &Artifact, limits: &Limits) -> Result<Function, LoadError> {
+    let exports = exports::of(artifact);
+    let handler = exports.iter().find(|export| export.is_handler()).ok_or_else(|| {
+        let all = list(exports.iter().map(Export::full_name));
+        LoadError::ExportNotFound(format!(
+            "the module exports no `wasi:http/incoming-handler` of version 0.2, which `type: Http` needs; it exports {all}"
+        ))
+    })?;
+    let target = handler.target(artifact, Some(Abi::Http), HTTP);
+    Ok(Function::new(HTTP.to_owned(), handler, target, &FunctionRequest::default(), limits))
+}
+
 /// Every export, each under its own name; under `interface.function` where two would share it.
 pub(crate) fn every(artifact: &Artifact, limits: &Limits) -> Vec<Arc<Function>> {
     let exports = exports::of(artifact);

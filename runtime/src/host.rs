@@ -44,6 +44,11 @@ struct Wasi {
     outgoing: Outgoing,
 }
 
+/// Things that a guest may have a handle of at once.
+const HANDLES: usize = 1024;
+/// The most that one header section of a guest's may take in the host. On the wire it is smaller.
+const FIELD_BYTES: usize = 32 << 10;
+
 impl Host {
     pub(crate) fn new(given: Arc<Given>, share: Arc<Share>) -> Self {
         let memory = MemoryLimiter::new(given.memory_limit, share);
@@ -99,7 +104,9 @@ impl Host {
         let Self { wasi, program, given, .. } = self;
         wasi.get_or_insert_with(|| {
             let context = granted(given, program.take()).build();
-            let (table, http, outgoing) = (ResourceTable::new(), WasiHttpCtx::new(), Outgoing);
+            let (mut table, mut http, outgoing) = (ResourceTable::new(), WasiHttpCtx::new(), Outgoing);
+            table.set_max_capacity(HANDLES);
+            http.set_field_size_limit(FIELD_BYTES);
             Box::new(Wasi { context, table, http, outgoing })
         })
     }

@@ -5,3 +5,4 @@ cd "$(dirname "$0")"
 ../../examples/build-guest.sh types
 ../../examples/build-guest.sh wasi --wasi
 ../../examples/build-guest.sh command --command
+../../examples/build-guest.sh http
