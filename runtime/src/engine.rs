@@ -119,7 +119,7 @@ pub(crate) fn config() -> Config {
     config
         .epoch_interruption(true)
         .wasm_component_model(true)
-        .concurrency_support(false)
+        .wasm_component_model_async(true)
         .async_stack_size(STACK)
         .max_wasm_stack(GUEST_STACK)
         .memory_init_cow(true);

@@ -102,9 +102,9 @@ impl Export {
         }
     }
 
-    /// Whether whole requests go to it.
-    pub(crate) fn is_handler(&self) -> bool {
-        self.interface.as_ref().is_some_and(|interface| http::Target::is(interface, &self.name))
+    /// Whether whole requests go to it, and by which WASI.
+    pub(crate) fn handler(&self) -> Option<http::Version> {
+        http::Version::of(self.interface.as_ref()?, &self.name)
     }
 
     /// Its own name as an endpoint: in kebab case, as WIT's names are; `run` for a program.
@@ -142,7 +142,7 @@ impl Export {
     /// Its type in WIT's words.
     pub(crate) fn signature(&self) -> String {
         match &self.item {
-            _ if self.is_handler() => http::SIGNATURE.to_owned(),
+            _ if self.handler().is_some() => http::SIGNATURE.to_owned(),
             Item::Core(_, ty) => scalar::Signature(ty).to_string(),
             Item::Component(_, ty) => component::Signature(ty).to_string(),
         }
@@ -171,13 +171,13 @@ impl Export {
                     .map(Target::Command)
                     .ok_or_else(|| "`run` of a program is `func() -> result`".to_owned())?
             }
-            (Item::Component(index, _), _) if self.is_handler() => match abi {
-                Some(Abi::Http) => Target::Http(http::Target::new(*index)),
-                _ => return Err("it takes whole HTTP requests: set `type: Http`".to_owned()),
+            (Item::Component(index, ty), _) => match (self.handler(), abi) {
+                (Some(version), Some(Abi::Http)) => Target::Http(http::Target::new(*index, version)),
+                (Some(_), _) => return Err("it takes whole HTTP requests: set `type: Http`".to_owned()),
+                (None, _) => {
+                    Target::Component(component::Target::new(*index, ty).map_err(|why| why.to_string())?)
+                }
             },
-            (Item::Component(index, ty), _) => {
-                Target::Component(component::Target::new(*index, ty).map_err(|why| why.to_string())?)
-            }
             (Item::Core(index, ty), Code::Core(module)) if abi != Some(Abi::Scalar) => {
                 let trio = Trio::of(module).filter(|_| Trio::is_the_function(&self.name));
                 if let Some(trio) = trio {

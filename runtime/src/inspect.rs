@@ -26,8 +26,9 @@ pub struct Import {
 }
 
 /// WASI as guests are given it, by the start of an import's name, and what works of it.
-const GIVEN: [(&str, &str); 11] = [
+const GIVEN: [(&str, &str); 12] = [
     ("wasi:io/", "works"),
+    ("wasi:http/types", "works"),
     ("wasi:clocks/", "works"),
     ("wasi:random/", "works"),
     ("wasi:config/store@0.2.0-rc.1", "holds the top level of `spec.config`"),
@@ -45,8 +46,8 @@ const GIVEN: [(&str, &str); 11] = [
 
 const PREVIEW1: &str = "wasi_snapshot_preview1";
 
-/// The WASI 0.2 versions that are given: any patch level.
-const VERSION: &str = "@0.2.";
+/// The WASI versions that are given: any patch level.
+const VERSIONS: [&str; 2] = ["@0.2.", "@0.3."];
 
 impl Inspection {
     /// Looks at an artifact.
@@ -67,14 +68,21 @@ impl Inspection {
         let mut imports: Vec<_> = imports.into_iter().map(Import::new).collect();
         imports.sort_by(|a, b| a.name.cmp(&b.name));
         imports.dedup();
-        Self { kind: artifact.kind(), functions: functions::every(artifact, &Limits::default()), imports }
+        let limits = Limits::default();
+        let mut functions = functions::every(artifact, &limits);
+        if let Ok(handler) = functions::handler(artifact, &limits) {
+            functions.retain(|function| function.export() != handler.export());
+            functions.insert(0, Arc::new(handler));
+        }
+        Self { kind: artifact.kind(), functions, imports }
     }
 }
 
 impl Import {
     fn new(name: String) -> Self {
         let given = GIVEN.into_iter().find(|(start, _)| {
-            name.starts_with(start) && (!name.starts_with("wasi:") || name.contains(VERSION))
+            let is_given = |version| name.contains(version);
+            name.starts_with(start) && (!name.starts_with("wasi:") || VERSIONS.into_iter().any(is_given))
         });
         let is_dataflare = name
             .split_once('.')
@@ -94,7 +102,9 @@ mod tests {
         for (name, given) in [
             ("wasi:cli/environment@0.2.6", true),
             ("wasi:sockets/tcp@0.2.0", true),
-            ("wasi:clocks/wall-clock@0.3.0", false),
+            ("wasi:clocks/system-clock@0.3.1", true),
+            ("wasi:clocks/wall-clock@0.4.0", false),
+            ("wasi:http/types@0.2.12", true),
             ("wasi:http/outgoing-handler@0.2.6", false),
             ("wasi_snapshot_preview1", true),
             ("wasi:config/store@0.2.0-rc.1", true),

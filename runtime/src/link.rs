@@ -38,6 +38,8 @@ impl Linkers {
         let mut component = component::Linker::new(engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut component)?;
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut component)?;
+        wasmtime_wasi::p3::add_to_linker(&mut component)?;
+        wasmtime_wasi_http::p3::add_to_linker(&mut component)?;
         wasmtime_wasi_config::add_to_linker(&mut component, Host::wasi_config)?;
         Ok(Self { core, component })
     }

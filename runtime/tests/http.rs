@@ -16,6 +16,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures::StreamExt as _;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
@@ -24,6 +25,8 @@ use samovar_runtime::{
 };
 
 const GUEST: &str = "tests/guests/http/http.wasm";
+/// Of WASI 0.3.
+const GUEST_3: &str = "tests/guests/http3/http3.wasm";
 
 fn spec() -> PluginSpec {
     let limits = Limits { timeout: Duration::from_secs(20), ..Limits::default() };
@@ -44,7 +47,7 @@ fn request<B>(path: &str, body: B) -> Request<B> {
 
 async fn send<B>(plugin: &Plugin, request: Request<B>) -> Result<Response<ResponseBody>, CallError>
 where
-    B: Body<Data = Bytes> + Send + 'static,
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
 {
     plugin.admit(&handler(plugin), request.body().size_hint().lower()).await?.serve(request).await
 }
@@ -327,6 +330,49 @@ async fn what_takes_no_body_gets_none_and_ends_no_guest() {
     idle(&plugin).await;
     let none = get(&plugin, "status?204").await.unwrap();
     assert_eq!((none.status(), text(none).await), (StatusCode::NO_CONTENT, String::new()));
+}
+
+#[tokio::test]
+async fn a_guest_of_wasi_0_3_streams_both_ways_with_trailers() {
+    let plugin = loading::load(loading::guest(GUEST_3), spec()).await.unwrap();
+    assert!(handler(&plugin).export().starts_with("wasi:http/handler@0.3."));
+    assert_eq!(text(get(&plugin, "text").await.unwrap()).await, "hello");
+    let sent = HeaderMap::from_iter([("x-sum".parse().unwrap(), HeaderValue::from_static("7"))]);
+    let (sender, receiver) = futures::channel::mpsc::unbounded();
+    let body = StreamBody::new(receiver.map(Ok::<_, Infallible>));
+    let mut echoed = send(&plugin, request("echo", body)).await.unwrap().into_body();
+    for word in ["one", "two"] {
+        sender.unbounded_send(Frame::data(Bytes::from_static(word.as_bytes()))).unwrap();
+        assert_eq!(echoed.frame().await.unwrap().unwrap().into_data().unwrap(), word);
+    }
+    sender.unbounded_send(Frame::trailers(sent)).unwrap();
+    drop(sender);
+    let trailers = echoed.frame().await.unwrap().unwrap().into_trailers().unwrap();
+    assert_eq!((trailers["x-sum"].as_bytes(), trailers["x-from"].as_bytes()), (&b"7"[..], &b"guest"[..]));
+    assert!(echoed.frame().await.is_none());
+    idle(&plugin).await;
+}
+
+#[tokio::test]
+async fn a_guest_of_wasi_0_3_is_ended_as_any_other() {
+    let limits = Limits { timeout: Duration::from_millis(300), response_bytes: 1 << 30, ..Limits::default() };
+    let plugin = loading::load(loading::guest(GUEST_3), PluginSpec { limits, ..spec() }).await.unwrap();
+    for path in ["hang", "spin"] {
+        assert!(matches!(get(&plugin, path).await, Err(CallError::Timeout { .. })), "{path}");
+    }
+    assert!(matches!(get(&plugin, "trap").await, Err(CallError::Trap { .. })));
+    let Err(CallError::GuestError(code)) = get(&plugin, "refuse").await else { panic!("it refused") };
+    assert!(code.contains("LoopDetected"), "{code}");
+    for (path, traps) in [("half?20", true), ("slowly?60000", false), ("stream?1000000000", false)] {
+        let begun = get(&plugin, path).await.unwrap();
+        // A reader that reads nothing keeps no guest.
+        idle(&plugin).await;
+        let broken = begun.into_body().collect().await.unwrap_err();
+        assert_eq!(matches!(broken.0, CallError::Trap { .. }), traps, "{path}: {broken}");
+        assert_eq!(matches!(broken.0, CallError::Timeout { .. }), !traps, "{path}: {broken}");
+    }
+    drop(get(&plugin, "slowly?60000").await.unwrap());
+    idle(&plugin).await;
 }
 
 /// What this process holds of memory, in bytes.

@@ -6,3 +6,4 @@ cd "$(dirname "$0")"
 ../../examples/build-guest.sh wasi --wasi
 ../../examples/build-guest.sh command --command
 ../../examples/build-guest.sh http
+../../examples/build-guest.sh http3

@@ -73,7 +73,7 @@ impl Admission {
     /// its end.
     pub async fn serve<B>(self, request: Request<B>) -> Result<Response<ResponseBody>, CallError>
     where
-        B: Body<Data = Bytes> + Send + 'static,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
     {
         let wants_body = request.method() != Method::HEAD;
         let (limit, fault) = (self.function.response_bytes(), Fault::default());
@@ -108,7 +108,10 @@ impl Admission {
     }
 
     /// The guest's part, to the end of its instance.
-    async fn run(self, request: Request<RequestBody>, head: oneshot::Sender<Head>, fault: Fault) {
+    async fn run<B>(self, request: Request<RequestBody<B>>, head: oneshot::Sender<Head>, fault: Fault)
+    where
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+    {
         let Self { function, pool, deadline, mut instance, held: _held, pass: _pass } = self;
         instance.prepare();
         let _running = pool.engine().ticker().run();

@@ -7,32 +7,26 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::{BodyExt as _, combinators::UnsyncBoxBody};
 use wasmtime_wasi_http::Error;
 
 use super::Fault;
 use crate::CallError;
 
 /// A caller's body as its guest reads it. Nothing is read before the guest asks for it.
-pub(crate) struct RequestBody {
-    body: UnsyncBoxBody<Bytes, Error>,
+pub(crate) struct RequestBody<B> {
+    body: B,
     left: u64,
     limit: u64,
     fault: Fault,
 }
 
-impl RequestBody {
-    pub(super) fn new<B>(body: B, limit: u64, fault: Fault) -> Self
-    where
-        B: Body<Data = Bytes> + Send + 'static,
-    {
-        // Why it broke off is between the caller and this host.
-        let body = body.map_err(|_| Error::ConnectionTerminated).boxed_unsync();
+impl<B> RequestBody<B> {
+    pub(super) fn new(body: B, limit: u64, fault: Fault) -> Self {
         Self { body, left: limit, limit, fault }
     }
 }
 
-impl Body for RequestBody {
+impl<B: Body<Data = Bytes> + Unpin> Body for RequestBody<B> {
     type Data = Bytes;
     type Error = Error;
 
@@ -40,8 +34,11 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        let Some(Ok(frame)) = frame else { return Poll::Ready(frame) };
+        let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(context)) else {
+            return Poll::Ready(None);
+        };
+        // Why it broke off is between the caller and this host.
+        let Ok(frame) = frame else { return Poll::Ready(Some(Err(Error::ConnectionTerminated))) };
         let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
         if bytes > self.left {
             let limit = self.limit;
