@@ -18,6 +18,8 @@ use crate::{CallError, Share};
 /// The most that is read before a response is sent. One that is there by then is sent as a whole, with its length, and
 /// needs no task of its own.
 const READ_AHEAD: u64 = CHUNK_BYTES as u64;
+/// How often the connection gets a turn before that, to bring what the guest waits for: the request's body, mostly.
+const TURNS: u32 = 2;
 /// What a guest may have written that is not read yet.
 const WRITTEN_AHEAD: u64 = 2 * CHUNK_BYTES as u64;
 
@@ -59,6 +61,7 @@ impl<G: Future<Output = ()> + Send + 'static> Begun<G> {
         }
         let mut rest = Rest { body, limit, length, sent: 0, guest: Guest(None), fault };
         let mut ahead = VecDeque::new();
+        let mut turns = TURNS;
         let ended = poll_fn(|context| {
             let mut waits = false;
             let ended = loop {
@@ -75,6 +78,11 @@ impl<G: Future<Output = ()> + Send + 'static> Begun<G> {
                     }
                     Poll::Ready(Some(Err(BrokenOff(error)))) => return Poll::Ready(Err(error)),
                     Poll::Ready(None) => break true,
+                    Poll::Pending if waits && turns > 0 => {
+                        turns -= 1;
+                        context.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
                     Poll::Pending if waits => break false,
                     Poll::Pending => waits = poll_guest(&mut guest, context),
                 }

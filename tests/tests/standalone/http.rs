@@ -159,7 +159,8 @@ async fn both_bodies_are_streamed_at_once() -> Result<()> {
     for mut caller in Caller::both(&server).await? {
         let (send, receive) = mpsc::unbounded::<Bytes>();
         send.unbounded_send("one".into())?;
-        let body = StreamBody::new(receive.map(|bytes| Ok::<_, Infallible>(Frame::data(bytes)))).boxed();
+        let chunks = receive.map(|bytes| Ok::<_, Infallible>(Frame::data(bytes)));
+        let body = BodyExt::boxed(StreamBody::new(chunks));
         let mut echoed = caller.send(request("echo", body)).await?.into_body();
         for word in ["one", "two", "three"] {
             if word != "one" {
@@ -181,7 +182,7 @@ async fn trailers_go_both_ways() -> Result<()> {
         let trailers = HeaderMap::from_iter([("x-sum".parse()?, HeaderValue::from_static("7"))]);
         let frames = [Frame::data(Bytes::from_static(b"abc")), Frame::trailers(trailers)];
         let body = StreamBody::new(futures::stream::iter(frames.map(Ok::<_, Infallible>)));
-        let mut request = request("trailers", body.boxed());
+        let mut request = request("trailers", BodyExt::boxed(body));
         request.headers_mut().insert("trailer", HeaderValue::from_static("x-sum"));
         request.headers_mut().insert("te", HeaderValue::from_static("trailers"));
         let two = matches!(caller, Caller::Two(..));
