@@ -92,8 +92,8 @@ testbed: ## Build the servers of test-apiserver, once for each version, and prin
 	@tests/testbed/build.sh
 
 .PHONY: bench
-bench: ## The benchmarks: a call in process, over HTTP beside an empty server, and beside `wasmtime serve`. Needs jq.
-	cargo bench -p samovar-runtime --bench calls
+bench: ## The benchmarks: a call in process, a compile, and calls over HTTP beside an empty server and `wasmtime serve`. Needs jq.
+	cargo bench -p samovar-runtime --bench calls --bench compile
 	bench/http.sh
 	bench/serve.sh
 

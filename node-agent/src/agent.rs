@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, io, net::SocketAddr, path::PathBuf, sync::Arc, 
 use prometheus_client::registry::Registry;
 use samovar_crds::{Reason, State};
 use samovar_registry::{Client, ClientOptions};
-use samovar_runtime::{ArtifactCache, Compiler, Engine, EngineOptions, MemoryBudget};
+use samovar_runtime::{ArtifactCache, Compiler, Engine, EngineOptions, MemoryBudget, NetworkOptions};
 use samovar_telemetry::ops::{ListenError, Ops};
 use tokio::{
     sync::{Semaphore, mpsc, watch},
@@ -16,6 +16,7 @@ use tokio::{
 use crate::{
     board::{Board, Report},
     cache::{Cache, InUse},
+    contents::{Operator, OperatorOptions},
     desired::{Desired, DesiredRevision, Key, Source},
     gauges::Gauges,
     guests::Guests,
@@ -39,12 +40,16 @@ pub struct AgentOptions {
     pub state_dir: PathBuf,
     /// How to reach registries.
     pub registry: ClientOptions,
+    /// Who knows what ConfigMaps and Secrets hold; `None` where that is part of what is wanted.
+    pub operator: Option<OperatorOptions>,
     /// Compiles at once.
     pub max_compiles: usize,
     /// Instances at once, over all plugins.
     pub max_instances: u32,
     /// How much memory and disk it may take.
     pub bounds: Bounds,
+    /// What it knows of the network around it.
+    pub network: NetworkOptions,
     /// Where modules are compiled.
     pub compiler: Compiler,
     /// How long calls may go on after draining starts.
@@ -111,7 +116,11 @@ impl Agent {
         std::fs::create_dir_all(&options.state_dir).map_err(state)?;
         let modules = Modules::open(&options.state_dir).map_err(state)?;
         let memory = options.bounds.memory();
-        let engine = Engine::new(&EngineOptions { instances: options.max_instances, memory })?;
+        let engine = Engine::new(&EngineOptions {
+            instances: options.max_instances,
+            memory,
+            network: options.network,
+        })?;
         let artifacts =
             ArtifactCache::open(options.state_dir.join("artifacts"), engine.clone(), options.compiler)?;
         let mut registry = Registry::default();
@@ -144,6 +153,7 @@ impl Agent {
             modules_held: Semaphore::new(MODULES_HELD),
             compiles: Semaphore::new(options.max_compiles.max(1)),
             flights: Flights::default(),
+            operator: options.operator.map(Operator::new),
             guests: guests.handle().clone(),
             metrics,
         });
@@ -341,6 +351,8 @@ impl Control {
 
 /// The first wait after a failure that may pass; it doubles with each.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
+/// The longest wait for what may come back at any moment.
+const OFTEN: Duration = Duration::from_secs(15);
 /// The longest wait.
 const LONGEST_WAIT: Duration = Duration::from_mins(5);
 
@@ -371,6 +383,7 @@ async fn load_until_it_works(
         let pause = match retry {
             Retry::Never => return None,
             Retry::Slowly => LONGEST_WAIT,
+            Retry::Often => wait.min(OFTEN),
             Retry::Soon(asked) => asked.unwrap_or_default().max(wait).min(LONGEST_WAIT),
         };
         // Jitter, so that the nodes of a cluster do not all come back at once.

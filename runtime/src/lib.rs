@@ -26,6 +26,7 @@ mod http;
 mod inspect;
 mod instance;
 mod link;
+mod lockdown;
 mod memory;
 mod plugin;
 mod pool;
@@ -34,14 +35,18 @@ mod ticker;
 pub mod wit;
 
 pub use abi::Abi;
-pub use artifact::{Artifact, DigestError, Kind, ModuleDigest};
+pub use artifact::{Artifact, DigestError, Kind, Metering, ModuleDigest};
 pub use budget::{MemoryBudget, NoMemory, Share};
 pub use cache::{ArtifactCache, ArtifactFile, CacheError, Compiled};
 pub use call::{Answer, Call, CallError, Format, Timing};
-pub use compile::{CompileError, Compiler, compile_child};
+pub use compile::{CompileError, CompileLimits, Compiler, compile_child};
 pub use engine::{Engine, EngineError, EngineOptions};
 pub use functions::{Function, FunctionRequest};
-pub use grants::{EnvVar, Grants, InvalidHost, Mount, MountSource, NetworkGrant};
+pub use grants::{
+    EnvGrant, EnvVar, FilesGrant, Grants, InvalidEnv, InvalidHost, InvalidMount, Mount, MountSource,
+    NetworkGrant, NetworkOptions,
+};
 pub use http::{Admission, BrokenOff, ResponseBody};
 pub use inspect::{Import, Inspection};
+pub use ipnet::IpNet;
 pub use plugin::{Instances, Limits, LoadError, Plugin, PluginSpec, Reuse};

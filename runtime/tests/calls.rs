@@ -23,6 +23,7 @@ fn spec() -> PluginSpec {
             queue: 4,
             request_bytes: 1 << 20,
             response_bytes: 1 << 20,
+            ..Limits::default()
         },
         instances: Instances { warm: 1, reuse: None },
         ..PluginSpec::default()

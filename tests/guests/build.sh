@@ -7,3 +7,6 @@ cd "$(dirname "$0")"
 ../../examples/build-guest.sh command --command
 ../../examples/build-guest.sh http
 ../../examples/build-guest.sh http3
+../../examples/build-guest.sh files --command
+../../examples/build-guest.sh files --preview1
+../../examples/build-guest.sh outgoing --wasi

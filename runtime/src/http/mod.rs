@@ -30,7 +30,7 @@ use crate::{
     pool::Pool,
 };
 
-/// The most bytes that a guest writes to its body at once.
+/// The most bytes that a guest writes to a body at once.
 pub(crate) const CHUNK_BYTES: usize = 32 << 10;
 /// What one exchange may take in the host for what is on its way: two chunks that the guest has written, one that is read
 /// ahead, and one that the guest reads.
@@ -60,7 +60,7 @@ impl Plugin {
             let pass = self.gate().enter().await.map_err(|Full| CallError::Overloaded)?;
             let held = pool.engine().memory().share_mapped();
             held.grow((GUEST_STACK + EXCHANGE_BYTES) as u64)?;
-            let instance = pool.take(false).await?;
+            let instance = pool.take(false, function.memory()).await?;
             let (function, pool) = (Arc::clone(function), Arc::clone(pool));
             Ok(Admission { function, pool, deadline, instance, held, pass })
         };
@@ -113,17 +113,18 @@ impl Admission {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
     {
         let Self { function, pool, deadline, mut instance, held: _held, pass: _pass } = self;
-        instance.prepare();
         let _running = pool.engine().ticker().run();
+        let limit = function.timeout();
         let work = async {
+            instance.prepare(function.allowance())?;
             match function.target() {
                 Ok(Target::Http(target)) => target.run(&mut instance, request, head).await,
                 _ => Err(CallError::NotCallable("it takes no whole requests".to_owned())),
             }
         };
-        let limit = function.timeout();
-        match timeout_at(deadline, work).await.unwrap_or(Err(CallError::Timeout { limit })) {
-            Ok(()) => drop(pool.give_back(instance)),
+        let ended = timeout_at(deadline, work).await.unwrap_or(Err(CallError::Timeout { limit }));
+        match ended.and_then(|()| instance.fuel_taken()) {
+            Ok(_) => drop(pool.give_back(instance)),
             // Before the instance is gone: its end is the end of the body, and would pass for a good one.
             Err(trap @ CallError::Trap { .. }) => fault.set(instance.memory_refusal().unwrap_or(trap)),
             Err(error) => fault.set(error),
