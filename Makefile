@@ -92,9 +92,10 @@ testbed: ## Build the servers of test-apiserver, once for each version, and prin
 	@tests/testbed/build.sh
 
 .PHONY: bench
-bench: ## The benchmarks: a call in process, a compile, and a call over HTTP beside an empty server. Needs jq.
+bench: ## The benchmarks: a call in process, a compile, and calls over HTTP beside an empty server and `wasmtime serve`. Needs jq.
 	cargo bench -p samovar-runtime --bench calls --bench compile
 	bench/http.sh
+	bench/serve.sh
 
 .PHONY: chart-readme
 chart-readme: ## Write the table of values in the chart's README anew from the comments in values.yaml.

@@ -109,6 +109,15 @@ mod tests {
             refusal(&json!({ "image": "a", "functions": [{ "name": "f" }, { "name": "f" }] }))
                 .contains("twice")
         );
+        assert!(
+            refusal(&json!({ "image": "a", "type": "Http", "functions": [{ "name": "f" }] }))
+                .contains("leave `functions` out")
+        );
+        assert!(
+            refusal(&json!({ "image": "a", "functions": [{ "name": "f", "abi": "Http" }] }))
+                .contains("set the plugin's `type: Http`")
+        );
+        assert_eq!(refusal(&json!({ "image": "a", "type": "Http" })), "");
         assert_eq!(refusal(&json!({ "image": "a", "nodeSelector": { "disk": "ssd" } })), "");
     }
 

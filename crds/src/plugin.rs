@@ -36,6 +36,8 @@ use crate::{FunctionStatus, PluginTemplate};
 )]
 #[x_kube(validation = Rule::new("!has(self.imagePullPolicy) || self.imagePullPolicy != 'Never' || self.image.contains('@sha256:')")
     .message("imagePullPolicy Never needs an image named by digest (…@sha256:…), since nothing is looked up"))]
+#[x_kube(validation = Rule::new("self.type != 'Http' || !has(self.functions) || self.functions.size() == 0")
+    .message("whole requests go to the guest of a plugin of `type: Http`: leave `functions` out"))]
 pub struct WasmPluginSpec {
     /// What runs. A change in it makes a new revision.
     #[serde(flatten)]

@@ -32,7 +32,8 @@ pub struct PluginTemplate {
         .message("must be a path relative to the image's root, without `..`"))]
     pub module_path: Option<String>,
 
-    /// What kind of plugin this is. `Function`: its functions are called over HTTP, one endpoint each.
+    /// What kind of plugin this is. `Function`: its functions are called over HTTP, one endpoint each. `Http`: whole
+    /// requests go to the guest, a component that exports `wasi:http/incoming-handler` 0.2 or `wasi:http/handler` 0.3.
     #[serde(default, rename = "type")]
     pub type_: PluginType,
 
@@ -80,6 +81,8 @@ pub enum PluginType {
     /// Functions, one endpoint each.
     #[default]
     Function,
+    /// The whole request goes to the guest.
+    Http,
 }
 
 /// When the image is looked up again.
@@ -112,6 +115,8 @@ pub struct FunctionSpec {
     /// How the export is called. `Auto` picks by what the module exports; `status.functions` says what was
     /// picked.
     #[serde(default)]
+    #[x_kube(validation = Rule::new("self != 'Http'")
+        .message("a function takes no whole requests: set the plugin's `type: Http`, and leave `functions` out"))]
     pub abi: Abi,
 
     /// Limits of this function, where they differ from `spec.limits`.
@@ -127,6 +132,8 @@ pub enum Abi {
     Auto,
     /// A component's typed export: JSON to and from WIT values.
     Component,
+    /// A component's handler of HTTP requests. It is that of a plugin of `type: Http`, and of no function.
+    Http,
     /// A program, of WASI preview 1 (`_start`) or of WASI 0.2 (`wasi:cli/run`): the body is its stdin, and its
     /// arguments too where it is a JSON array of strings; stdout is the answer. Its endpoint is `run`.
     Command,

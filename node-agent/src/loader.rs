@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use samovar_crds::{Abi, Figures, FunctionStatus, ImagePullPolicy, PluginTemplate, Reason, State};
+use samovar_crds::{Abi, Figures, FunctionStatus, ImagePullPolicy, PluginTemplate, PluginType, Reason, State};
 use samovar_registry::{Client, Reference};
 use samovar_runtime::{
     Artifact, CompileError, Engine, FunctionRequest, Grants, Instances, Limits, LoadError, Metering,
@@ -275,6 +275,8 @@ fn plugin_spec(key: &Key, template: &PluginTemplate) -> PluginSpec {
             name: function.name.clone(),
             export: function.export.clone(),
             abi: match function.abi {
+                // The API server takes no function of `Http`; elsewhere the runtime says why it cannot be.
+                Abi::Http => Some(samovar_runtime::Abi::Http),
                 Abi::Auto => None,
                 Abi::Component => Some(samovar_runtime::Abi::Component),
                 Abi::Command => Some(samovar_runtime::Abi::Command),
@@ -311,6 +313,7 @@ fn plugin_spec(key: &Key, template: &PluginTemplate) -> PluginSpec {
         },
         config: template.config.clone(),
         grants: Grants::default(),
+        http: template.type_ == PluginType::Http,
     }
 }
 
@@ -319,6 +322,7 @@ fn function_status(function: &samovar_runtime::Function) -> FunctionStatus {
         name: function.name().to_owned(),
         abi: function.abi().map(|abi| match abi {
             samovar_runtime::Abi::Component => Abi::Component,
+            samovar_runtime::Abi::Http => Abi::Http,
             samovar_runtime::Abi::Command => Abi::Command,
             samovar_runtime::Abi::Scalar => Abi::Scalar,
             samovar_runtime::Abi::Buffer => Abi::Buffer,

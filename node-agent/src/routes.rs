@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use samovar_runtime::{Function, Plugin};
+use samovar_runtime::{Abi, Function, Plugin};
 
 use crate::{
     desired::{DesiredRevision, Key},
@@ -15,6 +15,7 @@ pub(crate) struct Serving {
     pub(crate) revision: Arc<DesiredRevision>,
     pub(crate) runs: Plugin,
     endpoints: HashMap<String, Arc<Endpoint>>,
+    handler: Option<Arc<Endpoint>>,
 }
 
 /// One function, with all that a call of it needs.
@@ -30,8 +31,14 @@ impl Serving {
             let endpoint = Endpoint { function: Arc::clone(function), metrics };
             (function.name().to_owned(), Arc::new(endpoint))
         };
-        let endpoints = runs.functions().iter().map(endpoint).collect();
-        Self { key: key.clone(), revision: Arc::clone(revision), runs, endpoints }
+        let endpoints: HashMap<_, _> = runs.functions().iter().map(endpoint).collect();
+        let handler = endpoints.values().find(|endpoint| endpoint.function.abi() == Some(Abi::Http)).cloned();
+        Self { key: key.clone(), revision: Arc::clone(revision), runs, endpoints, handler }
+    }
+
+    /// What takes whole requests, where that is what the plugin does.
+    pub(crate) fn handler(&self) -> Option<&Arc<Endpoint>> {
+        self.handler.as_ref()
     }
 
     pub(crate) fn endpoint(&self, function: &str) -> Option<&Arc<Endpoint>> {

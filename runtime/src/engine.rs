@@ -189,7 +189,7 @@ pub(crate) fn config(metering: Metering) -> Config {
         .epoch_interruption(true)
         .consume_fuel(metering == Metering::Fuel)
         .wasm_component_model(true)
-        .concurrency_support(false)
+        .wasm_component_model_async(true)
         .async_stack_size(STACK)
         .max_wasm_stack(GUEST_STACK)
         .memory_init_cow(true);

@@ -10,7 +10,7 @@ use wasmtime::{
 
 use crate::{
     Abi, Artifact,
-    abi::{Target, Trio, buffer, command, component, scalar, wasm_engine},
+    abi::{Target, Trio, buffer, command, component, http, scalar, wasm_engine},
     artifact::Code,
 };
 
@@ -102,6 +102,11 @@ impl Export {
         }
     }
 
+    /// Whether whole requests go to it, and by which WASI.
+    pub(crate) fn handler(&self) -> Option<http::Version> {
+        http::Version::of(self.interface.as_ref()?, &self.name)
+    }
+
     /// Its own name as an endpoint: in kebab case, as WIT's names are; `run` for a program.
     pub(crate) fn endpoint(&self) -> String {
         if self.is_program() {
@@ -137,6 +142,7 @@ impl Export {
     /// Its type in WIT's words.
     pub(crate) fn signature(&self) -> String {
         match &self.item {
+            _ if self.handler().is_some() => http::SIGNATURE.to_owned(),
             Item::Core(_, ty) => scalar::Signature(ty).to_string(),
             Item::Component(_, ty) => component::Signature(ty).to_string(),
         }
@@ -165,9 +171,13 @@ impl Export {
                     .map(Target::Command)
                     .ok_or_else(|| "`run` of a program is `func() -> result`".to_owned())?
             }
-            (Item::Component(index, ty), _) => {
-                Target::Component(component::Target::new(*index, ty).map_err(|why| why.to_string())?)
-            }
+            (Item::Component(index, ty), _) => match (self.handler(), abi) {
+                (Some(version), Some(Abi::Http)) => Target::Http(http::Target::new(*index, version)),
+                (Some(_), _) => return Err("it takes whole HTTP requests: set `type: Http`".to_owned()),
+                (None, _) => {
+                    Target::Component(component::Target::new(*index, ty).map_err(|why| why.to_string())?)
+                }
+            },
             (Item::Core(index, ty), Code::Core(module)) if abi != Some(Abi::Scalar) => {
                 let trio = Trio::of(module).filter(|_| Trio::is_the_function(&self.name));
                 if let Some(trio) = trio {

@@ -174,6 +174,24 @@ pub(crate) fn find(
     Ok(functions)
 }
 
+/// The endpoint's name of a handler of whole requests. Nobody calls it by that.
+const HTTP: &str = "http";
+
+/// The component's handler of whole requests: that of the newer WASI, where it has both.
+pub(crate) fn handler(artifact: &Artifact, limits: &Limits) -> Result<Function, LoadError> {
+    let exports = exports::of(artifact);
+    let handler = exports.iter().max_by_key(|export| export.handler()).filter(|export| export.handler().is_some());
+    let handler = handler.ok_or_else(|| {
+        let all = list(exports.iter().map(Export::full_name));
+        LoadError::ExportNotFound(format!(
+            "the module exports neither `wasi:http/incoming-handler` 0.2 nor `wasi:http/handler` 0.3, and `type: Http` needs one; \
+             it exports {all}"
+        ))
+    })?;
+    let target = handler.target(artifact, Some(Abi::Http), HTTP);
+    Ok(Function::new(HTTP.to_owned(), handler, target, &FunctionRequest::default(), limits))
+}
+
 /// Every export, each under its own name; under `interface.function` where two would share it.
 pub(crate) fn every(artifact: &Artifact, limits: &Limits) -> Vec<Arc<Function>> {
     let exports = exports::of(artifact);

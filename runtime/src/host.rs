@@ -51,6 +51,11 @@ struct Wasi {
     sockets: Sockets,
 }
 
+/// Things that a guest may have a handle of at once.
+const HANDLES: usize = 1024;
+/// The most that one header section of a guest's may take in the host. On the wire it is smaller.
+const FIELD_BYTES: usize = 32 << 10;
+
 impl Host {
     pub(crate) fn new(given: Arc<Given>, share: Arc<Share>) -> Self {
         let memory = MemoryLimiter::new(given.memory_limit, Arc::clone(&share));
@@ -107,7 +112,9 @@ impl Wasi {
         let (outgoing, sockets) = network::of_instance(&given.reach);
         let mut builder = granted(given, program);
         sockets.build(&mut builder);
-        let (table, http) = (ResourceTable::new(), WasiHttpCtx::new());
+        let (mut table, mut http) = (ResourceTable::new(), WasiHttpCtx::new());
+        table.set_max_capacity(HANDLES);
+        http.set_field_size_limit(FIELD_BYTES);
         Box::new(Self { context: builder.build(), table, http, outgoing, sockets })
     }
 }

@@ -58,8 +58,8 @@ const GIVEN: [(&str, Option<&str>, &str); 15] = [
 
 const PREVIEW1: &str = "wasi_snapshot_preview1";
 
-/// The WASI 0.2 versions that are given: any patch level.
-const VERSION: &str = "@0.2.";
+/// What is given in WASI 0.2 only, whatever the patch level; all else in 0.3 too.
+const IN_TWO: [&str; 2] = ["wasi:filesystem/", "wasi:sockets/"];
 
 impl Inspection {
     /// Looks at an artifact.
@@ -80,14 +80,21 @@ impl Inspection {
         };
         imports.sort_by(|a, b| a.name.cmp(&b.name));
         imports.dedup();
-        Self { kind: artifact.kind(), functions: functions::every(artifact, &Limits::default()), imports }
+        let limits = Limits::default();
+        let mut functions = functions::every(artifact, &limits);
+        if let Ok(handler) = functions::handler(artifact, &limits) {
+            functions.retain(|function| function.export() != handler.export());
+            functions.insert(0, Arc::new(handler));
+        }
+        Self { kind: artifact.kind(), functions, imports }
     }
 }
 
 impl Import {
     fn new(name: String) -> Self {
         let given = GIVEN.into_iter().find(|(start, ..)| {
-            name.starts_with(start) && (!name.starts_with("wasi:") || name.contains(VERSION))
+            let is_given = || name.contains("@0.2.") || name.contains("@0.3.") && !IN_TWO.contains(start);
+            name.starts_with(start) && (!name.starts_with("wasi:") || is_given())
         });
         let is_dataflare = name
             .split_once('.')
@@ -119,9 +126,12 @@ mod tests {
         for (name, given) in [
             ("wasi:cli/environment@0.2.6", true),
             ("wasi:sockets/tcp@0.2.0", true),
-            ("wasi:clocks/wall-clock@0.3.0", false),
+            ("wasi:clocks/system-clock@0.3.1", true),
+            ("wasi:clocks/wall-clock@0.4.0", false),
+            ("wasi:http/types@0.2.12", true),
             ("wasi:http/outgoing-handler@0.2.6", true),
-            ("wasi:http/client@0.3.0", false),
+            ("wasi:http/client@0.3.0", true),
+            ("wasi:filesystem/types@0.3.0", false),
             ("wasi:keyvalue/store@0.2.0", false),
             ("wasi_snapshot_preview1", true),
             ("wasi:config/store@0.2.0-rc.1", true),

@@ -22,6 +22,7 @@ mod grants;
 mod guest_log;
 mod guest_output;
 mod host;
+mod http;
 mod inspect;
 mod instance;
 mod link;
@@ -45,6 +46,7 @@ pub use grants::{
     EnvGrant, EnvVar, FilesGrant, Grants, InvalidEnv, InvalidHost, InvalidMount, Mount, MountSource,
     NetworkGrant, NetworkOptions,
 };
+pub use http::{Admission, BrokenOff, ResponseBody};
 pub use inspect::{Import, Inspection};
 pub use ipnet::IpNet;
 pub use plugin::{Instances, Limits, LoadError, Plugin, PluginSpec, Reuse};

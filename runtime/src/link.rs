@@ -52,6 +52,11 @@ impl Linkers {
         files::add_to_linker(&mut component)?;
         network::add_to_linker(&mut component)?;
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut component)?;
+        // Of WASI 0.3, what needs no grant: its files and sockets would not be those that are granted.
+        wasmtime_wasi::p3::cli::add_to_linker(&mut component)?;
+        wasmtime_wasi::p3::clocks::add_to_linker(&mut component)?;
+        wasmtime_wasi::p3::random::add_to_linker(&mut component)?;
+        wasmtime_wasi_http::p3::add_to_linker(&mut component)?;
         wasmtime_wasi_config::add_to_linker(&mut component, Host::wasi_config)?;
         Ok(Self { core, component })
     }
@@ -69,7 +74,7 @@ impl Linkers {
         }
         .map_err(|error| {
             LoadError::ImportNotGranted(format!(
-                "{error:#}; guests are given WASI 0.2 with wasi:http and wasi:config, preview 1 and DataFlare's host functions, \
+                "{error:#}; guests are given WASI 0.2 with wasi:http and wasi:config, WASI 0.3 but for its files and sockets, preview 1 and DataFlare's host functions, \
                  and nothing else: build the module without that import"
             ))
         })

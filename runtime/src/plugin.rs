@@ -36,6 +36,8 @@ pub struct PluginSpec {
     pub config: Option<serde_json::Map<String, serde_json::Value>>,
     /// What its guests may do beside computing.
     pub grants: Grants,
+    /// Whether whole requests go to the guest, and there are no functions.
+    pub http: bool,
 }
 
 impl PluginSpec {
@@ -155,9 +157,13 @@ struct Inner {
 impl Plugin {
     /// Links an artifact, finds its functions, and makes its warm instances.
     pub async fn load(engine: &Engine, artifact: &Artifact, spec: PluginSpec) -> Result<Self, LoadError> {
-        let PluginSpec { name, functions, limits, instances, config, grants } = spec;
+        let PluginSpec { name, functions, limits, instances, config, grants, http } = spec;
         let linked = engine.machine(artifact.metering())?.linkers.link(artifact, &grants)?;
-        let functions = functions::find(artifact, &functions, &limits)?;
+        let functions = if http {
+            vec![Arc::new(functions::handler(artifact, &limits)?)]
+        } else {
+            functions::find(artifact, &functions, &limits)?
+        };
         let mounted = engine.memory().counted(grants.files.bytes());
         let (log, config) = (GuestLog::new(&name, limits.log_lines), Config::new(config));
         // Start functions have as much as a call.
@@ -218,6 +224,14 @@ impl Plugin {
     /// Drops the idle instances and makes no more. Calls under way go on; new ones are refused.
     pub fn close(&self) {
         self.inner.pool.close();
+    }
+
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.inner.gate
+    }
+
+    pub(crate) fn pool(&self) -> &Arc<Pool> {
+        &self.inner.pool
     }
 
     /// Calls a function of this plugin, within its limits. Dropping the future stops the guest.

@@ -5,6 +5,8 @@ cd "$(dirname "$0")"
 ../../examples/build-guest.sh types
 ../../examples/build-guest.sh wasi --wasi
 ../../examples/build-guest.sh command --command
+../../examples/build-guest.sh http
+../../examples/build-guest.sh http3
 ../../examples/build-guest.sh files --command
 ../../examples/build-guest.sh files --preview1
 ../../examples/build-guest.sh outgoing --wasi

@@ -109,7 +109,12 @@ impl fmt::Display for Report {
             write!(f, "\n  {:<20} {}", function.name, function.signature)?;
             match (&function.abi, &function.not_callable) {
                 (_, Some(why)) => write!(f, "\n  {:<20} cannot be called: {why}", "")?,
-                (Some(abi), None) => write!(f, "\n  {:<20} {abi}, export {}", "", function.export)?,
+                (Some(abi), None) => {
+                    write!(f, "\n  {:<20} {abi}, export {}", "", function.export)?;
+                    if *abi == Abi::Http.as_str() {
+                        f.write_str("; needs `type: Http`")?;
+                    }
+                }
                 (None, None) => {}
             }
         }

@@ -42,7 +42,7 @@ pub(super) fn answer(
         let (line, goes_on) = batch.next().await?;
         Some((Ok(Frame::data(line)), goes_on.then_some(batch)))
     });
-    let mut response = Response::new(Either::Right(StreamBody::new(answers.boxed())));
+    let mut response = Response::new(Either::Right(Either::Left(StreamBody::new(answers.boxed()))));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(NDJSON));
     response
 }

@@ -2,6 +2,7 @@
 
 mod batch;
 mod describe;
+mod http;
 mod invoke;
 mod problem;
 mod target;
@@ -10,7 +11,6 @@ use std::{
     convert::Infallible,
     io,
     net::SocketAddr,
-    ops::ControlFlow,
     pin::pin,
     sync::{
         Arc,
@@ -41,7 +41,7 @@ use tokio::{
 
 use describe::describe;
 pub(crate) use problem::{Problem, Slug};
-use target::{Target, host, target};
+use target::{host, target};
 
 use crate::{
     metrics::Metrics,
@@ -73,7 +73,7 @@ pub(crate) struct Server {
     pub(crate) draining: watch::Sender<bool>,
 }
 
-type Answer = Response<Either<Full<Bytes>, batch::Lines>>;
+type Answer = Response<Either<Full<Bytes>, Either<batch::Lines, http::Sent>>>;
 
 /// An answer that is there as a whole.
 fn whole(body: impl Into<Bytes>) -> Answer {
@@ -136,13 +136,16 @@ impl Server {
     async fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Answer {
         let (head, mut body) = request.into_parts();
         let answer = match self.called(&head) {
-            ControlFlow::Continue((serving, endpoint)) if batch::is_batch(&head.headers) => {
+            Called::Function(serving, endpoint) if batch::is_batch(&head.headers) => {
                 return batch::answer(Arc::clone(self), serving, endpoint, body);
             }
-            ControlFlow::Continue((serving, endpoint)) => {
+            Called::Function(serving, endpoint) => {
                 self.invoke(&serving, &endpoint, &head.headers, &mut body).await
             }
-            ControlFlow::Break(answer) => answer,
+            Called::Guest(serving, endpoint, start) => {
+                return self.exchange(&serving, endpoint, head, start, body).await;
+            }
+            Called::Nothing(answer) => answer,
         };
         if !answer.status().is_success() && answer.status() != StatusCode::GATEWAY_TIMEOUT {
             discard(&head, body).await;
@@ -150,34 +153,45 @@ impl Server {
         answer
     }
 
-    /// The function that a request calls, or the answer to one that calls none.
-    fn called(&self, head: &Parts) -> ControlFlow<Answer, (Arc<Serving>, Arc<Endpoint>)> {
+    /// What a request calls, or the answer to one that calls nothing.
+    fn called(&self, head: &Parts) -> Called {
         let routes = self.routes.load();
-        let problem = |problem: Problem| ControlFlow::Break(problem.answer());
+        let problem = |problem: Problem| Called::Nothing(problem.answer());
         let target = match target(host(head), head.uri.path(), &routes) {
             Ok(target) => target,
             Err(why) => return problem(why),
         };
-        match (target, &head.method) {
-            (Target::Plugin(Route::Serving(serving)), &Method::GET | &Method::HEAD) => {
-                ControlFlow::Break(describe(serving))
-            }
-            (Target::Plugin(Route::Serving(_)), _) => problem(Problem::method_not_allowed("GET")),
-            (
-                Target::Plugin(Route::NotReady(why)) | Target::Function { route: Route::NotReady(why), .. },
-                _,
-            ) => problem(Problem::not_ready(why)),
-            (Target::Function { route: Route::Serving(serving), name }, method) => {
+        let serving = match target.route {
+            Route::Serving(serving) => serving,
+            Route::NotReady(why) => return problem(Problem::not_ready(why)),
+        };
+        if let Some(endpoint) = serving.handler() {
+            return Called::Guest(Arc::clone(serving), Arc::clone(endpoint), target.start);
+        }
+        match (target.name, &head.method) {
+            (None, &Method::GET | &Method::HEAD) => Called::Nothing(describe(serving)),
+            (None, _) => problem(Problem::method_not_allowed("GET")),
+            (Some(name), method) => {
                 let Some(endpoint) = serving.endpoint(name) else {
                     return problem(Problem::no_such_function(&serving.key, name));
                 };
                 if method != Method::POST {
                     return problem(Problem::method_not_allowed("POST"));
                 }
-                ControlFlow::Continue((Arc::clone(serving), Arc::clone(endpoint)))
+                Called::Function(Arc::clone(serving), Arc::clone(endpoint))
             }
         }
     }
+}
+
+/// What a request calls.
+enum Called {
+    /// A function.
+    Function(Arc<Serving>, Arc<Endpoint>),
+    /// A guest that takes whole requests, and where its own part of the path begins.
+    Guest(Arc<Serving>, Arc<Endpoint>, usize),
+    /// Nothing: this is the answer.
+    Nothing(Answer),
 }
 
 /// Reads on for a while and throws away, so that a caller who is still sending when the answer is known gets to

@@ -125,7 +125,7 @@ impl Problem {
         serde_json::to_vec(&body).unwrap_or_default()
     }
 
-    pub(crate) fn answer(self) -> Answer {
+    pub(super) fn answer(self) -> Answer {
         let status = self.slug.status();
         let mut response = whole(self.json());
         *response.status_mut() = status;
@@ -141,24 +141,30 @@ impl Problem {
     }
 }
 
+impl Slug {
+    /// The kind of problem that a failed call is.
+    pub(crate) fn of(error: &CallError) -> Self {
+        match error {
+            CallError::BadArguments(_) => Self::BadArguments,
+            CallError::TooLarge { .. } => Self::TooLarge,
+            CallError::Overloaded => Self::Overloaded,
+            CallError::AgentFull | CallError::NodeMemory => Self::NodeOverloaded,
+            CallError::Trap { .. } | CallError::Init(_) => Self::Trap,
+            CallError::MemoryLimit { .. } => Self::MemoryLimit,
+            CallError::FuelExhausted => Self::FuelExhausted,
+            CallError::GuestError(_) => Self::GuestError,
+            CallError::ResponseTooLarge { .. } => Self::ResponseTooLarge,
+            CallError::Timeout { .. } => Self::Timeout,
+            CallError::NotCallable(_) => Self::NotFound,
+            CallError::Closed => Self::Draining,
+        }
+    }
+}
+
 /// What a failed call means to its caller.
 impl From<CallError> for Problem {
     fn from(error: CallError) -> Self {
-        let slug = match &error {
-            CallError::BadArguments(_) => Slug::BadArguments,
-            CallError::TooLarge { .. } => Slug::TooLarge,
-            CallError::Overloaded => Slug::Overloaded,
-            CallError::AgentFull | CallError::NodeMemory => Slug::NodeOverloaded,
-            CallError::Trap { .. } | CallError::Init(_) => Slug::Trap,
-            CallError::MemoryLimit { .. } => Slug::MemoryLimit,
-            CallError::FuelExhausted => Slug::FuelExhausted,
-            CallError::GuestError(_) => Slug::GuestError,
-            CallError::ResponseTooLarge { .. } => Slug::ResponseTooLarge,
-            CallError::Timeout { .. } => Slug::Timeout,
-            CallError::NotCallable(_) => Slug::NotFound,
-            CallError::Closed => Slug::Draining,
-        };
-        let problem = Self::new(slug, &error);
+        let problem = Self::new(Slug::of(&error), &error);
         match error {
             CallError::GuestError(json) => {
                 Self { detail: serde_json::from_str(&json).unwrap_or(Value::String(json)), ..problem }

@@ -7,16 +7,13 @@ use super::Problem;
 use crate::routes::{Route, RouteTable};
 
 /// What a request is for.
-pub(super) enum Target<'a> {
-    /// The plugin itself.
-    Plugin(&'a Route),
-    /// One of its functions.
-    Function {
-        /// The plugin.
-        route: &'a Route,
-        /// The function, as the caller wrote it.
-        name: &'a str,
-    },
+pub(super) struct Target<'a> {
+    /// The plugin.
+    pub(super) route: &'a Route,
+    /// The function, as the caller wrote it; `None`: the plugin itself.
+    pub(super) name: Option<&'a str>,
+    /// Where the plugin's own part of the path begins: what follows its name, or all of it.
+    pub(super) start: usize,
 }
 
 /// The host that a request names: `:authority` in HTTP/2, else the `Host` header.
@@ -48,7 +45,13 @@ pub(super) fn target<'a>(
         (None, None, Some((plugin, namespace))) => return Err(Problem::no_such_plugin(namespace, plugin)),
         (None, None, None) => return Err(Problem::no_such_path()),
     };
-    Ok(if name.is_empty() { Target::Plugin(route) } else { Target::Function { route, name } })
+    let before = path.len() - name.len();
+    let start = match by_host {
+        Some(_) => 0,
+        // With the slash before it, which a plugin's bare name lacks.
+        None => before - usize::from(path[..before].ends_with('/')),
+    };
+    Ok(Target { route, name: Some(name).filter(|name| !name.is_empty()), start })
 }
 
 #[cfg(test)]
@@ -64,8 +67,8 @@ mod tests {
             Route::Serving(serving) => serving.key.plugin.clone(),
         };
         match target(host, path, &routes) {
-            Ok(Target::Plugin(route)) => name(route),
-            Ok(Target::Function { route, name: function }) => format!("{} {function}", name(route)),
+            Ok(Target { route, name: None, .. }) => name(route),
+            Ok(Target { route, name: Some(function), .. }) => format!("{} {function}", name(route)),
             Err(problem) => format!("{} {}", problem.slug.as_str(), problem.detail()),
         }
     }

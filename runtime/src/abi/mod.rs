@@ -3,6 +3,7 @@
 pub(crate) mod buffer;
 pub(crate) mod command;
 pub(crate) mod component;
+pub(crate) mod http;
 mod linear;
 pub(crate) mod scalar;
 mod trio;
@@ -19,6 +20,8 @@ use crate::{Call, CallError, Format, Share, instance::Instance};
 pub enum Abi {
     /// A component's typed export: JSON to and from WIT values.
     Component,
+    /// A component's handler of HTTP requests: the whole request goes to it.
+    Http,
     /// A program, `_start` or `wasi:cli/run`: the body on stdin, the answer from stdout.
     Command,
     /// A core export of numbers: numbers in, numbers out.
@@ -36,6 +39,7 @@ impl Abi {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Component => "Component",
+            Self::Http => "Http",
             Self::Command => "Command",
             Self::Scalar => "Scalar",
             Self::Buffer => "Buffer",
@@ -47,6 +51,7 @@ impl Abi {
 /// An export, ready to be called on any instance of its artifact.
 pub(crate) enum Target {
     Component(component::Target),
+    Http(http::Target),
     Command(command::Target),
     Scalar(scalar::Target),
     Buffer(buffer::Target),
@@ -81,6 +86,7 @@ impl Target {
     pub(crate) fn abi(&self) -> Abi {
         match self {
             Self::Component(_) => Abi::Component,
+            Self::Http(_) => Abi::Http,
             Self::Command(_) => Abi::Command,
             Self::Scalar(_) => Abi::Scalar,
             Self::Buffer(_) | Self::Trio(_) => Abi::Buffer,
@@ -92,7 +98,7 @@ impl Target {
     pub(crate) fn takes_bytes(&self) -> bool {
         match self {
             Self::Component(target) => target.takes_bytes(),
-            Self::Scalar(_) | Self::WasmEngine(_) => false,
+            Self::Http(_) | Self::Scalar(_) | Self::WasmEngine(_) => false,
             Self::Command(_) | Self::Buffer(_) | Self::Trio(_) => true,
         }
     }
@@ -113,6 +119,9 @@ impl Target {
     pub(crate) fn arguments(&self, call: Call, held: &Share) -> Result<Arguments, CallError> {
         match self {
             Self::Component(target) => target.arguments(call, held).map(Arguments::Component),
+            Self::Http(_) => {
+                Err(CallError::NotCallable("it takes whole requests, not calls".to_owned()))
+            }
             Self::Command(target) => target.arguments(call, held).map(Arguments::Command),
             Self::Scalar(target) => target.arguments(&call, held).map(Arguments::Scalar),
             // Whatever the body is, a buffer is given as it came.

@@ -6,6 +6,7 @@ mod cache;
 mod commands;
 mod forms;
 mod grants;
+mod http;
 mod limits;
 mod run;
 mod server;

@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, Uri, header, uri::Scheme};
+use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, header, uri::Scheme};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::{body::Incoming, client::conn::http1};
@@ -23,7 +23,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, Sleep, timeout},
 };
-use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
+use wasmtime_wasi_http::{DEFAULT_FORBIDDEN_HEADERS, Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 use super::{
     policy::{Host, Purpose},
@@ -31,7 +31,7 @@ use super::{
     resolver::Unresolved,
     tls,
 };
-use crate::budget::Share;
+use crate::{budget::Share, http::CHUNK_BYTES};
 
 /// Requests at once of one instance.
 const REQUESTS: usize = 16;
@@ -43,8 +43,6 @@ const HEADERS: usize = 100;
 const BODY_BYTES: u64 = 64 << 20;
 /// What one request may take of this node, in bytes: its connection's buffers and TLS.
 const REQUEST_BYTES: u64 = 192 << 10;
-/// Bytes of a request's body that a guest may write ahead of the host it sends to.
-const CHUNK_BYTES: usize = 64 << 10;
 /// The longest to connect, to the first byte of a response, and from one to the next. A guest may ask for less.
 const CONNECT: Duration = Duration::from_secs(10);
 const FIRST_BYTE: Duration = Duration::from_mins(1);
@@ -66,6 +64,11 @@ type Io = Box<dyn Future<Output = Result<(), Error>> + Send>;
 type Sent = Result<(Response<WasiBody>, Io), Error>;
 
 impl WasiHttpHooks for Outgoing {
+    // What the crate does too, without an allocation for each header.
+    fn is_forbidden_header(&mut self, name: &HeaderName) -> bool {
+        DEFAULT_FORBIDDEN_HEADERS.contains(name)
+    }
+
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {
         CHUNK_BYTES
     }

@@ -1,0 +1,180 @@
+//! `type: Http`: a whole request to its guest, and the guest's whole response back, both streamed.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Instant,
+};
+
+use bytes::Bytes;
+use http_body_util::Either;
+use hyper::{
+    HeaderMap, Method, Request, Uri,
+    body::{Body, Frame, Incoming, SizeHint},
+    header,
+    header::{HeaderName, HeaderValue},
+    http::{
+        request::Parts,
+        uri::{Authority, InvalidUri, PathAndQuery, Scheme},
+    },
+};
+use samovar_runtime::{Admission, BrokenOff, CallError, ResponseBody};
+
+use super::{Answer, Problem, Server, Slug, discard};
+use crate::{
+    desired::Key,
+    routes::{Endpoint, Route, Serving},
+};
+
+/// What a guest may be asked with: everything but `CONNECT`, which would make it a tunnel.
+const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
+impl Server {
+    /// Hands a request to the guest of what serves, or of what serves next. The guest's path begins at `start` of the
+    /// request's.
+    pub(super) async fn exchange(
+        &self,
+        serving: &Serving,
+        endpoint: Arc<Endpoint>,
+        head: Parts,
+        start: usize,
+        body: Incoming,
+    ) -> Answer {
+        let mut measured = Measured { endpoint, outcome: Ok(()), started: Instant::now() };
+        let admitted = self.admit(serving, &measured.endpoint, &head, body.size_hint().lower()).await;
+        let answered = match admitted {
+            Ok(admission) => match forwarded(head, &serving.key, start) {
+                Ok(head) => {
+                    let answer = admission.serve(Request::from_parts(head, body)).await;
+                    answer.map_err(Problem::from)
+                }
+                Err(problem) => Err(problem),
+            },
+            Err(problem) => {
+                discard(&head, body).await;
+                Err(problem)
+            }
+        };
+        match answered {
+            Ok(response) => response.map(|body| Either::Right(Either::Right(Sent { body, measured }))),
+            Err(problem) => {
+                measured.outcome = Err(problem.slug);
+                problem.answer()
+            }
+        }
+    }
+
+    async fn admit(
+        &self,
+        serving: &Serving,
+        endpoint: &Endpoint,
+        head: &Parts,
+        bytes: u64,
+    ) -> Result<Admission, Problem> {
+        if head.method == Method::CONNECT {
+            return Err(Problem::method_not_allowed(METHODS));
+        }
+        match serving.runs.admit(&endpoint.function, bytes).await {
+            // The revision was let go between the look at the table and now: the next one answers.
+            Err(CallError::Closed) => {}
+            admitted => return Ok(admitted?),
+        }
+        let Key { namespace, plugin, .. } = &serving.key;
+        let next = match self.routes.load().get(namespace, plugin) {
+            Some(Route::Serving(next)) => Arc::clone(next),
+            Some(Route::NotReady(why)) => return Err(Problem::not_ready(why)),
+            None => return Err(Problem::no_such_plugin(namespace, plugin)),
+        };
+        let endpoint = next.handler().ok_or_else(|| Problem::not_ready("it takes whole requests no more"))?;
+        Ok(next.runs.admit(&endpoint.function, bytes).await?)
+    }
+}
+
+/// The request as its guest sees it: its own path, an authority whatever the version of HTTP, and no header that speaks
+/// of the connection.
+fn forwarded(mut head: Parts, key: &Key, start: usize) -> Result<Parts, Problem> {
+    drop_hop_by_hop(&mut head.headers);
+    let has_authority = head.uri.authority().is_some() || head.headers.contains_key(header::HOST);
+    if start == 0 && has_authority {
+        return Ok(head);
+    }
+    let invalid = || Problem::new(Slug::BadArguments, "the request's path or host is not valid");
+    let bad = |_: InvalidUri| invalid();
+    let named = || head.headers.get(header::HOST).map(|host| host.as_bytes().try_into());
+    let authority: Authority = match (head.uri.authority(), named()) {
+        (Some(authority), _) => authority.clone(),
+        (None, Some(named)) => named.map_err(bad)?,
+        (None, None) => format!("{}.{}", key.plugin, key.namespace).try_into().map_err(bad)?,
+    };
+    let whole = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let own = &whole[start.min(whole.len())..];
+    // Of the plugin itself: its root.
+    let root = if own.starts_with('/') { "" } else { "/" };
+    let path: PathAndQuery = format!("{root}{own}").try_into().map_err(bad)?;
+    let uri = Uri::builder().scheme(Scheme::HTTP).authority(authority).path_and_query(path);
+    head.uri = uri.build().map_err(|_| invalid())?;
+    Ok(head)
+}
+
+/// What a header section says of the connection that it came over: <https://www.rfc-editor.org/rfc/rfc9110#section-7.6.1>.
+/// The runtime drops those that are so by their names.
+fn drop_hop_by_hop(headers: &mut HeaderMap) {
+    let is_trailers = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"trailers");
+    if headers.get(header::TE).is_some_and(|value| !is_trailers(value)) {
+        headers.remove(header::TE);
+    }
+    if !headers.contains_key(header::CONNECTION) {
+        return;
+    }
+    let named = headers.get_all(header::CONNECTION).into_iter().filter_map(|value| value.to_str().ok());
+    let named = named.flat_map(|value| value.split(',')).filter_map(|name| name.trim().parse().ok());
+    for name in named.collect::<Vec<HeaderName>>() {
+        if name != header::TE {
+            headers.remove(name);
+        }
+    }
+}
+
+/// What a request's exchange came to, told when it has ended.
+struct Measured {
+    endpoint: Arc<Endpoint>,
+    outcome: Result<(), Slug>,
+    started: Instant,
+}
+
+impl Drop for Measured {
+    fn drop(&mut self) {
+        self.endpoint.metrics.answered(self.outcome, self.started.elapsed());
+    }
+}
+
+/// A guest's response on its way to the caller.
+pub(super) struct Sent {
+    body: ResponseBody,
+    measured: Measured,
+}
+
+impl Body for Sent {
+    type Data = Bytes;
+    type Error = BrokenOff;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if let Some(Err(BrokenOff(error))) = &frame {
+            self.measured.outcome = Err(Slug::of(error));
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,131 @@
+//! Http: the whole request goes to the guest, and the whole response comes from it.
+
+use std::future::poll_fn;
+
+use bytes::Bytes;
+use http_body::Body;
+use tokio::sync::oneshot;
+use wasmtime::component::{Accessor, ComponentExportIndex, Resource};
+use wasmtime_wasi_http::{
+    Error, WasiBody, WasiHttpCtxView, WasiHttpView as _,
+    p2::bindings::http::types::{IncomingRequest, ResponseOutparam, Scheme},
+    p3,
+};
+
+use crate::{CallError, host::Host, instance::Instance};
+
+/// A component's handler of requests.
+pub(crate) struct Target {
+    export: ComponentExportIndex,
+    version: Version,
+}
+
+/// What the guest answered: a head with a body that it may still be writing, or its own word for what went wrong.
+pub(crate) type Head = Result<http::Response<WasiBody>, String>;
+
+/// The WASI of a handler, whatever the patch level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Version {
+    /// 0.2: `wasi:http/incoming-handler`.
+    Two,
+    /// 0.3: `wasi:http/handler`.
+    Three,
+}
+
+/// How a handler is described: its parameters are no values that JSON could carry.
+pub(crate) const SIGNATURE: &str = "func(request) -> response";
+
+impl Version {
+    /// That of an export, where it is a handler.
+    pub(crate) fn of(interface: &str, name: &str) -> Option<Self> {
+        match interface {
+            _ if name != "handle" => None,
+            _ if interface.starts_with("wasi:http/incoming-handler@0.2.") => Some(Self::Two),
+            _ if interface.starts_with("wasi:http/handler@0.3.") => Some(Self::Three),
+            _ => None,
+        }
+    }
+}
+
+impl Target {
+    pub(crate) fn new(export: ComponentExportIndex, version: Version) -> Self {
+        Self { export, version }
+    }
+
+    /// Hands a request to the guest, which hands its answer to `head` and may go on. Ends when the guest does.
+    pub(crate) async fn run<B>(
+        &self,
+        instance: &mut Instance,
+        request: http::Request<B>,
+        head: oneshot::Sender<Head>,
+    ) -> Result<(), CallError>
+    where
+        B: Body<Data = Bytes, Error = Error> + Send + 'static,
+    {
+        let ended = match self.version {
+            Version::Two => self.run_two(instance, request, head).await?,
+            Version::Three => self.run_three(instance, request, head).await?,
+        };
+        ended.map_err(|error| CallError::of_guest(&error))
+    }
+
+    async fn run_two<B>(
+        &self,
+        instance: &mut Instance,
+        request: http::Request<B>,
+        head: oneshot::Sender<Head>,
+    ) -> Result<wasmtime::Result<()>, CallError>
+    where
+        B: Body<Data = Bytes, Error = Error> + Send + 'static,
+    {
+        type Parameters = (Resource<IncomingRequest>, Resource<ResponseOutparam>);
+        let (component, store) = instance.component()?;
+        Ok(async {
+            let handle = component.get_typed_func::<Parameters, ()>(&mut *store, self.export)?;
+            let mut http = store.data_mut().http();
+            let request = http.new_incoming_request(Scheme::Http, request)?;
+            let answer = http.new_response_outparam_from_callback(move |answer| {
+                // A caller that is gone wants no answer.
+                let _ = head.send(answer.map_err(|code| format!("{code:?}")));
+            })?;
+            handle.call_async(store, (request, answer)).await
+        }
+        .await)
+    }
+
+    async fn run_three<B>(
+        &self,
+        instance: &mut Instance,
+        request: http::Request<B>,
+        head: oneshot::Sender<Head>,
+    ) -> Result<wasmtime::Result<()>, CallError>
+    where
+        B: Body<Data = Bytes, Error = Error> + Send + 'static,
+    {
+        type Answer = Result<Resource<p3::Response>, p3::bindings::http::types::ErrorCode>;
+        let (component, store) = instance.component()?;
+        Ok(async {
+            let handle =
+                component.get_typed_func::<(Resource<p3::Request>,), (Answer,)>(&mut *store, self.export)?;
+            let WasiHttpCtxView { hooks, table, .. } = store.data_mut().http();
+            let (request, taken) = p3::Request::from_http(hooks, request);
+            let request = table.push(request)?;
+            let served = async |guest: &Accessor<Host>| {
+                let (answer,) = handle.call_concurrent(guest, (request,)).await?;
+                let answer = match answer {
+                    Ok(response) => Ok(guest.with(|mut store| {
+                        let response = store.data_mut().http().table.delete(response)?;
+                        response.into_http(store, taken)
+                    })?),
+                    Err(code) => Err(format!("{code:?}")),
+                };
+                let _ = head.send(answer);
+                // Its body is written by tasks of the guest's that are not done yet.
+                poll_fn(|context| guest.poll_no_interesting_tasks(context)).await;
+                Ok(())
+            };
+            store.run_concurrent(served).await?
+        }
+        .await)
+    }
+}
