@@ -18,6 +18,7 @@ use crate::{
     Artifact, CompileError, Compiler, Engine, Kind, ModuleDigest,
     artifact::{WeakArtifact, hex},
     compile::expected_memory,
+    told::told,
 };
 
 /// Compiled artifacts in a directory, one file each. Cheap to clone.
@@ -156,7 +157,7 @@ impl ArtifactCache {
         })
         .await
         .map_err(|error| CompileError::Failed(error.to_string()))?
-        .map_err(|error| CompileError::Failed(error.to_string()))?;
+        .map_err(|error| CompileError::Failed(told(error)))?;
         self.remember(digest, &artifact);
         Ok(artifact)
     }

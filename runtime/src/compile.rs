@@ -10,9 +10,12 @@ use std::{
 
 use bytes::Bytes;
 use rustix::process::{Resource, Rlimit, setrlimit};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    process::ChildStderr,
+};
 
-use crate::{Kind, NoMemory, engine};
+use crate::{Kind, NoMemory, engine, told::told};
 
 /// Where modules are compiled.
 #[derive(Clone, Debug)]
@@ -67,8 +70,12 @@ const CPU_SECONDS: u64 = 240;
 const ADDRESS_SPACE: u64 = 4 << 30;
 /// The largest artifact that is taken, in bytes.
 const ARTIFACT_BYTES: u64 = 1 << 30;
+/// The most that is read of what the child says, in bytes.
+const MESSAGE_BYTES: u64 = 4096;
 /// The child's exit code for bytes that are no valid module.
 const INVALID: u8 = 2;
+/// Its exit code where the compiler gave up.
+const FAILED: u8 = 3;
 
 /// The memory that compiling a module of so many bytes is expected to take.
 pub(crate) fn expected_memory(wasm: usize) -> u64 {
@@ -111,26 +118,32 @@ async fn in_child(program: PathBuf, args: &[OsString], wasm: Bytes) -> Result<Ve
         // A child that refuses the module early closes its end; what it then says is the error.
         let _ = stdin.write_all(&wasm).await;
     };
-    let (mut artifact, mut message) = (Vec::new(), Vec::new());
-    let (mut stdout, mut stderr) = (stdout.take(ARTIFACT_BYTES), stderr.take(4096));
-    let ((), read, _, status) = tokio::join!(
-        write,
-        stdout.read_to_end(&mut artifact),
-        stderr.read_to_end(&mut message),
-        child.wait()
-    );
+    let mut artifact = Vec::new();
+    let mut stdout = stdout.take(ARTIFACT_BYTES);
+    let (read, message, (), status) =
+        tokio::join!(stdout.read_to_end(&mut artifact), message(stderr), write, child.wait());
     read.map_err(CompileError::Run)?;
     let status = status.map_err(CompileError::Run)?;
-    let message = String::from_utf8_lossy(&message).trim().to_owned();
-    match status.code() {
-        Some(0) => Ok(artifact),
-        Some(code) if code == i32::from(INVALID) => Err(CompileError::Invalid(message)),
-        Some(_) => Err(CompileError::Failed(message)),
+    match status.code().map(u8::try_from) {
+        Some(Ok(0)) => Ok(artifact),
+        Some(Ok(INVALID)) => Err(CompileError::Invalid(message)),
+        Some(Ok(FAILED)) => Err(CompileError::Failed(message)),
+        // What it says then is not for whoever wrote the module: a panic tells where the compiler's source was.
+        Some(_) => Err(CompileError::Failed(format!("it ended with {status}"))),
         None => Err(CompileError::Failed(format!(
-            "it went over its limits ({} GiB of address space, {CPU_SECONDS} s of CPU time) and was stopped",
+            "it went over its limits ({} GiB of address space, {CPU_SECONDS} s of CPU time) and was stopped ({status})",
             ADDRESS_SPACE >> 30
         ))),
     }
+}
+
+/// What the child says, as much of it as helps.
+async fn message(mut stderr: ChildStderr) -> String {
+    let mut message = Vec::new();
+    let _ = (&mut stderr).take(MESSAGE_BYTES).read_to_end(&mut message).await;
+    // The rest is read too: with its pipe full, the child would wait for ever.
+    let _ = tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await;
+    told(String::from_utf8_lossy(&message).trim())
 }
 
 /// The whole life of the compiling child: limits itself, reads a module from stdin, writes its artifact to
@@ -144,11 +157,11 @@ pub fn compile_child() -> ExitCode {
         }
         Err(CompileError::Failed(message)) => {
             eprintln!("{message}");
-            ExitCode::FAILURE
+            ExitCode::from(FAILED)
         }
         Err(error) => {
             eprintln!("{error}");
-            ExitCode::FAILURE
+            ExitCode::from(FAILED)
         }
     }
 }
@@ -170,13 +183,13 @@ fn compile(wasm: &[u8]) -> Result<Vec<u8>, CompileError> {
     let kind = Kind::of(wasm)
         .ok_or_else(|| CompileError::Invalid("it does not begin as a WebAssembly binary does".to_owned()))?;
     let engine = wasmtime::Engine::new(&engine::config())
-        .map_err(|error| CompileError::Failed(format!("{error:#}")))?;
+        .map_err(|error| CompileError::Failed(told(format_args!("{error:#}"))))?;
     match kind {
         Kind::Core => engine.precompile_module(wasm),
         Kind::Component => engine.precompile_component(wasm),
     }
     .map_err(|error| match wasmparser::validate(wasm) {
-        Err(invalid) => CompileError::Invalid(invalid.to_string()),
-        Ok(_) => CompileError::Failed(format!("{error:#}")),
+        Err(invalid) => CompileError::Invalid(told(invalid)),
+        Ok(_) => CompileError::Failed(told(format_args!("{error:#}"))),
     })
 }

@@ -10,6 +10,7 @@ use crate::{
     Abi, Artifact, Limits, LoadError,
     abi::Target,
     exports::{self, Export},
+    told::told,
 };
 
 /// What a spec says of one function.
@@ -101,8 +102,8 @@ impl Function {
     ) -> Self {
         Self {
             name,
-            export: export.full_name(),
-            signature: export.signature(),
+            export: told(export.full_name()),
+            signature: told(export.signature()),
             target,
             timeout: request.timeout.unwrap_or(limits.timeout),
             request_bytes: request.request_bytes.unwrap_or(limits.request_bytes),
@@ -129,12 +130,12 @@ pub(crate) fn find(
     if functions.iter().all(|function| function.target.is_err()) {
         return Err(LoadError::ExportNotFound(match &functions[..] {
             [] => "the module exports no function".to_owned(),
-            _ => format!(
+            _ => told(format_args!(
                 "the module exports no function that can be called: {}",
                 list(functions.iter().map(|function| {
                     format!("{} ({})", function.export, function.not_callable().unwrap_or_default())
                 }))
-            ),
+            )),
         }));
     }
     Ok(functions)
@@ -157,12 +158,13 @@ pub(crate) fn every(artifact: &Artifact, limits: &Limits) -> Vec<Arc<Function>> 
         let target = export.target(artifact, None, &name);
         let (name, target) = match target {
             // What cannot be called needs no endpoint; its own name is told with the reason.
-            Err(why) => (export.full_name(), Err(why)),
-            Ok(_) if !name.split('.').all(is_label) => {
-                (export.full_name(), Err("its name is no DNS label: name it in spec.functions".to_owned()))
-            }
+            Err(why) => (told(export.full_name()), Err(told(why))),
+            Ok(_) if !name.split('.').all(is_label) => (
+                told(export.full_name()),
+                Err("its name is no DNS label: name it in spec.functions".to_owned()),
+            ),
             Ok(_) if !taken.insert(name.clone()) => (
-                export.full_name(),
+                told(export.full_name()),
                 Err(format!("another export is `{name}` too: name it in spec.functions")),
             ),
             Ok(target) => (name, Ok(target)),
@@ -187,7 +189,7 @@ fn requested(
         None => export.endpoint() == *name,
     };
     let found: Vec<_> = exports.iter().filter(meant).collect();
-    let refuse = |why: String| LoadError::ExportNotFound(format!("function `{name}`: {why}"));
+    let refuse = |why: String| LoadError::ExportNotFound(told(format_args!("function `{name}`: {why}")));
     let names = |exports: &mut dyn Iterator<Item = &Export>| list(exports.map(Export::full_name));
     let export = match found[..] {
         [export] => export,

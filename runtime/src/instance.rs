@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use wasmtime::{ModuleExport, Store, UpdateDeadline, component};
 
-use crate::{CallError, Engine, abi::Trio, budget::Share, given::Given, host::Host, link::Linked};
+use crate::{
+    CallError, Engine, abi::Trio, budget::Share, given::Given, host::Host, link::Linked, told::told,
+};
 
 /// An instance, and the store that is its alone.
 pub(crate) struct Instance {
@@ -131,7 +133,9 @@ async fn initialized(
 fn failure(error: &wasmtime::Error) -> String {
     match CallError::of_guest(error) {
         CallError::Trap { message, backtrace } if backtrace.is_empty() => message,
-        CallError::Trap { message, backtrace } => format!("{message}, in {}", backtrace.join(" < ")),
+        CallError::Trap { message, backtrace } => {
+            told(format_args!("{message}, in {}", backtrace.join(" < ")))
+        }
         other => other.to_string(),
     }
 }

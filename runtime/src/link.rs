@@ -8,6 +8,7 @@ use crate::{
     dataflare,
     host::Host,
     plugin::LoadError,
+    told::told,
 };
 
 /// Everything that guests are offered, defined once for all plugins.
@@ -52,6 +53,6 @@ impl Linkers {
             }),
             Code::Component(component) => self.component.instantiate_pre(component).map(Linked::Component),
         }
-        .map_err(|error| LoadError::ImportNotGranted(format!("{error:#}")))
+        .map_err(|error| LoadError::ImportNotGranted(told(format_args!("{error:#}"))))
     }
 }

@@ -87,7 +87,8 @@ fn smith_core(numbers: &mut Numbers) -> Case {
         Ok(mut module) => {
             // What never ends takes its whole time limit: a few of them will do.
             let ends = numbers.below(16) > 0 && module.ensure_termination(1000).is_ok();
-            let how = format!("wasm-smith, a core module that {}", if ends { "ends" } else { "may never end" });
+            let how =
+                format!("wasm-smith, a core module that {}", if ends { "ends" } else { "may never end" });
             Case { how, bytes: module.to_bytes() }
         }
         Err(_) => Case { how: "random bytes".to_owned(), bytes },

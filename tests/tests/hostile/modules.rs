@@ -1,6 +1,10 @@
 //! Malformed and odd modules by the thousand: each is refused with a reason, or runs within its limits.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::StreamExt as _;
 
@@ -12,6 +16,8 @@ use crate::{
 
 /// Modules at once: the machine is busy, and the pool is under pressure.
 const AT_ONCE: usize = 6;
+/// From here on a module is named in the output.
+const SLOW: Duration = Duration::from_secs(10);
 /// What may stay of the memory budget when no guest is there.
 const LEFT: u64 = 1 << 20;
 
@@ -19,17 +25,19 @@ const LEFT: u64 = 1 << 20;
 type Make = Box<dyn FnOnce() -> Case + Send>;
 
 /// Puts modules through a trial, `AT_ONCE` of them together, and tells how far how many came.
-async fn all(
-    name: &str,
-    modules: impl Iterator<Item = (String, Make)> + Send,
-) -> BTreeMap<Outcome, usize> {
+async fn all(name: &str, modules: impl Iterator<Item = (String, Make)> + Send) -> BTreeMap<Outcome, usize> {
     let trial = Arc::new(Trial::new(name));
     let trials = modules.map(|(which, make)| {
         let trial = Arc::clone(&trial);
         tokio::spawn(async move {
             let made = tokio::task::spawn_blocking(make).await;
             let Case { how, bytes } = made.map_err(|error| format!("{which} cannot be made: {error}"))?;
-            trial.of(bytes).await.map_err(|broken| format!("{which} ({how}): {broken}"))
+            let started = Instant::now();
+            let outcome = trial.of(bytes).await.map_err(|broken| format!("{which} ({how}): {broken}"))?;
+            if started.elapsed() > SLOW {
+                println!("{which} ({how}): {outcome:?} after {:?}", started.elapsed());
+            }
+            Ok::<_, String>(outcome)
         })
     });
     let mut outcomes = BTreeMap::new();

@@ -41,10 +41,20 @@ fn function_of(locals: &[u8], code: &[u8]) -> Vec<u8> {
 fn functions(count: u64, each: &[u8]) -> Vec<u8> {
     let body = [&leb(each.len() as u64 + 2), &[0][..], each, &[END]].concat();
     let count_usize = usize::try_from(count).unwrap();
-    core(&[takes_nothing(), row(FUNCTION, count, &vec![0; count_usize]), exported(), row(CODE, count, &body.repeat(count_usize))])
+    core(&[
+        takes_nothing(),
+        row(FUNCTION, count, &vec![0; count_usize]),
+        exported(),
+        row(CODE, count, &body.repeat(count_usize)),
+    ])
 }
 fn with_export(export: &[u8]) -> Vec<u8> {
-    core(&[takes_nothing(), one_function(), row(EXPORT, 1, &[&name(export)[..], &[0, 0]].concat()), body(&[0], &[])])
+    core(&[
+        takes_nothing(),
+        one_function(),
+        row(EXPORT, 1, &[&name(export)[..], &[0, 0]].concat()),
+        body(&[0], &[]),
+    ])
 }
 fn with_import(module: &[u8], item: &[u8]) -> Vec<u8> {
     core(&[takes_nothing(), row(IMPORT, 1, &[&name(module)[..], &name(item), &[0, 0]].concat())])
@@ -152,7 +162,7 @@ pub fn all() -> Vec<(&'static str, Make)> {
         "50,000 locals" => function_of(&[&[1][..], &leb(50_000), &[I32]].concat(), &[]),
         "50,000 locals, one by one" => function_of(&[&leb(49_999)[..], &[1, I32].repeat(49_999)].concat(), &[]),
         "1,000 blocks inside each other" => function_of(&[0], &[[0x02, 0x40].repeat(1000), vec![END; 1000]].concat()),
-        "100,000 blocks inside each other" => function_of(&[0], &[[0x02, 0x40].repeat(100_000), vec![END; 100_000]].concat()),
+        "20,000 blocks inside each other" => function_of(&[0], &[[0x02, 0x40].repeat(20_000), vec![END; 20_000]].concat()),
         "1,000,000 loops inside each other" => function_of(&[0], &[[0x03, 0x40].repeat(1_000_000), vec![END; 1_000_000]].concat()),
         "20,000 ifs inside each other" => function_of(&[0], &[[0x41, 0, 0x04, 0x40].repeat(20_000), vec![END; 20_000]].concat()),
         "blocks that do not end" => function_of(&[0], &[0x02, 0x40].repeat(1000)),

@@ -40,8 +40,7 @@ pub struct Trial {
 
 impl Trial {
     pub fn new(name: &str) -> Self {
-        let engine =
-            Engine::new(&EngineOptions { instances: 100, memory: Some(MEMORY) }).unwrap();
+        let engine = Engine::new(&EngineOptions { instances: 100, memory: Some(MEMORY) }).unwrap();
         let program = PathBuf::from(std::env::var_os("SAMOVAR_BIN_DIR").unwrap()).join("samovar");
         let compiler = Compiler::Child { program, args: vec!["compile".into()] };
         let directory = scratch().join(format!("hostile-{name}"));
@@ -67,18 +66,13 @@ impl Trial {
         let digest = ModuleDigest::of(&module);
         let compiled = match self.cache.compile_only(&digest, module.into()).await {
             Ok(compiled) => compiled,
-            Err(error) => {
-                let outcome = match &error {
-                    CompileError::Invalid(_) => Outcome::Invalid,
-                    CompileError::Failed(_) => Outcome::CompileFailed,
-                    CompileError::Run(_) | CompileError::NodeMemory => {
-                        return Err(format!("it is not the module that was refused: {error}"));
-                    }
-                };
-                return reason(&error.to_string()).map(|()| outcome);
-            }
+            Err(error) => return not_compiled(&error),
         };
-        let artifact = self.cache.keep(compiled).await.map_err(|error| format!("own code is refused: {error}"))?;
+        let artifact = match self.cache.keep(compiled).await {
+            Ok(artifact) => artifact,
+            // It needs more of something than an instance may have, which is seen when its code is taken in.
+            Err(error) => return not_compiled(&error),
+        };
         let spec = PluginSpec {
             name: "hostile/module".to_owned(),
             limits: Limits { timeout: CALL, ..Limits::default() },
@@ -110,8 +104,11 @@ impl Trial {
         }
         for function in plugin.functions().iter().filter(|it| it.not_callable().is_none()).take(CALLS) {
             for body in ["", "[0]", "[0, 0]", "[\"\"]"] {
-                let call =
-                    Call { body: Bytes::from_static(body.as_bytes()), format: Format::Json, answer_bytes: false };
+                let call = Call {
+                    body: Bytes::from_static(body.as_bytes()),
+                    format: Format::Json,
+                    answer_bytes: false,
+                };
                 let started = Instant::now();
                 match plugin.call(function, call).await {
                     Ok(_) => {}
@@ -133,6 +130,17 @@ impl Trial {
         }
         Ok(())
     }
+}
+
+fn not_compiled(error: &CompileError) -> Result<Outcome, String> {
+    let outcome = match error {
+        CompileError::Invalid(_) => Outcome::Invalid,
+        CompileError::Failed(_) => Outcome::CompileFailed,
+        CompileError::Run(_) | CompileError::NodeMemory => {
+            return Err(format!("it is not the module that was refused: {error}"));
+        }
+    };
+    reason(&error.to_string()).map(|()| outcome)
 }
 
 /// A refusal says something, not too much of it, and nothing of this machine.
