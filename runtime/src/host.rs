@@ -19,6 +19,11 @@ use crate::{
     stdio::Captured,
 };
 
+/// The most bytes that a guest may ask for at once as random ones: the host makes them all before it hands them over.
+const RANDOM_BYTES: u64 = 1 << 20;
+/// The most resources of the host that one instance may hold: streams, pollables, descriptors, fields.
+const RESOURCES: usize = 4096;
+
 /// The data of one instance's store.
 pub(crate) struct Host {
     pub(crate) memory: MemoryLimiter,
@@ -99,7 +104,8 @@ impl Host {
         let Self { wasi, program, given, .. } = self;
         wasi.get_or_insert_with(|| {
             let context = granted(given, program.take()).build();
-            let (table, http, outgoing) = (ResourceTable::new(), WasiHttpCtx::new(), Outgoing);
+            let (mut table, http, outgoing) = (ResourceTable::new(), WasiHttpCtx::new(), Outgoing);
+            table.set_max_capacity(RESOURCES);
             Box::new(Wasi { context, table, http, outgoing })
         })
     }
@@ -124,6 +130,7 @@ impl WasiHttpView for Host {
 fn granted(given: &Given, program: Option<Box<Program>>) -> WasiCtxBuilder {
     let Given { log, grants, .. } = given;
     let mut builder = WasiCtxBuilder::new();
+    builder.max_random_size(RANDOM_BYTES);
     builder.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
     grants::env::build(&grants.env, &mut builder);
     match program.map(|program| *program) {

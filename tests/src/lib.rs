@@ -14,6 +14,7 @@ mod pki;
 mod process;
 mod registry;
 mod scratch;
+pub mod server;
 mod testbed;
 
 pub use api_proxy::{ApiProxy, Link, Write};

@@ -4,9 +4,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
 
+mod behaviours;
 mod binary;
 mod cases;
 mod modules;
+mod neighbour;
 mod numbers;
 mod odd;
 mod trial;

@@ -7,4 +7,5 @@ mod commands;
 mod forms;
 mod limits;
 mod run;
-mod server;
+
+use samovar_tests::server;

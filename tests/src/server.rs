@@ -6,16 +6,20 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use samovar_tests::{Process, free_port, scratch};
 use serde_json::Value;
+
+use crate::{Process, free_port, scratch};
 
 /// What takes a moment, on a machine that runs many tests at once.
 pub const SOON: Duration = Duration::from_secs(30);
 
 /// A running `samovar run` and the folder of its files.
 pub struct Server {
+    /// Its manifests and modules.
     pub folder: PathBuf,
+    /// The process.
     pub process: Process,
+    /// Where it answers calls.
     pub url: String,
     ops: String,
 }
@@ -23,8 +27,11 @@ pub struct Server {
 /// An answer over HTTP.
 #[derive(Debug)]
 pub struct Answer {
+    /// Its HTTP status.
     pub status: u16,
+    /// Its Retry-After header.
     pub retry_after: Option<String>,
+    /// Its body.
     pub body: String,
 }
 
@@ -79,6 +86,7 @@ impl Server {
         Ok(line.split_whitespace().nth(1).unwrap_or_default().parse()?)
     }
 
+    /// Calls a function of a plugin in the namespace `default`.
     pub async fn call(&self, plugin: &str, function: &str, body: impl Into<reqwest::Body>) -> Result<Answer> {
         let url = format!("{}/v1/default/{plugin}/{function}", self.url);
         let request = reqwest::Client::new().post(url).header("content-type", "application/json").body(body);
