@@ -22,6 +22,7 @@ pub struct Server {
     /// Where it answers calls.
     pub url: String,
     ops: String,
+    client: reqwest::Client,
 }
 
 /// An answer over HTTP.
@@ -68,7 +69,7 @@ impl Server {
         let mut process = Process::samovar("samovar", arguments, &[])?;
         let ops = format!("http://{ops}");
         process.answers(&format!("{ops}/readyz"), SOON).await?;
-        Ok(Self { folder, process, url: format!("http://{listen}"), ops })
+        Ok(Self { folder, process, url: format!("http://{listen}"), ops, client: reqwest::Client::new() })
     }
 
     /// The value of a metric that has no labels.
@@ -89,7 +90,7 @@ impl Server {
     /// Calls a function of a plugin in the namespace `default`.
     pub async fn call(&self, plugin: &str, function: &str, body: impl Into<reqwest::Body>) -> Result<Answer> {
         let url = format!("{}/v1/default/{plugin}/{function}", self.url);
-        let request = reqwest::Client::new().post(url).header("content-type", "application/json").body(body);
+        let request = self.client.post(url).header("content-type", "application/json").body(body);
         let answer = request.send().await?;
         let retry_after = answer.headers().get("retry-after").and_then(|value| value.to_str().ok());
         Ok(Answer {

@@ -3,13 +3,18 @@
 use std::{
     collections::BTreeSet,
     fs,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
-use futures::{StreamExt as _, future::join_all, stream};
+use futures::{StreamExt as _, stream};
 use samovar_tests::server::{Server, file, folder, plugin};
-use tokio::time::interval;
+use tokio::time::{MissedTickBehavior, interval};
 
 use crate::behaviours::{BEHAVIOURS, Behaviour};
 
@@ -21,22 +26,87 @@ const LATE: Duration = Duration::from_millis(200);
 const QUIET: Duration = Duration::from_millis(50);
 /// How long a guest that ends at once is called again.
 const AGAIN: Duration = Duration::from_millis(50);
+/// How often the neighbour is called.
+const PACE: Duration = Duration::from_millis(2);
 /// What the agent's memory may have grown by when all is over, in KiB.
 const GROWN: u64 = 10 << 10;
 
-/// How long calls of the neighbour took.
-#[derive(Default)]
-struct Calls(Vec<Duration>);
+/// Calls of the neighbour, one after another at a steady pace, from a thread that does nothing else: what the test
+/// itself does meanwhile is not in their times.
+struct Neighbour {
+    hostile: Arc<AtomicBool>,
+    calls: Arc<Mutex<Vec<Call>>>,
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Result<()>>,
+}
 
-impl Calls {
-    fn slowest(&self) -> Duration {
-        self.0.iter().max().copied().unwrap_or_default()
+struct Call {
+    hostile: bool,
+    started: Instant,
+    took: Duration,
+}
+
+impl Neighbour {
+    fn start(url: String) -> Self {
+        let [hostile, stop] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+        let calls = Arc::default();
+        let thread = {
+            let (hostile, stop, calls) = (Arc::clone(&hostile), Arc::clone(&stop), Arc::clone(&calls));
+            thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                runtime.block_on(steady(&url, &hostile, &stop, &calls))
+            })
+        };
+        Self { hostile, calls, stop, thread }
     }
 
-    fn p99(&mut self) -> Duration {
-        self.0.sort_unstable();
-        self.0[self.0.len() * 99 / 100]
+    fn beside(&self, hostile: bool) {
+        self.hostile.store(hostile, Ordering::Relaxed);
     }
+
+    fn calls(&self) -> MutexGuard<'_, Vec<Call>> {
+        self.calls.lock().unwrap()
+    }
+
+    /// The slowest call since then.
+    fn slowest_since(&self, since: Instant) -> Duration {
+        let calls = self.calls();
+        calls
+            .iter()
+            .rev()
+            .take_while(|call| call.started >= since)
+            .map(|call| call.took)
+            .max()
+            .unwrap_or_default()
+    }
+
+    /// How many calls there were beside hostile guests, or alone, and their p99.
+    fn p99(&self, hostile: bool) -> (usize, Duration) {
+        let mut took: Vec<_> =
+            self.calls().iter().filter(|call| call.hostile == hostile).map(|call| call.took).collect();
+        took.sort_unstable();
+        (took.len(), took[took.len() * 99 / 100])
+    }
+
+    fn stop(self) -> Result<()> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
+    }
+}
+
+async fn steady(url: &str, hostile: &AtomicBool, stop: &AtomicBool, calls: &Mutex<Vec<Call>>) -> Result<()> {
+    let client = reqwest::Client::new();
+    let mut pace = interval(PACE);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while !stop.load(Ordering::Relaxed) {
+        pace.tick().await;
+        let (hostile, started) = (hostile.load(Ordering::Relaxed), Instant::now());
+        let answer = client.post(url).body("hello").send().await?;
+        ensure!(answer.status() == 200, "the neighbour's call: {answer:?}");
+        ensure!(answer.text().await? == "hello");
+        calls.lock().unwrap().push(Call { hostile, started, took: started.elapsed() });
+    }
+    Ok(())
 }
 
 async fn agent() -> Result<Server> {
@@ -56,29 +126,6 @@ async fn agent() -> Result<Server> {
     Server::start(folder).await
 }
 
-/// Calls the neighbour, one call after another, for as long as `meanwhile` takes.
-async fn beside<T>(
-    client: &reqwest::Client,
-    server: &Server,
-    calls: &mut Calls,
-    meanwhile: impl Future<Output = T>,
-) -> Result<T> {
-    let url = format!("{}/v1/default/neighbour/echo", server.url);
-    let steady = async {
-        loop {
-            let started = Instant::now();
-            let answer = client.post(&url).body("hello").send().await?;
-            ensure!(answer.status() == 200, "the neighbour's call: {answer:?}");
-            ensure!(answer.text().await? == "hello");
-            calls.0.push(started.elapsed());
-        }
-    };
-    tokio::select! {
-        done = meanwhile => Ok(done),
-        failed = steady => failed,
-    }
-}
-
 /// One call, and how long it took.
 async fn one(server: &Server, (module, function, body, ends): &Behaviour) -> Result<Duration> {
     let started = Instant::now();
@@ -91,14 +138,12 @@ async fn one(server: &Server, (module, function, body, ends): &Behaviour) -> Res
     Ok(took)
 }
 
-/// Two at once, again where they end early; the longest that one took.
+/// One after another where they end early; the longest that one took.
 async fn attack(server: &Server, behaviour: &Behaviour) -> Result<Duration> {
     let started = Instant::now();
     let mut longest = Duration::ZERO;
     while started.elapsed() < AGAIN {
-        for took in join_all([one(server, behaviour), one(server, behaviour)]).await {
-            longest = longest.max(took?);
-        }
+        longest = longest.max(one(server, behaviour).await?);
     }
     Ok(longest)
 }
@@ -115,30 +160,29 @@ async fn every_hostile_guest_ends_at_its_limit_and_its_neighbour_does_not_notice
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
 
     let before = server.resident()?;
-    let client = reqwest::Client::new();
-    let (mut quiet, mut hostile) = (Calls::default(), Calls::default());
+    let neighbour = Neighbour::start(format!("{}/v1/default/neighbour/echo", server.url));
     for behaviour in BEHAVIOURS {
         let (module, function, ..) = behaviour;
-        beside(&client, &server, &mut quiet, tokio::time::sleep(QUIET)).await?;
-        let mut meanwhile = Calls::default();
-        let took = beside(&client, &server, &mut meanwhile, attack(&server, behaviour)).await??;
+        neighbour.beside(false);
+        tokio::time::sleep(QUIET).await;
+        neighbour.beside(true);
+        let started = Instant::now();
+        let took = attack(&server, behaviour).await?;
         // A call of a guest that does nothing takes this long on this machine just now: that is not the hostile one's.
-        let measuring = meanwhile.slowest();
+        let measuring = neighbour.slowest_since(started);
         if took > TIMEOUT + LATE + measuring {
             wrong.push(format!(
                 "{module}/{function} took {took:?}, and its neighbour's slowest call {measuring:?}"
             ));
         }
-        hostile.0.extend(meanwhile.0);
     }
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
-    let (alone, beside) = (quiet.p99(), hostile.p99());
+    let ((quiet, alone), (calls, beside)) = (neighbour.p99(false), neighbour.p99(true));
     println!(
-        "{} behaviours; the neighbour's p99 {alone:?} over {} calls alone, {beside:?} over {} beside them",
+        "{} behaviours; the neighbour's p99: {alone:?} over {quiet} calls alone, {beside:?} over {calls} beside them",
         BEHAVIOURS.len(),
-        quiet.0.len(),
-        hostile.0.len()
     );
+    neighbour.stop()?;
     ensure!(
         beside <= 2 * alone,
         "the neighbour's p99 is {beside:?} beside hostile guests, and {alone:?} alone"
