@@ -123,6 +123,10 @@ const FRAMES: usize = 32;
 impl CallError {
     /// What a wasmtime error means to the caller.
     pub(crate) fn of_guest(error: &wasmtime::Error) -> Self {
+        // No stack was free for it: the pool's doing, not the guest's.
+        if error.is::<wasmtime::PoolConcurrencyLimitError>() {
+            return Self::AgentFull;
+        }
         let message =
             match (error.downcast_ref::<wasmtime::Trap>(), error.downcast_ref::<wasmtime_wasi::I32Exit>()) {
                 (Some(trap), _) => trap.to_string(),

@@ -69,7 +69,7 @@ const CPU_SECONDS: u64 = 240;
 /// The child's address space in bytes.
 const ADDRESS_SPACE: u64 = 4 << 30;
 /// The largest artifact that is taken, in bytes.
-const ARTIFACT_BYTES: u64 = 1 << 30;
+pub(crate) const ARTIFACT_BYTES: u64 = 1 << 30;
 /// The most that is read of what the child says, in bytes.
 const MESSAGE_BYTES: u64 = 4096;
 /// The child's exit code for bytes that are no valid module.

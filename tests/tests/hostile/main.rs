@@ -4,8 +4,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
 
+mod artifacts;
 mod behaviours;
 mod binary;
+mod canaries;
 mod cases;
 mod modules;
 mod neighbour;
