@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
-use crate::{Process, free_port, scratch};
+use crate::{Process, free_port, process::built, scratch};
 
 /// What takes a moment, on a machine that runs many tests at once.
 pub const SOON: Duration = Duration::from_secs(30);
@@ -56,6 +56,28 @@ impl Server {
 
     /// The same, with more flags.
     pub async fn start_with(folder: PathBuf, flags: &[&str]) -> Result<Self> {
+        Self::start_by(folder, flags, |arguments| Process::samovar("samovar", arguments, &[])).await
+    }
+
+    /// The same, with its state on a disk of so many KiB, which only this process sees.
+    pub async fn start_on_a_small_disk(folder: PathBuf, kib: u32) -> Result<Self> {
+        let mount = format!("mount -t tmpfs -o size={kib}k tmpfs \"$0/state\" && exec \"$@\"");
+        std::fs::create_dir_all(folder.join("state"))?;
+        let in_folder = folder.clone();
+        Self::start_by(folder, &[], |arguments| {
+            let mut command = std::process::Command::new("unshare");
+            command.args(["--map-root-user", "--mount", "sh", "-c", &mount]).arg(in_folder);
+            command.arg(built("samovar")?).args(arguments);
+            Process::start("samovar", command)
+        })
+        .await
+    }
+
+    async fn start_by(
+        folder: PathBuf,
+        flags: &[&str],
+        start: impl FnOnce(Vec<String>) -> Result<Process>,
+    ) -> Result<Self> {
         let (listen, ops) = (format!("127.0.0.1:{}", free_port()?), format!("127.0.0.1:{}", free_port()?));
         let state = folder.join("state");
         let own = [
@@ -65,8 +87,7 @@ impl Server {
             format!("--ops-listen={ops}"),
             format!("--state-dir={}", state.display()),
         ];
-        let arguments = own.into_iter().chain(flags.iter().map(|&flag| flag.to_owned()));
-        let mut process = Process::samovar("samovar", arguments, &[])?;
+        let mut process = start(own.into_iter().chain(flags.iter().map(|&flag| flag.to_owned())).collect())?;
         let ops = format!("http://{ops}");
         process.answers(&format!("{ops}/readyz"), SOON).await?;
         Ok(Self { folder, process, url: format!("http://{listen}"), ops, client: reqwest::Client::new() })

@@ -42,6 +42,8 @@ use tokio::{
 use describe::describe;
 pub(crate) use problem::{Problem, Slug};
 use target::{Target, host, target};
+#[cfg(fuzzing)]
+pub(crate) use target::{Target, target};
 
 use crate::{
     metrics::Metrics,

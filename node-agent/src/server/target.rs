@@ -7,7 +7,7 @@ use super::Problem;
 use crate::routes::{Route, RouteTable};
 
 /// What a request is for.
-pub(super) enum Target<'a> {
+pub(crate) enum Target<'a> {
     /// The plugin itself.
     Plugin(&'a Route),
     /// One of its functions.
@@ -27,7 +27,7 @@ pub(super) fn host(head: &Parts) -> Option<&str> {
 /// What a request to `host` and `path` is for.
 ///
 /// A host that names a plugin which is not here may be the node's own name: the path then decides.
-pub(super) fn target<'a>(
+pub(crate) fn target<'a>(
     host: Option<&str>,
     path: &'a str,
     routes: &'a RouteTable,

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use samovar_runtime::{
     ArtifactCache, Call, CallError, Compiler, Engine, EngineOptions, Format, Instances, Limits, ModuleDigest,
-    Plugin, PluginSpec,
+    Plugin, PluginSpec, Reuse,
 };
 use samovar_tests::scratch;
 
@@ -85,16 +85,41 @@ fn component(mark: u8, pages: u32) -> String {
     text + ")"
 }
 
-async fn load(engine: &Engine, cache: &ArtifactCache, name: String, text: String) -> Plugin {
+async fn load(
+    engine: &Engine,
+    cache: &ArtifactCache,
+    name: String,
+    text: String,
+    reuse: Option<Reuse>,
+) -> Plugin {
     let wasm = wat::parse_str(text).unwrap();
     let artifact = cache.compile(&ModuleDigest::of(&wasm), wasm.into()).await.unwrap();
     let spec = PluginSpec {
         name,
         limits: Limits { timeout: TIMEOUT, ..Limits::default() },
-        instances: Instances { warm: 0, reuse: None },
+        instances: Instances { warm: 0, reuse },
         ..PluginSpec::default()
     };
     Plugin::load(engine, &artifact, spec).await.unwrap()
+}
+
+fn nothing() -> Call {
+    Call { body: Bytes::new(), format: Format::Json, answer_bytes: false }
+}
+
+#[tokio::test]
+async fn a_mark_that_is_there_is_found() {
+    let engine = Engine::new(&EngineOptions { instances: 2, memory: None }).unwrap();
+    let directory = scratch().join("hostile-canaries-found");
+    let cache = ArtifactCache::open(directory, engine.clone(), Compiler::InProcess).unwrap();
+    for text in [module(0x55, 1), component(0x66, 2)] {
+        // An instance that serves again finds what it left itself: so would it what another left.
+        let reuse = Some(Reuse { max_calls: 2, idle: Duration::from_mins(1) });
+        let plugin = load(&engine, &cache, "found".to_owned(), text, reuse).await;
+        let mark = plugin.function("mark").unwrap();
+        assert_eq!(plugin.call(mark, nothing()).await.unwrap().body, "0");
+        assert_ne!(plugin.call(mark, nothing()).await.unwrap().body, "0");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -105,8 +130,10 @@ async fn no_guest_finds_what_another_left_behind() {
     let cache = ArtifactCache::open(directory, engine.clone(), Compiler::InProcess).unwrap();
     let mut plugins = Vec::new();
     for (mark, pages) in [(0x11, 1), (0x22, 1), (0x33, 2), (0x44, 3)] {
-        plugins.push(load(&engine, &cache, format!("core-{mark:x}"), module(mark, pages)).await);
-        plugins.push(load(&engine, &cache, format!("component-{mark:x}"), component(mark + 1, pages)).await);
+        plugins.push(load(&engine, &cache, format!("core-{mark:x}"), module(mark, pages), None).await);
+        plugins.push(
+            load(&engine, &cache, format!("component-{mark:x}"), component(mark + 1, pages), None).await,
+        );
     }
     let plugins = Arc::new(plugins);
     let call = |seed| {
@@ -121,8 +148,7 @@ async fn no_guest_finds_what_another_left_behind() {
             };
             let function = plugin.function(name).unwrap();
             loop {
-                let call = Call { body: Bytes::new(), format: Format::Json, answer_bytes: false };
-                return match (name, plugin.call(function, call).await) {
+                return match (name, plugin.call(function, nothing()).await) {
                     // With its slots taken it is another's turn.
                     (_, Err(CallError::AgentFull)) => {
                         tokio::task::yield_now().await;

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
 
+mod agent;
 mod artifacts;
 mod behaviours;
 mod binary;
