@@ -6,20 +6,28 @@ use std::{
     sync::Arc,
 };
 
-use samovar_crds::{PluginTemplate, WasmPlugin, names};
+use samovar_crds::{Contents, Data, LocalObject, PluginTemplate, WasmPlugin, names};
 use samovar_node_agent::{Desired, DesiredRevision, Key, Source};
 use samovar_registry::{Client, Reference};
 use samovar_runtime::ModuleDigest;
 
 use crate::{
-    manifest::{self, Document},
+    manifest::{self, Document, Holder},
     module,
 };
 
 /// A plugin's namespace and name.
 type Name = (String, String);
-/// What one reading found.
-type Found = BTreeMap<Name, (PluginTemplate, Source)>;
+/// What a plugin runs, and with what.
+type Found = (PluginTemplate, Source, Option<Arc<Contents>>);
+
+/// What the files say, before any of it is looked up.
+#[derive(Default)]
+struct Reading {
+    plugins: Vec<(Name, PluginTemplate, Place)>,
+    /// The ConfigMaps and Secrets of each namespace.
+    objects: BTreeMap<String, BTreeMap<LocalObject, Data>>,
+}
 
 /// What an image's name begins with where it is a file beside the manifest.
 const FILE: &str = "file:";
@@ -59,27 +67,41 @@ impl Sources {
     /// revision stands beside the one that serves, which goes when the next comes.
     pub(crate) async fn read(&mut self) -> Desired {
         self.mistakes.clear();
-        let mut found = BTreeMap::new();
+        let mut reading = Reading::default();
         for path in self.paths.clone() {
-            self.read_path(&path, &mut found).await;
+            self.read_path(&path, &mut reading);
+        }
+        let Reading { plugins, objects } = reading;
+        let mut found = BTreeMap::new();
+        for (name, template, place) in plugins {
+            if found.contains_key(&name) {
+                self.mistakes.push(format!("plugin {}/{} comes twice; rename one", name.0, name.1));
+                continue;
+            }
+            match self.find(&name, template, place, &objects).await {
+                Ok(plugin) => {
+                    found.insert(name, plugin);
+                }
+                Err(mistake) => self.mistakes.push(format!("plugin {}/{}: {mistake}", name.0, name.1)),
+            }
         }
         if self.mistakes.is_empty() {
             self.plugins.retain(|name, _| found.contains_key(name));
         }
-        for (name, (template, source)) in found {
-            self.update(name, template, source);
+        for (name, found) in found {
+            self.update(name, found);
         }
         self.plugins.values().flatten().cloned().collect()
     }
 
-    fn update(&mut self, name: Name, template: PluginTemplate, source: Source) {
+    fn update(&mut self, name: Name, (template, source, contents): Found) {
         let revisions = self.plugins.entry(name.clone()).or_default();
         // A module file is known by its content, so that an edit of it is another revision too.
         let content = match &source {
             Source::Module { digest, .. } => digest.to_string(),
             Source::Image(image) => image.clone(),
         };
-        let identity = serde_json::to_vec(&(&template, content)).unwrap_or_default();
+        let identity = serde_json::to_vec(&(&template, content, &contents)).unwrap_or_default();
         let revision = format!("{}-{}", name.1, &ModuleDigest::of(&identity).hex()[..10]);
         if revisions.last().is_some_and(|(key, _)| key.revision == revision) {
             return;
@@ -87,18 +109,19 @@ impl Sources {
         self.revisions += 1;
         let key = Key { namespace: name.0, plugin: name.1, revision: revision.clone() };
         revisions.retain(|(old, _)| *old != key);
-        let desired = DesiredRevision { revision, number: self.revisions, source, template };
+        let desired = DesiredRevision { revision, number: self.revisions, source, template, contents };
         revisions.push((key, Arc::new(desired)));
         // The one before serves until this is ready, and again where this fails.
         let obsolete = revisions.len().saturating_sub(2);
         revisions.drain(..obsolete);
     }
 
-    async fn read_path(&mut self, path: &Path, found: &mut Found) {
+    fn read_path(&mut self, path: &Path, reading: &mut Reading) {
         if let Some("wasm" | "wat") = path.extension().and_then(|extension| extension.to_str()) {
             match module_plugin(path) {
                 Ok((name, template)) => {
-                    self.add((self.namespace.clone(), name), template, path.to_owned().into(), found).await;
+                    let place = Place::File(path.to_owned());
+                    reading.plugins.push(((self.namespace.clone(), name), template, place));
                 }
                 Err(mistake) => self.mistakes.push(mistake),
             }
@@ -113,7 +136,13 @@ impl Sources {
                 Ok(documents) => {
                     for document in documents {
                         match document {
-                            Ok(Document::Plugin(plugin)) => self.read_plugin(&file, *plugin, found).await,
+                            Ok(Document::Plugin(plugin)) => {
+                                reading.plugins.push(plugin_of(&file, *plugin, &self.namespace));
+                            }
+                            Ok(Document::Holder(Holder { namespace, object, data })) => {
+                                let namespace = namespace.unwrap_or_else(|| self.namespace.clone());
+                                reading.objects.entry(namespace).or_default().insert(object, data);
+                            }
                             Ok(Document::Other { .. }) => {}
                             Err(mistake) => self.mistakes.push(format!("{}: {mistake}", file.display())),
                         }
@@ -124,31 +153,24 @@ impl Sources {
         }
     }
 
-    async fn read_plugin(&mut self, file: &Path, plugin: WasmPlugin, found: &mut Found) {
-        let namespace = plugin.metadata.namespace.unwrap_or_else(|| self.namespace.clone());
-        let name = plugin.metadata.name.unwrap_or_default();
-        let image = plugin.spec.template.image.clone();
-        let place = match image.strip_prefix(FILE) {
-            Some(relative) => file.parent().unwrap_or(Path::new(".")).join(relative).into(),
-            None => Place::Registry(image),
-        };
-        self.add((namespace, name), plugin.spec.template, place, found).await;
-    }
-
-    async fn add(&mut self, name: Name, template: PluginTemplate, place: Place, found: &mut Found) {
+    async fn find(
+        &mut self,
+        (namespace, _): &Name,
+        template: PluginTemplate,
+        place: Place,
+        objects: &BTreeMap<String, BTreeMap<LocalObject, Data>>,
+    ) -> Result<Found, String> {
         let source = match place {
-            Place::File(path) => module_source(&path),
-            Place::Registry(image) => self.resolve(&image).await.map(Source::Image),
+            Place::File(path) => module_source(&path)?,
+            Place::Registry(image) => Source::Image(self.resolve(&image).await?),
         };
-        match source {
-            Ok(_) if found.contains_key(&name) => {
-                self.mistakes.push(format!("plugin {}/{} comes twice; rename one", name.0, name.1));
-            }
-            Ok(source) => {
-                found.insert(name, (template, source));
-            }
-            Err(mistake) => self.mistakes.push(format!("plugin {}/{}: {mistake}", name.0, name.1)),
-        }
+        let Some(policy) = &template.security_policy else { return Ok((template, source, None)) };
+        let none = BTreeMap::new();
+        let contents = policy.contents(objects.get(namespace).unwrap_or(&none));
+        let contents = contents.map_err(|missing| {
+            format!("{missing}; it is looked for in these manifests, in namespace {namespace}")
+        })?;
+        Ok((template, source, Some(Arc::new(contents))))
     }
 
     async fn resolve(&mut self, image: &str) -> Result<String, String> {
@@ -169,10 +191,15 @@ enum Place {
     Registry(String),
 }
 
-impl From<PathBuf> for Place {
-    fn from(path: PathBuf) -> Self {
-        Self::File(path)
-    }
+/// What a manifest's plugin is, in this namespace where it names none.
+fn plugin_of(file: &Path, plugin: WasmPlugin, namespace: &str) -> (Name, PluginTemplate, Place) {
+    let namespace = plugin.metadata.namespace.unwrap_or_else(|| namespace.to_owned());
+    let template = plugin.spec.template;
+    let place = match template.image.strip_prefix(FILE) {
+        Some(relative) => Place::File(file.parent().unwrap_or(Path::new(".")).join(relative)),
+        None => Place::Registry(template.image.clone()),
+    };
+    ((namespace, plugin.metadata.name.unwrap_or_default()), template, place)
 }
 
 /// A module file as a plugin of its name, with every default.

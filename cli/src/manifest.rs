@@ -2,7 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use samovar_crds::WasmPlugin;
+use k8s_openapi::{
+    api::core::v1::{ConfigMap, Secret},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use samovar_crds::{Data, Kind, LocalObject, WasmPlugin, config_map_data, secret_data};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::output::Failure;
@@ -11,8 +16,24 @@ use crate::output::Failure;
 pub(crate) enum Document {
     /// A plugin.
     Plugin(Box<WasmPlugin>),
+    /// A ConfigMap or a Secret.
+    Holder(Holder),
     /// An object that is somebody else's, such as a Namespace.
     Other { kind: String, name: String },
+}
+
+/// A ConfigMap or a Secret, and what it holds.
+pub(crate) struct Holder {
+    pub(crate) namespace: Option<String>,
+    pub(crate) object: LocalObject,
+    pub(crate) data: Data,
+}
+
+impl Holder {
+    fn new(kind: Kind, metadata: ObjectMeta, data: Data) -> Self {
+        let name = metadata.name.unwrap_or_default();
+        Self { namespace: metadata.namespace, object: LocalObject { kind, name }, data }
+    }
 }
 
 /// The largest manifest that is read, in bytes: as large as the API server takes.
@@ -64,8 +85,19 @@ fn document(value: &Value) -> Result<Document, String> {
     if kind.is_empty() || version.is_empty() {
         return Err("a document has no `apiVersion` or `kind`; every Kubernetes object has both".to_owned());
     }
-    if !version.starts_with("samovar.dev/") {
-        return Ok(Document::Other { kind, name });
+    match (version.as_str(), kind.as_str()) {
+        ("v1", "ConfigMap") => {
+            let read: ConfigMap = object(value, &kind, &name)?;
+            let metadata = read.metadata.clone();
+            return Ok(Document::Holder(Holder::new(Kind::ConfigMap, metadata, config_map_data(read))));
+        }
+        ("v1", "Secret") => {
+            let read: Secret = object(value, &kind, &name)?;
+            let metadata = read.metadata.clone();
+            return Ok(Document::Holder(Holder::new(Kind::Secret, metadata, secret_data(read))));
+        }
+        (version, _) if !version.starts_with("samovar.dev/") => return Ok(Document::Other { kind, name }),
+        _ => {}
     }
     if version != samovar_crds::API_VERSION || kind != "WasmPlugin" {
         return Err(format!(
@@ -76,6 +108,13 @@ fn document(value: &Value) -> Result<Document, String> {
     WasmPlugin::from_manifest(value)
         .map(|plugin| Document::Plugin(Box::new(plugin)))
         .map_err(|mistakes| format!("wasmplugin/{name}: {mistakes}"))
+}
+
+/// An object of Kubernetes' own. What of it does not read is not said: it may be a secret.
+fn object<K: DeserializeOwned>(value: &Value, kind: &str, name: &str) -> Result<K, String> {
+    serde_json::from_value(value.clone()).map_err(|_| {
+        format!("{kind}/{name} cannot be read: `data` and `stringData` are keys and texts, and where those are bytes, base64")
+    })
 }
 
 #[cfg(test)]

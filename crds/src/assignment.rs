@@ -40,6 +40,10 @@ pub struct PluginAssignmentSpec {
     pub revision: String,
     /// Grows with each new revision of the plugin: of two that are ready, the agent serves the higher.
     pub revision_number: i64,
+    /// Which contents of the ConfigMaps and Secrets that `securityPolicy` names: a keyed hash, which tells versions
+    /// apart and nothing else. The contents are the operator's to give.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contents: Option<String>,
     /// What runs, its image pinned by digest.
     #[serde(flatten)]
     pub template: PluginTemplate,

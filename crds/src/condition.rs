@@ -76,6 +76,8 @@ reasons! {
     ImportNotGranted,
     /// The module's start or `_initialize` function failed.
     InitFailed,
+    /// A ConfigMap or a Secret that the policy names, or a key of it, is missing, or the operator does not give it.
+    SecretUnavailable,
     /// The agent has no room for the instances: its limit is reached.
     AgentOverloaded,
     /// The agent's disk cache is full of what is in use: a new module does not fit.

@@ -6,21 +6,29 @@
 
 mod assignment;
 mod condition;
+mod contents;
 mod duration;
 mod manifest;
 pub mod names;
 mod plugin;
 mod quantity;
+mod security;
 mod template;
 
 pub use assignment::{
     AgentRef, Figures, PluginAssignment, PluginAssignmentSpec, PluginAssignmentStatus, State,
 };
 pub use condition::{ConditionType, Reason, is_true, set_condition};
+pub use contents::{
+    Contents, Data, Kind, LARGEST_CONTENTS, LocalObject, Missing, config_map_data, secret_data,
+};
 pub use duration::Duration;
 pub use manifest::ManifestError;
 pub use plugin::{NodeCounts, WasmPlugin, WasmPluginSpec, WasmPluginStatus};
 pub use quantity::{Quantity, QuantityError};
+pub use security::{
+    EnvSource, EnvVar, FileGrant, KeySource, NetworkAccess, ObjectSource, Scratch, SecurityPolicy,
+};
 pub use template::{
     Abi, FunctionLimits, FunctionSpec, FunctionStatus, ImagePullPolicy, Instances, Limits, PluginTemplate,
     PluginType, Reuse,

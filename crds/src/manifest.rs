@@ -1,9 +1,11 @@
 //! Manifests as people write them: what no schema knows is said, not swallowed.
 
+use std::collections::HashSet;
+
 use kube::CustomResourceExt;
 use serde_json::Value;
 
-use crate::WasmPlugin;
+use crate::{PluginTemplate, WasmPlugin};
 
 /// Why a manifest is no plugin. One line a mistake.
 #[derive(Debug, thiserror::Error)]
@@ -32,11 +34,28 @@ impl WasmPlugin {
                 errors.iter().map(|error| format!("{}: {}", error.field_path, error.message)).collect(),
             )
         })?;
-        let mut seen = std::collections::HashSet::new();
-        match plugin.spec.template.functions.iter().find(|function| !seen.insert(&function.name)) {
-            Some(twice) => Err(ManifestError(vec![format!("spec.functions: `{}` comes twice", twice.name)])),
-            None => Ok(plugin),
-        }
+        let twice = plugin.spec.template.twice();
+        if twice.is_empty() { Ok(plugin) } else { Err(ManifestError(twice)) }
+    }
+}
+
+impl PluginTemplate {
+    /// What comes twice in a list that has a key: the API server takes each key once.
+    fn twice(&self) -> Vec<String> {
+        let policy = self.security_policy.clone().unwrap_or_default();
+        let hosts = policy.network.unwrap_or_default().allowed_hosts;
+        let lists: [(&str, Vec<&String>); 4] = [
+            ("functions", self.functions.iter().map(|function| &function.name).collect()),
+            ("securityPolicy.files", policy.files.iter().map(|file| &file.path).collect()),
+            ("securityPolicy.env", policy.env.iter().map(|variable| &variable.name).collect()),
+            ("securityPolicy.network.allowedHosts", hosts.iter().collect()),
+        ];
+        let twice = lists.into_iter().filter_map(|(field, keys)| {
+            let mut seen = HashSet::new();
+            let twice = keys.into_iter().find(|key| !seen.insert(*key))?;
+            Some(format!("spec.{field}: `{twice}` comes twice"))
+        });
+        twice.collect()
     }
 }
 
@@ -91,5 +110,55 @@ mod tests {
                 .contains("twice")
         );
         assert_eq!(refusal(&json!({ "image": "a", "nodeSelector": { "disk": "ssd" } })), "");
+    }
+
+    #[test]
+    fn a_policy_that_cannot_be_is_refused_with_a_sentence() {
+        let policy = |policy: Value| refusal(&json!({ "image": "a", "securityPolicy": policy }));
+        let file = |file: Value| policy(json!({ "files": [file] }));
+        let env = |variable: Value| policy(json!({ "env": [variable] }));
+        let words = json!({ "name": "words" });
+        for (refusal, says) in [
+            (file(json!({ "path": "/a" })), "exactly one of configMap, secret and scratch"),
+            (file(json!({ "path": "/a", "configMap": words, "secret": words })), "exactly one of"),
+            (file(json!({ "path": "a", "configMap": words })), "absolute path"),
+            (file(json!({ "path": "/a/../b", "configMap": words })), "absolute path"),
+            (file(json!({ "path": "/a/", "configMap": words })), "absolute path"),
+            (file(json!({ "path": "/a", "configMap": words, "readOnly": false })), "is read-only"),
+            (file(json!({ "path": "/a", "configMap": { "name": "Words" } })), "object's name"),
+            (file(json!({ "path": "/a", "scratch": { "sizeLimit": "0" } })), "over zero"),
+            (env(json!({ "name": "1A", "value": "b" })), "environment variable's name"),
+            (env(json!({ "name": "SAMOVAR_CONFIG", "value": "b" })), "spec.config"),
+            (env(json!({ "name": "A", "valueFrom": {} })), "exactly one of configMapKeyRef"),
+            (
+                env(
+                    json!({ "name": "A", "value": "b", "valueFrom": { "secretKeyRef": { "name": "a", "key": "b" } } }),
+                ),
+                "exclude each other",
+            ),
+            (policy(json!({ "network": { "allowedHosts": ["https://example.com/"] } })), "a host is a name"),
+            (policy(json!({ "env": [{ "name": "A" }, { "name": "A" }] })), "`A` comes twice"),
+            (
+                policy(
+                    json!({ "files": [{ "path": "/a/b", "configMap": words }, { "path": "/a", "configMap": words }] }),
+                ),
+                "inside another",
+            ),
+        ] {
+            assert!(refusal.contains(says), "{says}: {refusal}");
+        }
+        let whole = json!({
+            "network": { "allowedHosts": ["api.example.com:443", "*.example.com", "10.0.0.0/8", "[2001:db8::1]:80"] },
+            "files": [
+                { "path": "/words", "readOnly": true, "configMap": words },
+                { "path": "/words-2", "secret": { "name": "words", "optional": true } },
+                { "path": "/tmp", "readOnly": false, "scratch": { "sizeLimit": "16Mi" } },
+            ],
+            "env": [
+                { "name": "LOCALE", "value": "en" },
+                { "name": "TOKEN", "valueFrom": { "secretKeyRef": { "name": "api", "key": "token" } } },
+            ],
+        });
+        assert_eq!(policy(whole), "");
     }
 }

@@ -15,6 +15,11 @@ pub const AGENT_SELECTOR: &str = "app.kubernetes.io/name=samovar,app.kubernetes.
 /// The name of the agents' container port that takes calls.
 pub const HTTP_PORT: &str = "http";
 
+/// Where the operator gives what the ConfigMaps and Secrets hold that an assignment's policy names.
+pub fn contents_path(namespace: &str, assignment: &str) -> String {
+    format!("/v1/contents/{namespace}/{assignment}")
+}
+
 /// Where callers inside the cluster find a plugin: `http://<plugin>.<namespace>.svc`.
 pub fn url(namespace: &str, plugin: &str) -> String {
     format!("http://{plugin}.{namespace}.svc")
@@ -48,6 +53,11 @@ pub fn is_dns_label(name: &str) -> bool {
         && bytes.iter().all(|&b| plain(b) || b == b'-')
         && plain(bytes[0])
         && plain(bytes[bytes.len() - 1])
+}
+
+/// Whether `name` is a DNS subdomain as in RFC 1123: labels with dots between them, at most 253 characters.
+pub fn is_dns_subdomain(name: &str) -> bool {
+    name.len() <= 253 && name.split('.').all(is_dns_label)
 }
 
 /// `bytes` as lower-case hexadecimal digits.

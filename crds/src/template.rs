@@ -4,7 +4,7 @@ use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use crate::{Duration, Quantity};
+use crate::{Duration, LocalObject, Quantity, SecurityPolicy};
 
 /// Which module runs, which of its functions can be called, and how much it may use.
 ///
@@ -49,6 +49,10 @@ pub struct PluginTemplate {
     #[schemars(schema_with = "any_object")]
     pub config: Option<serde_json::Map<String, serde_json::Value>>,
 
+    /// What the guests may do beside computing: everything that is not granted here is denied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub security_policy: Option<SecurityPolicy>,
+
     /// How much each call may use. Every limit is enforced on every call.
     #[serde(default)]
     pub limits: Limits,
@@ -56,6 +60,13 @@ pub struct PluginTemplate {
     /// How many instances are kept ready, and whether one serves more than one call.
     #[serde(default)]
     pub instances: Instances,
+}
+
+impl PluginTemplate {
+    /// The ConfigMaps and Secrets that it names.
+    pub fn objects(&self) -> Vec<LocalObject> {
+        self.security_policy.as_ref().map(SecurityPolicy::objects).unwrap_or_default()
+    }
 }
 
 /// An object of which the API server keeps every field.
@@ -140,6 +151,13 @@ pub struct Limits {
     /// How long a call may take, waiting for an instance included. Past it the guest is stopped: 504 `timeout`.
     pub timeout: Duration,
 
+    /// The fuel of a call: each WebAssembly instruction takes about one unit, and the same call always takes as much.
+    /// Past it the guest is stopped: 500 `fuel-exhausted`. The answer's header `samovar-fuel` says what a call took.
+    /// Left out: no limit, and nothing is counted; counting makes guests slower.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = MOST_FUEL))]
+    pub fuel: Option<u64>,
+
     /// Calls that run at once on one node.
     #[schemars(range(min = 1, max = 10000))]
     pub concurrency: u32,
@@ -153,17 +171,27 @@ pub struct Limits {
 
     /// The largest answer, as it is sent. A guest that gives more gets 502 `response-too-large`.
     pub response_bytes: Quantity,
+
+    /// Lines that the plugin may log in a second on one node, over all its calls. What is over is dropped, and one
+    /// line says how much that was. 0: nothing is logged.
+    #[schemars(range(min = 0, max = 10000))]
+    pub log_lines: u32,
 }
+
+/// The most that JSON carries exactly, and for ever as good as no limit.
+const MOST_FUEL: u64 = 1 << 53;
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             memory: Quantity::from_mebibytes(64),
             timeout: Duration::from_millis(1000),
+            fuel: None,
             concurrency: 64,
             queue: 256,
             request_bytes: Quantity::from_mebibytes(1),
             response_bytes: Quantity::from_mebibytes(4),
+            log_lines: 100,
         }
     }
 }
@@ -172,9 +200,25 @@ impl Default for Limits {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FunctionLimits {
+    /// The most memory of the instance that serves this function, less or more than the plugin's. Instances start
+    /// within the plugin's; one that starts with more than a function may have fails the revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Quantity>,
     /// How long a call may take, waiting for an instance included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
+    /// The fuel of a call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = MOST_FUEL))]
+    pub fuel: Option<u64>,
+    /// Calls of this function that run at once on one node, among the plugin's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10000))]
+    pub concurrency: Option<u32>,
+    /// Calls of this function that may wait on one node for one of those to end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100_000))]
+    pub queue: Option<u32>,
     /// The largest request body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_bytes: Option<Quantity>,

@@ -16,6 +16,7 @@ use tokio::{
 use crate::{
     board::{Board, Report},
     cache::{Cache, InUse},
+    contents::{Operator, OperatorOptions},
     desired::{Desired, DesiredRevision, Key, Source},
     gauges::Gauges,
     guests::Guests,
@@ -39,6 +40,8 @@ pub struct AgentOptions {
     pub state_dir: PathBuf,
     /// How to reach registries.
     pub registry: ClientOptions,
+    /// Who knows what ConfigMaps and Secrets hold; `None` where that is part of what is wanted.
+    pub operator: Option<OperatorOptions>,
     /// Compiles at once.
     pub max_compiles: usize,
     /// Instances at once, over all plugins.
@@ -144,6 +147,7 @@ impl Agent {
             modules_held: Semaphore::new(MODULES_HELD),
             compiles: Semaphore::new(options.max_compiles.max(1)),
             flights: Flights::default(),
+            operator: options.operator.map(Operator::new),
             guests: guests.handle().clone(),
             metrics,
         });
@@ -341,6 +345,8 @@ impl Control {
 
 /// The first wait after a failure that may pass; it doubles with each.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
+/// The longest wait for what may come back at any moment.
+const OFTEN: Duration = Duration::from_secs(15);
 /// The longest wait.
 const LONGEST_WAIT: Duration = Duration::from_mins(5);
 
@@ -371,6 +377,7 @@ async fn load_until_it_works(
         let pause = match retry {
             Retry::Never => return None,
             Retry::Slowly => LONGEST_WAIT,
+            Retry::Often => wait.min(OFTEN),
             Retry::Soon(asked) => asked.unwrap_or_default().max(wait).min(LONGEST_WAIT),
         };
         // Jitter, so that the nodes of a cluster do not all come back at once.

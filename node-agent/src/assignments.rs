@@ -243,6 +243,7 @@ fn take(seen: &mut Seen, before: &Desired, object: DeserializeGuard<PluginAssign
         number: spec.revision_number,
         source: Source::Image(spec.template.image.clone()),
         template: spec.template,
+        contents: None,
     };
     seen.uids.insert(key.clone(), uid);
     seen.own.insert(key, Arc::new(revision));
@@ -317,6 +318,7 @@ mod tests {
             number: 1,
             source: Source::Image("r/text@sha256:1".into()),
             template: serde_json::from_str(r#"{"image": "r/text:1"}"#).unwrap(),
+            contents: None,
         };
         let desired = Desired::from([(key, Arc::new(revision))]);
         memory.keep(&desired);

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use bytes::Bytes;
-use samovar_crds::PluginTemplate;
+use samovar_crds::{Contents, PluginTemplate};
 use samovar_runtime::ModuleDigest;
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +38,10 @@ pub struct DesiredRevision {
     pub source: Source,
     /// Its functions, limits and instances.
     pub template: PluginTemplate,
+    /// What its policy's ConfigMaps and Secrets hold, where that is known here. In a cluster the operator is asked for
+    /// it: it is never part of what is kept on disk.
+    #[serde(skip)]
+    pub contents: Option<Arc<Contents>>,
 }
 
 /// Where a module is.

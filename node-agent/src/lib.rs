@@ -9,8 +9,10 @@ mod assignments;
 mod board;
 mod cache;
 mod cgroup;
+mod contents;
 mod desired;
 mod gauges;
+mod grants;
 mod guests;
 mod inventory;
 mod linger;
@@ -29,4 +31,5 @@ pub mod fuzzing;
 
 pub use agent::{Agent, AgentOptions, StartError};
 pub use board::{Board, Report};
+pub use contents::OperatorOptions;
 pub use desired::{Desired, DesiredRevision, Key, Source};

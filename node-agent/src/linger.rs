@@ -65,6 +65,7 @@ mod tests {
                 let key = Key { namespace: "demo".into(), plugin: plugin.into(), revision: revision.into() };
                 let source = Source::Image("a".into());
                 let of = DesiredRevision {
+                    contents: None,
                     revision: revision.into(),
                     number: 1,
                     source,

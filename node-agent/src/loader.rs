@@ -11,8 +11,8 @@ use bytes::Bytes;
 use samovar_crds::{Abi, Figures, FunctionStatus, ImagePullPolicy, PluginTemplate, Reason, State};
 use samovar_registry::{Client, Reference};
 use samovar_runtime::{
-    Artifact, CompileError, Engine, FunctionRequest, Grants, Instances, Limits, LoadError, ModuleDigest,
-    Plugin, PluginSpec, Reuse,
+    Artifact, CompileError, Engine, FunctionRequest, Grants, Instances, Limits, LoadError, Metering,
+    ModuleDigest, Plugin, PluginSpec, Reuse,
 };
 use tokio::{
     runtime::Handle,
@@ -22,7 +22,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     cache::{Cache, CacheFull, InUse, KeepError},
+    contents::Operator,
     desired::{DesiredRevision, Key, Source},
+    grants,
     metrics::Metrics,
 };
 
@@ -36,6 +38,8 @@ pub(crate) struct Loader {
     /// Compiles at once.
     pub(crate) compiles: Semaphore,
     pub(crate) flights: Flights,
+    /// Who knows what ConfigMaps and Secrets hold; `None` where that is part of what is wanted.
+    pub(crate) operator: Option<Operator>,
     /// Where guests run, their start functions too.
     pub(crate) guests: Handle,
     pub(crate) metrics: Metrics,
@@ -68,12 +72,14 @@ pub(crate) enum Retry {
     Never,
     /// It may, soon; not sooner than the registry asked, where it did.
     Soon(Option<Duration>),
+    /// It may, at any moment.
+    Often,
     /// It may, one day.
     Slowly,
 }
 
 impl Failure {
-    fn new(reason: Reason, retry: Retry, message: impl Display) -> Self {
+    pub(crate) fn new(reason: Reason, retry: Retry, message: impl Display) -> Self {
         Self { reason, retry, message: message.to_string() }
     }
 }
@@ -87,21 +93,24 @@ impl Loader {
         progress: impl Fn(State),
     ) -> Result<Loaded, Failure> {
         let mut figures = Figures::default();
+        let spec = plugin_spec(key, &revision.template);
+        let metering = spec.metering();
         let (module, artifact) = match &revision.source {
             Source::Image(image) => {
-                self.image_artifact(image, &revision.template, &progress, &mut figures).await?
+                self.image_artifact(image, &revision.template, metering, &progress, &mut figures).await?
             }
             Source::Module { digest, bytes } => {
                 let module = self.cache.in_use(digest);
                 // Kept as a pulled one is, so that the cache has one way to stay small.
                 self.cache.keep_module(digest, bytes, None).await.map_err(cache_full)?;
                 progress(State::Compiling);
-                (module, self.compiled(digest, bytes.clone(), &mut figures).await?)
+                (module, self.compiled(digest, metering, bytes.clone(), &mut figures).await?)
             }
         };
+        let grants = self.grants(key, revision).await?;
         progress(State::Warming);
         let started = Instant::now();
-        let plugin = self.plugin(key, &revision.template, &artifact).await?;
+        let plugin = self.plugin(PluginSpec { grants, ..spec }, &artifact).await?;
         figures.load_milliseconds = millis(started);
         figures.code_bytes = i64::try_from(artifact.code_bytes()).unwrap_or(i64::MAX);
         figures.warm_instances = plugin.ready_instances();
@@ -113,6 +122,7 @@ impl Loader {
         &self,
         image: &str,
         template: &PluginTemplate,
+        metering: Metering,
         progress: &impl Fn(State),
         figures: &mut Figures,
     ) -> Result<(InUse, Artifact), Failure> {
@@ -122,13 +132,13 @@ impl Loader {
         let _flight = self.flights.enter(&format!("{image} {}", path.unwrap_or_default())).await;
         if let Some(digest) = self.cache.modules.of_image(image, path) {
             let module = self.cache.in_use(&digest);
-            if let Some(artifact) = self.cached(&digest, figures).await {
+            if let Some(artifact) = self.cached(&digest, metering, figures).await {
                 return Ok((module, artifact));
             }
             let _held = self.modules_held.acquire().await;
             if let Some(wasm) = self.cache.modules.read(&digest) {
                 progress(State::Compiling);
-                return Ok((module, self.compiled(&digest, wasm, figures).await?));
+                return Ok((module, self.compiled(&digest, metering, wasm, figures).await?));
             }
         }
         if template.image_pull_policy == Some(ImagePullPolicy::Never) {
@@ -144,7 +154,7 @@ impl Loader {
         let module = self.cache.in_use(&digest);
         self.cache.keep_module(&digest, &wasm, Some((image, path))).await.map_err(cache_full)?;
         progress(State::Compiling);
-        Ok((module, self.compiled(&digest, wasm, figures).await?))
+        Ok((module, self.compiled(&digest, metering, wasm, figures).await?))
     }
 
     async fn pull(&self, image: &str, path: Option<&str>, figures: &mut Figures) -> Result<Bytes, Failure> {
@@ -160,8 +170,13 @@ impl Loader {
         Ok(module.bytes)
     }
 
-    async fn cached(&self, digest: &ModuleDigest, figures: &mut Figures) -> Option<Artifact> {
-        let artifact = self.cache.artifacts.get(digest).await?;
+    async fn cached(
+        &self,
+        digest: &ModuleDigest,
+        metering: Metering,
+        figures: &mut Figures,
+    ) -> Option<Artifact> {
+        let artifact = self.cache.artifacts.metered(metering).get(digest).await?;
         figures.cache_hit = true;
         self.metrics.cache_hits.inc();
         Some(artifact)
@@ -170,17 +185,19 @@ impl Loader {
     async fn compiled(
         &self,
         digest: &ModuleDigest,
+        metering: Metering,
         wasm: Bytes,
         figures: &mut Figures,
     ) -> Result<Artifact, Failure> {
         // Several images may hold the same module.
         let _flight = self.flights.enter(&digest.to_string()).await;
-        if let Some(artifact) = self.cached(digest, figures).await {
+        if let Some(artifact) = self.cached(digest, metering, figures).await {
             return Ok(artifact);
         }
         let _slot = self.compiles.acquire().await;
         let started = Instant::now();
-        let compiled = self.cache.artifacts.compile_only(digest, wasm).await.map_err(compile_failure)?;
+        let artifacts = self.cache.artifacts.metered(metering);
+        let compiled = artifacts.compile_only(digest, wasm).await.map_err(compile_failure)?;
         let artifact = self.cache.keep_artifact(compiled).await.map_err(|error| match error {
             KeepError::Full(error) => cache_full(error),
             KeepError::Compile(error) => compile_failure(error),
@@ -190,13 +207,19 @@ impl Loader {
         Ok(artifact)
     }
 
-    async fn plugin(
-        &self,
-        key: &Key,
-        template: &PluginTemplate,
-        artifact: &Artifact,
-    ) -> Result<Plugin, Failure> {
-        let (engine, artifact, spec) = (self.engine.clone(), artifact.clone(), plugin_spec(key, template));
+    /// What the plugin's policy grants. The last before it is linked: what it names is as new as it can be.
+    async fn grants(&self, key: &Key, revision: &DesiredRevision) -> Result<Grants, Failure> {
+        let Some(policy) = &revision.template.security_policy else { return Ok(Grants::default()) };
+        let contents = match (&revision.contents, &self.operator) {
+            (Some(contents), _) => Arc::clone(contents),
+            (None, Some(operator)) if !policy.objects().is_empty() => Arc::new(operator.ask(key).await?),
+            (None, _) => Arc::default(),
+        };
+        grants::grants(policy, &contents, self.engine.memory())
+    }
+
+    async fn plugin(&self, spec: PluginSpec, artifact: &Artifact) -> Result<Plugin, Failure> {
+        let (engine, artifact) = (self.engine.clone(), artifact.clone());
         // Start functions are guests' code: they run where guests run, never where the agent is controlled.
         let load = AbortOnDropHandle::new(
             self.guests.spawn(async move { Plugin::load(&engine, &artifact, spec).await }),
@@ -206,7 +229,7 @@ impl Loader {
             LoadError::ExportNotFound(_) => Failure::new(Reason::ExportNotFound, Retry::Never, error),
             LoadError::ImportNotGranted(_) => Failure::new(Reason::ImportNotGranted, Retry::Never, error),
             LoadError::Init(_) => Failure::new(Reason::InitFailed, Retry::Never, error),
-            LoadError::AgentFull | LoadError::NodeMemory => {
+            LoadError::AgentFull | LoadError::NodeMemory | LoadError::Engine(_) => {
                 Failure::new(Reason::AgentOverloaded, Retry::Soon(None), error)
             }
         })
@@ -216,7 +239,9 @@ impl Loader {
 fn compile_failure(error: CompileError) -> Failure {
     let (reason, retry) = match error {
         CompileError::Invalid(_) => (Reason::ModuleInvalid, Retry::Never),
-        CompileError::Failed(_) => (Reason::CompileFailed, Retry::Never),
+        CompileError::Failed(_) | CompileError::TimeLimit(_) | CompileError::Crashed { .. } => {
+            (Reason::CompileFailed, Retry::Never)
+        }
         CompileError::Run(_) => (Reason::CompileFailed, Retry::Soon(None)),
         CompileError::NodeMemory => (Reason::AgentOverloaded, Retry::Soon(None)),
     };
@@ -241,6 +266,7 @@ fn registry_failure(error: &samovar_registry::Error) -> Failure {
     Failure::new(reason, retry, error)
 }
 
+/// All but the grants, which may have to be asked for.
 fn plugin_spec(key: &Key, template: &PluginTemplate) -> PluginSpec {
     let limits = &template.limits;
     let functions = template.functions.iter().map(|function| {
@@ -256,7 +282,11 @@ fn plugin_spec(key: &Key, template: &PluginTemplate) -> PluginSpec {
                 Abi::Buffer => Some(samovar_runtime::Abi::Buffer),
                 Abi::WasmEngine => Some(samovar_runtime::Abi::WasmEngine),
             },
+            memory: over.memory.map(|bytes| bytes.bytes()),
             timeout: over.timeout.map(Into::into),
+            fuel: over.fuel,
+            concurrency: over.concurrency,
+            queue: over.queue,
             request_bytes: over.request_bytes.map(|bytes| bytes.bytes()),
             response_bytes: over.response_bytes.map(|bytes| bytes.bytes()),
         }
@@ -268,10 +298,12 @@ fn plugin_spec(key: &Key, template: &PluginTemplate) -> PluginSpec {
         limits: Limits {
             memory: limits.memory.bytes(),
             timeout: limits.timeout.into(),
+            fuel: limits.fuel,
             concurrency: limits.concurrency,
             queue: limits.queue,
             request_bytes: limits.request_bytes.bytes(),
             response_bytes: limits.response_bytes.bytes(),
+            log_lines: limits.log_lines,
         },
         instances: Instances {
             warm: template.instances.warm,

@@ -6,9 +6,10 @@ use std::{
 };
 
 use samovar_crds::Quantity;
+use samovar_runtime::{CompileLimits, Compiler};
 use samovar_telemetry::logs;
 
-use crate::cgroup;
+use crate::{cgroup, contents::OperatorOptions};
 
 /// The node agent of Samovar: pulls, compiles and serves what the operator assigns to this node.
 #[derive(Clone, Debug, clap::Parser)]
@@ -35,6 +36,9 @@ pub struct Options {
     /// The Docker `config.json` with the registries' credentials.
     #[arg(long, value_name = "FILE")]
     pub docker_config: Option<PathBuf>,
+    /// Where the contents of ConfigMaps and Secrets come from.
+    #[command(flatten)]
+    pub operator: OperatorOptions,
     /// Modules that are compiled at once.
     #[arg(long, default_value_t = 2)]
     pub max_compiles: usize,
@@ -59,7 +63,7 @@ pub struct Options {
     pub log_format: logs::Format,
 }
 
-/// How much memory and disk an agent may take, in a cluster and without one.
+/// How much memory, disk and compiling an agent may take, in a cluster and without one.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Bounds {
     /// The most memory that guests, their code and the bodies of their calls may take together; past it, calls are
@@ -71,6 +75,13 @@ pub struct Bounds {
     /// module that does not fit beside those in use is refused.
     #[arg(long, value_name = "QUANTITY", default_value = "4Gi")]
     pub cache_size: Quantity,
+    /// The longest that one module may compile. Past it, its revision fails with `CompileFailed`.
+    #[arg(long, value_name = "DURATION", default_value = "2m")]
+    pub compile_timeout: samovar_crds::Duration,
+    /// The address space of each process that compiles a module. One that needs more ends, and its revision fails with
+    /// `CompileFailed`.
+    #[arg(long, value_name = "QUANTITY", default_value = "4Gi")]
+    pub compile_memory: Quantity,
 }
 
 /// The least that is kept back from the cgroup's limit. An idle agent takes about 20 MiB, 200 plugins some 25 MiB
@@ -78,6 +89,12 @@ pub struct Bounds {
 const RESERVE_BYTES: u64 = 96 << 20;
 
 impl Bounds {
+    /// A compiler in processes that `program` starts with the argument `compile`, within these bounds.
+    pub fn compiler(&self, program: PathBuf) -> Compiler {
+        let limits = CompileLimits { time: self.compile_timeout.into(), memory: self.compile_memory.bytes() };
+        Compiler::Child { program, args: vec!["compile".into()], limits }
+    }
+
     /// The memory budget in bytes, if there is one. The log says whence.
     pub(crate) fn memory(&self) -> Option<u64> {
         let limit = cgroup::memory_limit(Path::new("/"));

@@ -38,8 +38,13 @@ mod tests {
             .map(|&(name, number)| {
                 let key = Key { namespace: "demo".into(), plugin: "text".into(), revision: name.into() };
                 let source = Source::Image("a".into());
-                let revision =
-                    DesiredRevision { revision: name.into(), number, source, template: template.clone() };
+                let revision = DesiredRevision {
+                    revision: name.into(),
+                    number,
+                    source,
+                    template: template.clone(),
+                    contents: None,
+                };
                 (key, Arc::new(revision))
             })
             .collect()

@@ -122,7 +122,8 @@ mod tests {
         let revision = format!("{plugin}-{number}");
         let key = Key { namespace: "demo".into(), plugin: plugin.into(), revision: revision.clone() };
         let template = serde_json::from_str(r#"{"image": "a"}"#).unwrap();
-        let desired = DesiredRevision { revision, number, source: Source::Image("a".into()), template };
+        let desired =
+            DesiredRevision { revision, number, source: Source::Image("a".into()), template, contents: None };
         let metrics = Metrics::new(&mut Registry::default());
         Arc::new(Serving::new(&key, &Arc::new(desired), runs.clone(), &metrics))
     }

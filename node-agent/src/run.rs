@@ -5,7 +5,6 @@ use std::time::Duration;
 use anyhow::Context as _;
 use samovar_crds::State;
 use samovar_registry::ClientOptions;
-use samovar_runtime::Compiler;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -50,10 +49,11 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
                 docker_config: options.docker_config.clone(),
                 ..ClientOptions::default()
             },
+            operator: Some(options.operator.clone()),
             max_compiles: options.max_compiles,
             max_instances: options.max_instances,
             bounds: options.bounds.clone(),
-            compiler: Compiler::Child { program, args: vec!["compile".into()] },
+            compiler: options.bounds.compiler(program),
             drain_deadline: options.drain_deadline.into(),
         },
         served,

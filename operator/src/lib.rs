@@ -5,6 +5,7 @@
 
 mod apply;
 mod build;
+mod contents;
 mod events;
 mod leader;
 mod observe;

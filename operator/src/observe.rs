@@ -13,7 +13,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, Resource, ResourceExt as _,
-    core::DeserializeGuard,
+    core::{DeserializeGuard, PartialObjectMeta},
     runtime::{
         WatchStreamExt as _,
         reflector::{self, Store, store::Writer},
@@ -125,6 +125,31 @@ where
 {
     let labels = format!("app.kubernetes.io/managed-by={}", names::OPERATOR);
     cached(scoped(client, namespace), watcher::Config::default().labels(&labels))
+}
+
+/// Tells of each change of a kind of object of which nothing is kept, and what is told of it is its metadata. `relists`
+/// is called where changes may have been missed.
+pub(crate) fn touched<K>(
+    client: Client,
+    namespace: Option<&str>,
+    relists: impl Fn() + Send + 'static,
+) -> impl Stream<Item = Result<PartialObjectMeta<K>, watcher::Error>> + Send + 'static
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + std::fmt::Debug
+        + Send
+        + 'static,
+{
+    watcher(scoped::<PartialObjectMeta<K>>(client, namespace), watcher::Config::default().timeout(60))
+        .default_backoff()
+        .inspect(move |event| {
+            if matches!(event, Ok(watcher::Event::Init)) {
+                relists();
+            }
+        })
+        .touched_objects()
 }
 
 /// A cache and the stream that fills it.

@@ -15,6 +15,15 @@ pub struct Options {
     /// The labels of the agents' Pods.
     #[arg(long, default_value = names::AGENT_SELECTOR)]
     pub agent_selector: String,
+    /// The agents' ServiceAccount, in that namespace: whose tokens are answered on --contents-listen.
+    #[arg(long, value_name = "NAME", default_value = "samovar-agent")]
+    pub agent_service_account: String,
+    /// Where agents are given what the ConfigMaps and Secrets hold that plugins name, over HTTPS.
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8443")]
+    pub contents_listen: SocketAddr,
+    /// What agents call that port's host, as its certificate says; may be repeated.
+    #[arg(long, value_name = "HOST", default_value = "samovar-operator.samovar-system.svc")]
+    pub contents_host: Vec<String>,
     /// A namespace whose plugins are served; may be repeated. Left out: all namespaces.
     #[arg(long, value_name = "NAMESPACE")]
     pub watch_namespace: Vec<String>,

@@ -16,7 +16,9 @@ use samovar_crds::WasmPlugin;
 use tokio::sync::SetOnce;
 
 use crate::{
-    apply, build, events,
+    apply, build,
+    contents::{self, Versions},
+    events,
     observe::Caches,
     place::place,
     resolve::Resolver,
@@ -30,6 +32,7 @@ pub(crate) struct Context {
     pub(crate) caches: Caches,
     /// Set once the caches are filled.
     pub(crate) filled: SetOnce<()>,
+    pub(crate) versions: Versions,
     pub(crate) resolver: Resolver,
     pub(crate) recorder: Recorder,
     pub(crate) counters: Counters,
@@ -59,6 +62,9 @@ pub(crate) enum Error {
     /// It is not of this version's form. It is left as it is until it changes.
     #[error("the plugin cannot be read: {0}")]
     Unreadable(#[source] Box<InvalidObject>),
+    /// What it names could not be read.
+    #[error(transparent)]
+    Contents(#[from] contents::ReadError),
     /// A write was not taken.
     #[error(transparent)]
     Apply(#[from] apply::Error),
@@ -67,7 +73,7 @@ pub(crate) enum Error {
     Status(#[from] status::Error),
 }
 
-/// One plugin: observe, validate, resolve, place, build, apply, say what is true.
+/// One plugin: observe, validate, see which contents it names, resolve, place, build, apply, say what is true.
 pub(crate) async fn reconcile(
     guard: Arc<DeserializeGuard<WasmPlugin>>,
     context: Arc<Context>,
@@ -82,7 +88,8 @@ pub(crate) async fn reconcile(
     let namespace = plugin.namespace().unwrap_or_default();
     let observed = context.caches.observe(plugin);
     let valid = validate(plugin);
-    let resolution = context.resolver.resolve(plugin, valid, &observed.revisions).await;
+    let contents = context.versions.of(&context.client, plugin).await?;
+    let resolution = context.resolver.resolve(plugin, valid, contents, &observed.revisions).await;
     let carries =
         |node: &str| observed.assignments.iter().any(|assignment| assignment.spec.node_name == node);
     let placement = place(plugin, &observed.nodes, &observed.agents, carries);
@@ -109,7 +116,7 @@ pub(crate) fn after(guard: &DeserializeGuard<WasmPlugin>, error: &Error, context
             tracing::error!(plugin = %name, %error, "left as it is until it changes");
             Action::await_change()
         }
-        Error::Apply(_) | Error::Status(_) => {
+        Error::Contents(_) | Error::Apply(_) | Error::Status(_) => {
             let wait = context.failed(&guard.uid().unwrap_or_default());
             tracing::warn!(plugin = %name, %error, "tried again in {} ms", wait.as_millis());
             Action::requeue(wait)

@@ -14,7 +14,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
-use crate::validate::{Invalid, Valid};
+use crate::{
+    contents::Unavailable,
+    validate::{Invalid, Valid},
+};
 
 /// One immutable version of what runs.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +34,9 @@ pub(crate) struct RevisionData {
     pub(crate) template: PluginTemplate,
     /// The image that the tag was resolved to.
     pub(crate) image: String,
+    /// The version of what the template's ConfigMaps and Secrets hold, where it names some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) contents: Option<String>,
 }
 
 /// Which revision is to run, and whether it is the one that the spec means.
@@ -70,6 +76,8 @@ struct Memory {
     failure: Option<(Reason, String)>,
 }
 
+/// How long until what nothing tells of is looked at again.
+const UNNOTICED: Duration = Duration::from_secs(5);
 /// How long until an `Always` tag, or a failure that only somebody else can mend, is looked at again.
 const SLOW: Duration = Duration::from_mins(5);
 /// The first wait after a registry did not answer; it doubles with each try, up to `SLOW`.
@@ -82,11 +90,13 @@ impl Resolver {
         Self { registry, slots: Semaphore::new(8), memory: Mutex::default() }
     }
 
-    /// Which revision is to run. `valid` is the verdict on the spec; what is wrong with it keeps what runs.
+    /// Which revision is to run. `valid` is the verdict on the spec, and `contents` the version of what it names; what is
+    /// wrong with either keeps what runs.
     pub(crate) async fn resolve(
         &self,
         plugin: &WasmPlugin,
         valid: Result<Valid, Invalid>,
+        contents: Result<Option<String>, Unavailable>,
         revisions: &[Arc<ControllerRevision>],
     ) -> Resolution {
         let known: Vec<Revision> = revisions.iter().filter_map(|revision| Revision::read(revision)).collect();
@@ -98,7 +108,26 @@ impl Resolver {
                 return Resolution::failed(newest, Reason::InvalidSpec, invalid.to_string(), None);
             }
         };
-        let is_current = newest.as_ref().is_some_and(|newest| newest.data.template == *template);
+        let contents = match contents {
+            Ok(contents) => contents,
+            Err(unavailable) => {
+                // An object that comes is noticed; the operator's own key and rights are not.
+                let again = (!matches!(unavailable, Unavailable::Missing(_))).then_some(UNNOTICED);
+                return Resolution::failed(newest, Reason::SecretUnavailable, unavailable.to_string(), again);
+            }
+        };
+        let newest = newest.map(|newest| {
+            let moved = newest.data.template == *template && newest.data.contents != contents;
+            if !moved || plugin.spec.paused {
+                return newest;
+            }
+            // The image is what it was, whatever its registry says now.
+            let data = RevisionData { contents: contents.clone(), ..newest.data.clone() };
+            Revision::next(&plugin.name_any(), data, Some(newest))
+        });
+        let is_current = newest
+            .as_ref()
+            .is_some_and(|newest| newest.data.template == *template && newest.data.contents == contents);
         let looks_again = pull_policy(template, &image) == ImagePullPolicy::Always;
         if is_current && (!looks_again || plugin.spec.paused) {
             return Resolution { revision: newest, outcome: Outcome::Current, again: None };
@@ -133,7 +162,7 @@ impl Resolver {
             self.remember(uid, template, SLOW, 0, None);
             SLOW
         });
-        let data = RevisionData { template: template.clone(), image: pinned.to_string() };
+        let data = RevisionData { template: template.clone(), image: pinned.to_string(), contents };
         let revision = Revision::next(&plugin.name_any(), data, newest);
         Resolution { revision: Some(revision), outcome: Outcome::Current, again }
     }
@@ -265,7 +294,7 @@ mod tests {
 
     fn data(image: &str) -> RevisionData {
         let template = serde_json::from_value(serde_json::json!({ "image": image })).unwrap();
-        RevisionData { template, image: format!("{image}@sha256:1") }
+        RevisionData { template, image: format!("{image}@sha256:1"), contents: None }
     }
 
     #[test]
@@ -277,6 +306,41 @@ mod tests {
         let back = Revision::next("text", data("a"), Some(second));
         assert_eq!((back.name.as_str(), back.number), (first.name.as_str(), 3));
         assert_eq!(Revision::next("text", data("a"), Some(back.clone())), back);
+    }
+
+    #[tokio::test]
+    async fn contents_that_moved_are_a_new_revision_of_the_same_image_and_what_is_unknown_keeps_the_old() {
+        // Nothing answers there: what asks a registry fails.
+        let mut plugin: WasmPlugin = serde_json::from_value(serde_json::json!({
+            "apiVersion": samovar_crds::API_VERSION, "kind": "WasmPlugin", "metadata": { "name": "text" },
+            "spec": { "image": "127.0.0.1:1/text:1" },
+        }))
+        .unwrap();
+        let contents = |version: &str| Some(version.to_owned());
+        let first = Revision::next(
+            "text",
+            RevisionData { contents: contents("a"), ..data("127.0.0.1:1/text:1") },
+            None,
+        );
+        let there = [Arc::new(ControllerRevision {
+            data: Some(first.raw()),
+            revision: 1,
+            metadata: kube::api::ObjectMeta { name: Some(first.name.clone()), ..Default::default() },
+        })];
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let resolver = Resolver::new(Client::new(samovar_registry::ClientOptions::default()).unwrap());
+        let resolve = async |plugin: &WasmPlugin, contents| {
+            let Resolution { revision, outcome, .. } =
+                resolver.resolve(plugin, crate::validate::validate(plugin), contents, &there).await;
+            (revision.unwrap(), outcome)
+        };
+        assert_eq!(resolve(&plugin, Ok(contents("a"))).await, (first.clone(), Outcome::Current));
+        let (moved, outcome) = resolve(&plugin, Ok(contents("b"))).await;
+        assert_eq!((outcome, moved.number, &moved.data.image), (Outcome::Current, 2, &first.data.image));
+        let (kept, outcome) = resolve(&plugin, Err(Unavailable::NoKey)).await;
+        assert!(matches!(outcome, Outcome::Failed(Reason::SecretUnavailable, _)) && kept == first);
+        plugin.spec.paused = true;
+        assert_eq!(resolve(&plugin, Ok(contents("b"))).await, (first, Outcome::Paused));
     }
 
     #[test]

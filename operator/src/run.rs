@@ -7,14 +7,18 @@ use std::{
 
 use anyhow::Context as _;
 use futures::{FutureExt as _, StreamExt as _, future::join_all};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret};
 use kube::{
-    Api,
-    core::DeserializeGuard,
-    runtime::{Controller, controller, watcher},
+    Api, ResourceExt as _,
+    core::{DeserializeGuard, PartialObjectMeta},
+    runtime::{
+        Controller, controller,
+        reflector::{ObjectRef, Store},
+        watcher,
+    },
 };
 use prometheus_client::registry::Registry;
-use samovar_crds::WasmPlugin;
+use samovar_crds::{Kind, LocalObject, WasmPlugin};
 use samovar_registry::{Client as RegistryClient, ClientOptions};
 use samovar_telemetry::ops::Ops;
 use tokio::{
@@ -23,6 +27,7 @@ use tokio::{
 };
 
 use crate::{
+    contents::{Keys, Server, Versions},
     events,
     leader::Candidate,
     observe::{self, Caches, changes},
@@ -48,7 +53,20 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let counters = Counters::new(metrics.sub_registry_with_prefix("samovar_operator"));
     let ops = Ops::new(metrics);
     let ops_address = ops.serve(options.ops_listen)?;
-    tracing::info!(ops = %ops_address, "started");
+    let (keys, keep) =
+        Keys::keep(client.clone(), options.agent_namespace.clone(), options.contents_host.clone());
+    let server = Server::new(
+        client.clone(),
+        keys.clone(),
+        &options.agent_namespace,
+        &options.agent_service_account,
+        options.watch_namespace.clone(),
+    );
+    // Each replica answers agents, whoever leads.
+    let (contents_address, answer) = server.listen(options.contents_listen).await?;
+    tokio::spawn(keep);
+    tokio::spawn(answer);
+    tracing::info!(ops = %ops_address, contents = %contents_address, "started");
 
     let stop = stop(ops.clone())?.shared();
     let leadership = match (options.leader_elect, &options.pod_name) {
@@ -66,7 +84,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         }
         _ => None,
     };
-    let work = work(&client, &options, &counters, ops, stop)?;
+    let work = work(&client, &options, &counters, &keys, ops, stop)?;
     let Some(mut leadership) = leadership else {
         work.await;
         return Ok(());
@@ -97,6 +115,7 @@ fn work(
     client: &kube::Client,
     options: &Options,
     counters: &Counters,
+    keys: &Keys,
     ops: Ops,
     stop: impl Future<Output = ()> + Clone + Send + Sync + 'static,
 ) -> anyhow::Result<impl Future<Output = ()>> {
@@ -111,7 +130,7 @@ fn work(
     let mut filled = Vec::new();
     for scope in scopes {
         let (controller, context) =
-            controller(client, options, scope, counters, registry.clone(), stop.clone());
+            controller(client, options, scope, counters, keys, registry.clone(), stop.clone());
         controllers.push(controller);
         filled.push(async move {
             let is_filled = context.caches.filled().await;
@@ -142,6 +161,7 @@ fn controller(
     options: &Options,
     scope: Option<&str>,
     counters: &Counters,
+    keys: &Keys,
     registry: RegistryClient,
     stop: impl Future<Output = ()> + Send + Sync + 'static,
 ) -> (impl Future<Output = ()>, Arc<Context>) {
@@ -158,6 +178,7 @@ fn controller(
     let context = Arc::new(Context {
         caches: Caches { revisions, assignments, services, slices, nodes, agents },
         filled: SetOnce::new(),
+        versions: Versions::new(keys.clone()),
         resolver: Resolver::new(registry),
         recorder: events::recorder(client.clone()),
         counters: counters.clone(),
@@ -165,12 +186,23 @@ fn controller(
         client: client.clone(),
     });
     let plugins: Api<DeserializeGuard<WasmPlugin>> = observe::scoped(client.clone(), scope);
-    let controller = Controller::new(plugins, watcher::Config::default())
+    let controller = Controller::new(plugins, watcher::Config::default());
+    let relists = || {
+        let context = Arc::clone(&context);
+        move || context.versions.changed()
+    };
+    let config_maps = observe::touched::<ConfigMap>(client.clone(), scope, relists());
+    let secrets = observe::touched::<Secret>(client.clone(), scope, relists());
+    let of_config_map = naming(Kind::ConfigMap, controller.store(), Arc::clone(&context));
+    let of_secret = naming(Kind::Secret, controller.store(), Arc::clone(&context));
+    let controller = controller
         .with_config(controller::Config::default().debounce(DEBOUNCE).concurrency(AT_ONCE))
         .owns_stream(revision_events)
         .owns_stream(assignment_events)
         .owns_stream(service_events)
         .owns_stream(slice_events)
+        .watches_stream(config_maps, of_config_map)
+        .watches_stream(secrets, of_secret)
         .reconcile_all_on(node_changes)
         .reconcile_all_on(agent_changes)
         .graceful_shutdown_on(stop)
@@ -178,4 +210,33 @@ fn controller(
         // What failed is logged where it failed.
         .for_each(|_| std::future::ready(()));
     (controller, context)
+}
+
+type Plugin = DeserializeGuard<WasmPlugin>;
+
+/// Which plugins name an object that changed: their contents are read again.
+fn naming<K>(
+    kind: Kind,
+    plugins: Store<Plugin>,
+    context: Arc<Context>,
+) -> impl Fn(PartialObjectMeta<K>) -> Vec<ObjectRef<Plugin>> + Send + Sync + 'static {
+    move |object| {
+        let namespace = object.metadata.namespace;
+        let object = LocalObject { kind, name: object.metadata.name.unwrap_or_default() };
+        let names = |plugin: &Plugin| {
+            let spec = plugin.0.as_ref().ok().map(|plugin| &plugin.spec);
+            plugin.namespace() == namespace
+                && spec.is_some_and(|spec| spec.template.objects().contains(&object))
+        };
+        let naming: Vec<_> = plugins
+            .state()
+            .iter()
+            .filter(|plugin| names(plugin))
+            .map(|plugin| ObjectRef::from_obj(&**plugin))
+            .collect();
+        if !naming.is_empty() {
+            context.versions.changed();
+        }
+        naming
+    }
 }

@@ -84,10 +84,21 @@ impl Kind {
     }
 }
 
+/// Whether compiled code counts what it executes. Code that does is slower: only plugins that limit fuel have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Metering {
+    /// It does not.
+    Off,
+    /// Each instruction takes fuel.
+    Fuel,
+}
+
 /// The compiled code of one module. Cheap to clone; plugins of the same module share it.
 #[derive(Clone)]
 pub struct Artifact {
     resident: Arc<Resident>,
+    metering: Metering,
     bytes: u64,
 }
 
@@ -112,21 +123,19 @@ impl Artifact {
     pub(crate) unsafe fn deserialize(
         engine: &Engine,
         kind: Kind,
+        metering: Metering,
         serialized: &[u8],
     ) -> wasmtime::Result<Self> {
+        let wasmtime = &engine.machine(metering)?.wasmtime;
         let code = match kind {
             // SAFETY: the caller's contract is wasmtime's.
-            Kind::Core => {
-                Code::Core(unsafe { wasmtime::Module::deserialize(engine.wasmtime(), serialized)? })
-            }
+            Kind::Core => Code::Core(unsafe { wasmtime::Module::deserialize(wasmtime, serialized)? }),
             // SAFETY: the caller's contract is wasmtime's.
-            Kind::Component => {
-                Code::Component(unsafe { Component::deserialize(engine.wasmtime(), serialized)? })
-            }
+            Kind::Component => Code::Component(unsafe { Component::deserialize(wasmtime, serialized)? }),
         };
         let bytes = serialized.len() as u64;
         let resident = Arc::new(Resident { code, _memory: engine.memory().counted(bytes) });
-        Ok(Self { resident, bytes })
+        Ok(Self { resident, metering, bytes })
     }
 
     /// Whether it is a core module's or a component's.
@@ -135,6 +144,11 @@ impl Artifact {
             Code::Core(_) => Kind::Core,
             Code::Component(_) => Kind::Component,
         }
+    }
+
+    /// Whether its code counts what it executes.
+    pub(crate) fn metering(&self) -> Metering {
+        self.metering
     }
 
     /// The size of the compiled code and its data, in bytes.
@@ -147,19 +161,21 @@ impl Artifact {
     }
 
     pub(crate) fn downgrade(&self) -> WeakArtifact {
-        WeakArtifact { resident: Arc::downgrade(&self.resident), bytes: self.bytes }
+        WeakArtifact { resident: Arc::downgrade(&self.resident), metering: self.metering, bytes: self.bytes }
     }
 }
 
 /// An artifact that lives only while a plugin uses it.
 pub(crate) struct WeakArtifact {
     resident: std::sync::Weak<Resident>,
+    metering: Metering,
     bytes: u64,
 }
 
 impl WeakArtifact {
     pub(crate) fn upgrade(&self) -> Option<Artifact> {
-        Some(Artifact { resident: self.resident.upgrade()?, bytes: self.bytes })
+        let Self { resident, metering, bytes } = self;
+        Some(Artifact { resident: resident.upgrade()?, metering: *metering, bytes: *bytes })
     }
 }
 

@@ -16,7 +16,7 @@ use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    Artifact, CompileError, Compiler, Engine, Kind, ModuleDigest,
+    Artifact, CompileError, Compiler, Engine, Kind, Metering, ModuleDigest,
     artifact::{WeakArtifact, hex},
     compile::{ARTIFACT_BYTES, expected_memory},
     told::told,
@@ -24,12 +24,13 @@ use crate::{
 
 /// Compiled artifacts in a directory, one file each. Cheap to clone.
 ///
-/// A file's name says the module's digest and what made it: this build of Samovar, wasmtime's own
-/// compatibility hash, and so the CPU's features. Its first bytes say what kind it is and the digest of what
+/// A file's name says the module's digest, what made it (this build of Samovar, wasmtime's own compatibility
+/// hash, and so the CPU's features), and whether it counts fuel. Its first bytes say what kind it is and the digest of what
 /// follows, under that name. A file that does not match is removed and compiled again.
 #[derive(Clone)]
 pub struct ArtifactCache {
     inner: Arc<Inner>,
+    metering: Metering,
 }
 
 struct Inner {
@@ -37,13 +38,14 @@ struct Inner {
     engine: Engine,
     compiler: Compiler,
     maker: String,
-    loaded: Mutex<HashMap<ModuleDigest, WeakArtifact>>,
+    loaded: Mutex<HashMap<(ModuleDigest, Metering), WeakArtifact>>,
 }
 
 /// A compiled module that is not kept yet.
 pub struct Compiled {
     digest: ModuleDigest,
     kind: Kind,
+    metering: Metering,
     serialized: Vec<u8>,
 }
 
@@ -100,7 +102,13 @@ impl ArtifactCache {
         }
         let maker = maker(&engine);
         let inner = Inner { directory, engine, compiler, maker, loaded: Mutex::default() };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { inner: Arc::new(inner), metering: Metering::Off })
+    }
+
+    /// The same cache, of code that counts so.
+    #[must_use]
+    pub fn metered(&self, metering: Metering) -> Self {
+        Self { inner: Arc::clone(&self.inner), metering }
     }
 
     /// The artifact of a module, if the cache holds it whole and made by this very build.
@@ -108,10 +116,10 @@ impl ArtifactCache {
         if let Some(artifact) = self.loaded(digest) {
             return Some(artifact);
         }
-        let (inner, digest) = (Arc::clone(&self.inner), *digest);
+        let (inner, digest, metering) = (Arc::clone(&self.inner), *digest, self.metering);
         let read = tokio::task::spawn_blocking(move || {
-            let path = inner.path(&digest);
-            match read(&inner.engine, &path) {
+            let path = inner.path(&digest, metering);
+            match read(&inner.engine, metering, &path) {
                 Ok(artifact) => Some(artifact),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => None,
                 Err(error) => {
@@ -143,8 +151,8 @@ impl ArtifactCache {
         let most = memory.total().map_or(u64::MAX, |total| total / 4);
         let share = memory.share_mapped();
         share.grow(expected_memory(wasm.len()).min(most))?;
-        let serialized = self.inner.compiler.compile(wasm).await?;
-        Ok(Compiled { digest: *digest, kind, serialized })
+        let serialized = self.inner.compiler.compile(self.metering, wasm).await?;
+        Ok(Compiled { digest: *digest, kind, metering: self.metering, serialized })
     }
 
     /// Keeps what was compiled. Where the disk refuses, the artifact is used all the same.
@@ -152,11 +160,12 @@ impl ArtifactCache {
         let inner = Arc::clone(&self.inner);
         let digest = compiled.digest;
         let artifact = tokio::task::spawn_blocking(move || {
-            let Compiled { digest, kind, serialized } = compiled;
-            if let Err(error) = write(&inner.directory, &inner.path(&digest), kind, &serialized) {
+            let Compiled { digest, kind, metering, serialized } = compiled;
+            let path = inner.path(&digest, metering);
+            if let Err(error) = write(&inner.directory, &path, kind, &serialized) {
                 tracing::warn!(module = %digest, %error, "an artifact could not be kept; it is compiled again next time");
             }
-            deserialize(&inner.engine, kind, &serialized)
+            deserialize(&inner.engine, kind, metering, &serialized)
         })
         .await
         .map_err(|error| CompileError::Failed(error.to_string()))?
@@ -167,14 +176,14 @@ impl ArtifactCache {
 
     /// The artifacts that are kept. Artifacts that are loaded go on working when their files are removed.
     pub fn files(&self) -> io::Result<Vec<ArtifactFile>> {
-        let suffix = self.inner.suffix();
+        let suffixes = [Metering::Off, Metering::Fuel].map(|metering| self.inner.suffix(metering));
         let files = fs::read_dir(&self.inner.directory)?.flatten().filter_map(|entry| {
             let name = entry.file_name();
             let (digest, rest) = name.to_str()?.split_at_checked(64)?;
             Some(ArtifactFile {
                 digest: format!("sha256:{digest}").parse().ok()?,
                 bytes: entry.metadata().ok()?.len(),
-                is_current: rest == suffix,
+                is_current: suffixes.iter().any(|suffix| rest == suffix),
                 path: entry.path(),
             })
         });
@@ -182,28 +191,30 @@ impl ArtifactCache {
     }
 
     fn loaded(&self, digest: &ModuleDigest) -> Option<Artifact> {
-        self.inner.loaded.lock().unwrap_or_else(PoisonError::into_inner).get(digest)?.upgrade()
+        let loaded = self.inner.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        loaded.get(&(*digest, self.metering))?.upgrade()
     }
 
     fn remember(&self, digest: ModuleDigest, artifact: &Artifact) {
         let mut loaded = self.inner.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         loaded.retain(|_, artifact| artifact.upgrade().is_some());
-        loaded.insert(digest, artifact.downgrade());
+        loaded.insert((digest, artifact.metering()), artifact.downgrade());
     }
 }
 
 impl Inner {
-    fn path(&self, digest: &ModuleDigest) -> PathBuf {
-        self.directory.join(digest.hex() + &self.suffix())
+    fn path(&self, digest: &ModuleDigest, metering: Metering) -> PathBuf {
+        self.directory.join(digest.hex() + &self.suffix(metering))
     }
 
     /// What follows the digest in the names of artifacts that this very build made.
-    fn suffix(&self) -> String {
-        format!("-{}.artifact", self.maker)
+    fn suffix(&self, metering: Metering) -> String {
+        let metered = if metering == Metering::Fuel { "-fuel" } else { "" };
+        format!("-{}{metered}.artifact", self.maker)
     }
 }
 
-fn read(engine: &Engine, path: &Path) -> io::Result<Artifact> {
+fn read(engine: &Engine, metering: Metering, path: &Path) -> io::Result<Artifact> {
     let refuse = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why);
     // A link is not followed, and a pipe not waited for.
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
@@ -224,15 +235,15 @@ fn read(engine: &Engine, path: &Path) -> io::Result<Artifact> {
     if rest[1..] != seal(path, kind, serialized) {
         return Err(refuse("it is damaged"));
     }
-    deserialize(engine, kind, serialized)
+    deserialize(engine, kind, metering, serialized)
 }
 
 #[expect(unsafe_code, reason = "the one place where compiled code is loaded; see Artifact::deserialize")]
-fn deserialize(engine: &Engine, kind: Kind, serialized: &[u8]) -> io::Result<Artifact> {
+fn deserialize(engine: &Engine, kind: Kind, metering: Metering, serialized: &[u8]) -> io::Result<Artifact> {
     // SAFETY: `serialized` either came out of this program's compiler a moment ago, or was read from a file in
     // the agent's own directory whose name and digest say that it did, and is checked and loaded from one
     // buffer, so that a file swapped meanwhile changes nothing.
-    unsafe { Artifact::deserialize(engine, kind, serialized) }
+    unsafe { Artifact::deserialize(engine, kind, metering, serialized) }
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("{error:#}")))
 }
 
@@ -270,6 +281,6 @@ fn maker(engine: &Engine) -> String {
         }
     }
     let mut sha = Sha(Sha256::new_with_prefix(env!("CARGO_PKG_VERSION")));
-    engine.wasmtime().precompile_compatibility_hash().hash(&mut sha);
+    engine.plain().precompile_compatibility_hash().hash(&mut sha);
     hex(&sha.0.finalize()[..8])
 }

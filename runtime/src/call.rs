@@ -37,6 +37,8 @@ pub struct Answer {
     pub format: Format,
     /// Where the time went.
     pub timing: Timing,
+    /// The fuel that the call took, where the plugin's code counts it.
+    pub fuel: Option<u64>,
 }
 
 /// Where a call's time went.
@@ -85,6 +87,9 @@ pub enum CallError {
         /// The limit in bytes.
         limit: u64,
     },
+    /// The call took more fuel than it had.
+    #[error("the call needed more fuel than its limit")]
+    FuelExhausted,
     /// The guest itself said that it failed: the `err` of its `result`, as JSON.
     #[error("the guest answered with an error: {0}")]
     GuestError(String),
@@ -126,6 +131,9 @@ impl CallError {
         // No stack was free for it: the pool's doing, not the guest's.
         if error.is::<wasmtime::PoolConcurrencyLimitError>() {
             return Self::AgentFull;
+        }
+        if let Some(wasmtime::Trap::OutOfFuel) = error.downcast_ref() {
+            return Self::FuelExhausted;
         }
         let message =
             match (error.downcast_ref::<wasmtime::Trap>(), error.downcast_ref::<wasmtime_wasi::I32Exit>()) {

@@ -2,20 +2,21 @@
 
 use std::{
     ffi::OsString,
-    io::{self, Read as _, Write as _},
+    io::{self, BufRead as _, Read as _, Write as _},
+    os::unix::process::ExitStatusExt as _,
     path::PathBuf,
-    process::{ExitCode, Stdio},
+    process::{ExitCode, ExitStatus, Stdio},
     time::Duration,
 };
 
 use bytes::Bytes;
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     process::ChildStderr,
 };
 
-use crate::{Kind, NoMemory, engine, told::told};
+use crate::{Kind, Metering, NoMemory, engine, lockdown, told::told};
 
 /// Where modules are compiled.
 #[derive(Clone, Debug)]
@@ -29,7 +30,32 @@ pub enum Compiler {
         program: PathBuf,
         /// Its arguments.
         args: Vec<OsString>,
+        /// How much it may take.
+        limits: CompileLimits,
     },
+}
+
+/// How much a child that compiles may take.
+#[derive(Clone, Copy, Debug)]
+pub struct CompileLimits {
+    /// The longest that one module may compile. The CPU time over all the child's threads may be twice that.
+    pub time: Duration,
+    /// The child's address space, in bytes.
+    pub memory: u64,
+}
+
+impl Default for CompileLimits {
+    fn default() -> Self {
+        Self { time: Duration::from_mins(2), memory: 4 << 30 }
+    }
+}
+
+/// What a child is told before the module, as a line of JSON.
+#[derive(serde::Deserialize, serde::Serialize)]
+struct Order {
+    metering: Metering,
+    memory: u64,
+    cpu_seconds: u64,
 }
 
 /// Why a module has no compiled code.
@@ -38,9 +64,27 @@ pub enum CompileError {
     /// The bytes are not a valid module or component.
     #[error("not a valid WebAssembly module: {0}; build it again, or look at it with `samovar inspect`")]
     Invalid(String),
-    /// The compiler gave up or went over its limits.
+    /// The compiler gave up.
     #[error("the compiler failed: {0}")]
     Failed(String),
+    /// It took too long.
+    #[error(
+        "the compiler took longer than its limit of {} s and was stopped; \
+         make the module smaller, or give the agent more with --compile-timeout",
+        .0.as_secs_f64()
+    )]
+    TimeLimit(Duration),
+    /// It had too little memory, or met a fault of its own.
+    #[error(
+        "the compiler crashed, as it does where its limit of {limit} bytes of address space is too little; \
+         make the module smaller, or give the agent more with --compile-memory ({message})"
+    )]
+    Crashed {
+        /// The limit.
+        limit: u64,
+        /// What it said.
+        message: String,
+    },
     /// The compiler could not be run.
     #[error("the compiler could not be run: {0}")]
     Run(#[source] io::Error),
@@ -62,20 +106,16 @@ const CHILD_BYTES: u64 = 32 << 20;
 /// What it takes more for each byte of the module.
 const CHILD_BYTES_EACH: u64 = 32;
 
-/// The longest that one module may compile.
-const TIME: Duration = Duration::from_mins(2);
-/// The CPU time of the child over all its threads, in seconds.
-const CPU_SECONDS: u64 = 240;
-/// The child's address space in bytes.
-const ADDRESS_SPACE: u64 = 4 << 30;
 /// The largest artifact that is taken, in bytes.
 pub(crate) const ARTIFACT_BYTES: u64 = 1 << 30;
 /// The most that is read of what the child says, in bytes.
 const MESSAGE_BYTES: u64 = 4096;
 /// The child's exit code for bytes that are no valid module.
 const INVALID: u8 = 2;
-/// Its exit code where the compiler gave up.
-const FAILED: u8 = 3;
+/// For less memory than it takes to begin.
+const NO_MEMORY: u8 = 3;
+/// Rust's own, for a panic.
+const PANICKED: i32 = 101;
 
 /// The memory that compiling a module of so many bytes is expected to take.
 pub(crate) fn expected_memory(wasm: usize) -> u64 {
@@ -84,24 +124,29 @@ pub(crate) fn expected_memory(wasm: usize) -> u64 {
 
 impl Compiler {
     /// The serialized artifact of `wasm`.
-    pub(crate) async fn compile(&self, wasm: Bytes) -> Result<Vec<u8>, CompileError> {
+    pub(crate) async fn compile(&self, metering: Metering, wasm: Bytes) -> Result<Vec<u8>, CompileError> {
         match self {
-            Self::InProcess => tokio::task::spawn_blocking(move || compile(&wasm))
+            Self::InProcess => tokio::task::spawn_blocking(move || compile(metering, &wasm))
                 .await
                 .map_err(|error| CompileError::Failed(error.to_string()))?,
-            Self::Child { program, args } => {
-                let work = in_child(program.clone(), args, wasm);
-                tokio::time::timeout(TIME, work)
+            Self::Child { program, args, limits } => {
+                let mut child = tokio::process::Command::new(program);
+                child.args(args);
+                tokio::time::timeout(limits.time, in_child(child, *limits, metering, wasm))
                     .await
-                    .map_err(|_| CompileError::Failed(format!("it took longer than {} s", TIME.as_secs())))?
+                    .map_err(|_| CompileError::TimeLimit(limits.time))?
             }
         }
     }
 }
 
-async fn in_child(program: PathBuf, args: &[OsString], wasm: Bytes) -> Result<Vec<u8>, CompileError> {
-    let mut child = tokio::process::Command::new(program)
-        .args(args)
+async fn in_child(
+    mut child: tokio::process::Command,
+    limits: CompileLimits,
+    metering: Metering,
+    wasm: Bytes,
+) -> Result<Vec<u8>, CompileError> {
+    let mut child = child
         .env_clear()
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -114,8 +159,13 @@ async fn in_child(program: PathBuf, args: &[OsString], wasm: Bytes) -> Result<Ve
     else {
         return Err(CompileError::Run(io::Error::other("the child has no pipes")));
     };
+    // Whoever waits for the compile ends it sooner; this ends a child that nobody waits for any more.
+    let cpu_seconds = (2 * limits.time).as_secs().max(1);
+    let order = Order { metering, memory: limits.memory, cpu_seconds };
+    let order = serde_json::to_string(&order).map_err(|error| CompileError::Run(error.into()))? + "\n";
     let write = async move {
         // A child that refuses the module early closes its end; what it then says is the error.
+        let _ = stdin.write_all(order.as_bytes()).await;
         let _ = stdin.write_all(&wasm).await;
     };
     let mut artifact = Vec::new();
@@ -123,17 +173,26 @@ async fn in_child(program: PathBuf, args: &[OsString], wasm: Bytes) -> Result<Ve
     let (read, message, (), status) =
         tokio::join!(stdout.read_to_end(&mut artifact), message(stderr), write, child.wait());
     read.map_err(CompileError::Run)?;
-    let status = status.map_err(CompileError::Run)?;
-    match status.code().map(u8::try_from) {
-        Some(Ok(0)) => Ok(artifact),
-        Some(Ok(INVALID)) => Err(CompileError::Invalid(message)),
-        Some(Ok(FAILED)) => Err(CompileError::Failed(message)),
-        // What it says then is not for whoever wrote the module: a panic tells where the compiler's source was.
-        Some(_) => Err(CompileError::Failed(format!("it ended with {status}"))),
-        None => Err(CompileError::Failed(format!(
-            "it went over its limits ({} GiB of address space, {CPU_SECONDS} s of CPU time) and was stopped ({status})",
-            ADDRESS_SPACE >> 30
-        ))),
+    ended(status.map_err(CompileError::Run)?, limits, message).map(|()| artifact)
+}
+
+/// What the end of a child means.
+fn ended(status: ExitStatus, limits: CompileLimits, message: String) -> Result<(), CompileError> {
+    match (status.code(), status.signal().and_then(Signal::from_named_raw)) {
+        (Some(0), _) => Ok(()),
+        (Some(code), _) if code == i32::from(INVALID) => Err(CompileError::Invalid(message)),
+        (Some(code), _) if code != PANICKED && code != i32::from(NO_MEMORY) => {
+            Err(CompileError::Failed(message))
+        }
+        (None, Some(Signal::XCPU)) => Err(CompileError::TimeLimit(limits.time)),
+        (None, Some(Signal::KILL)) => Err(CompileError::Failed(
+            "it was killed, as the kernel does where this node's memory runs out; give the agent more memory"
+                .to_owned(),
+        )),
+        _ => {
+            let message = if message.is_empty() { status.to_string() } else { message };
+            Err(CompileError::Crashed { limit: limits.memory, message })
+        }
     }
 }
 
@@ -147,7 +206,7 @@ async fn message(mut stderr: ChildStderr) -> String {
 }
 
 /// The whole life of the compiling child: limits itself, reads a module from stdin, writes its artifact to
-/// stdout. Its exit code and stderr are for the process that started it.
+/// stdout. To be called before the process starts a thread. Its exit code and stderr are for the process that started it.
 pub fn compile_child() -> ExitCode {
     match limited_compile() {
         Ok(()) => ExitCode::SUCCESS,
@@ -157,32 +216,46 @@ pub fn compile_child() -> ExitCode {
         }
         Err(CompileError::Failed(message)) => {
             eprintln!("{message}");
-            ExitCode::from(FAILED)
+            ExitCode::FAILURE
         }
         Err(error) => {
             eprintln!("{error}");
-            ExitCode::from(FAILED)
+            let no_memory =
+                matches!(&error, CompileError::Run(error) if error.kind() == io::ErrorKind::OutOfMemory);
+            if no_memory { ExitCode::from(NO_MEMORY) } else { ExitCode::FAILURE }
         }
     }
 }
 
 fn limited_compile() -> Result<(), CompileError> {
-    for (resource, limit) in
-        [(Resource::As, ADDRESS_SPACE), (Resource::Cpu, CPU_SECONDS), (Resource::Core, 0)]
-    {
-        setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) })
-            .map_err(|error| CompileError::Run(error.into()))?;
+    // What it says becomes part of a status: what happened, and nothing of where this was built.
+    std::panic::set_hook(Box::new(|panic| eprintln!("{}", panic.payload_as_str().unwrap_or("it panicked"))));
+    let mut stdin = io::stdin().lock();
+    let mut order = String::new();
+    stdin.read_line(&mut order).map_err(CompileError::Run)?;
+    let Order { metering, memory, cpu_seconds } =
+        serde_json::from_str(&order).map_err(|error| CompileError::Run(error.into()))?;
+    let set = |resource, soft, hard| {
+        setrlimit(resource, Rlimit { current: Some(soft), maximum: Some(hard) })
+            .map_err(|error| CompileError::Run(error.into()))
+    };
+    set(Resource::As, memory, memory)?;
+    // Its own signal comes before the last one, so that this end can be told from others.
+    set(Resource::Cpu, cpu_seconds, cpu_seconds + 1)?;
+    for resource in [Resource::Core, Resource::Fsize, Resource::Nofile] {
+        set(resource, 0, 0)?;
     }
+    lockdown::lock_down().map_err(CompileError::Run)?;
     let mut wasm = Vec::new();
-    io::stdin().lock().read_to_end(&mut wasm).map_err(CompileError::Run)?;
-    let artifact = compile(&wasm)?;
+    stdin.read_to_end(&mut wasm).map_err(CompileError::Run)?;
+    let artifact = compile(metering, &wasm)?;
     io::stdout().lock().write_all(&artifact).map_err(CompileError::Run)
 }
 
-fn compile(wasm: &[u8]) -> Result<Vec<u8>, CompileError> {
+fn compile(metering: Metering, wasm: &[u8]) -> Result<Vec<u8>, CompileError> {
     let kind = Kind::of(wasm)
         .ok_or_else(|| CompileError::Invalid("it does not begin as a WebAssembly binary does".to_owned()))?;
-    let engine = wasmtime::Engine::new(&engine::config())
+    let engine = wasmtime::Engine::new(&engine::config(metering))
         .map_err(|error| CompileError::Failed(told(format_args!("{error:#}"))))?;
     match kind {
         Kind::Core => engine.precompile_module(wasm),

@@ -1,10 +1,13 @@
 //! The wasmtime engine of this process: its configuration, its linkers, its epoch ticker.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc, Mutex, OnceLock, PoisonError,
+    atomic::{AtomicU32, Ordering},
+};
 
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-use crate::{budget::MemoryBudget, link::Linkers, ticker::Ticker};
+use crate::{Metering, budget::MemoryBudget, link::Linkers, ticker::Ticker};
 
 /// The wasmtime engine of this process. Cheap to clone; made once.
 #[derive(Clone)]
@@ -13,11 +16,30 @@ pub struct Engine {
 }
 
 struct Inner {
-    wasmtime: wasmtime::Engine,
-    linkers: Linkers,
+    plain: Machine,
+    /// Made for the first plugin that asks for fuel: most nodes have none, and need not set its address space aside.
+    metered: OnceLock<Machine>,
+    making_metered: Mutex<()>,
     ticker: Ticker,
     memory: MemoryBudget,
     result_bytes: u64,
+    instances: u32,
+    slots_taken: AtomicU32,
+}
+
+/// What runs code that is compiled one way.
+pub(crate) struct Machine {
+    pub(crate) wasmtime: wasmtime::Engine,
+    pub(crate) linkers: Linkers,
+}
+
+/// The right to have one instance. It goes back when this is dropped.
+pub(crate) struct Slot(Engine);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.inner.slots_taken.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// How much room the engine sets aside.
@@ -65,28 +87,50 @@ pub(crate) const GUEST_STACK: usize = STACK / 2;
 impl Engine {
     /// Starts the engine and its ticker.
     pub fn new(options: &EngineOptions) -> Result<Self, EngineError> {
-        let mut pool = PoolingAllocationConfig::new();
         let instances = options.instances.max(1);
-        pool.total_component_instances(instances)
-            .total_core_instances(instances.saturating_mul(CORE_INSTANCES_EACH))
-            .total_memories(instances.saturating_mul(MEMORIES_EACH))
-            .total_tables(instances.saturating_mul(TABLES_EACH))
-            .total_stacks(instances)
-            .total_gc_heaps(instances)
-            .max_unused_warm_slots(WARM_SLOTS)
-            .linear_memory_keep_resident(KEPT_RESIDENT)
-            .table_keep_resident(KEPT_RESIDENT)
-            .async_stack_keep_resident(KEPT_RESIDENT)
-            .pagemap_scan(wasmtime::Enabled::Auto);
-        let mut config = config();
-        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
-        let wasmtime = wasmtime::Engine::new(&config).map_err(EngineError)?;
-        let linkers = Linkers::new(&wasmtime).map_err(EngineError)?;
-        let ticker = Ticker::start(wasmtime.clone());
+        let plain = Machine::new(Metering::Off, instances)?;
+        let ticker = Ticker::start(plain.wasmtime.clone());
         let memory = MemoryBudget::new(options.memory);
         let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get() as u64);
         let result_bytes = options.memory.map_or(u64::MAX, |budget| budget / RESULTS / threads);
-        Ok(Self { inner: Arc::new(Inner { wasmtime, linkers, ticker, memory, result_bytes }) })
+        let inner = Inner {
+            plain,
+            metered: OnceLock::new(),
+            making_metered: Mutex::default(),
+            ticker,
+            memory,
+            result_bytes,
+            instances,
+            slots_taken: AtomicU32::new(0),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// What runs code that counts nothing.
+    pub(crate) fn plain(&self) -> &wasmtime::Engine {
+        &self.inner.plain.wasmtime
+    }
+
+    /// What runs code compiled so.
+    pub(crate) fn machine(&self, metering: Metering) -> Result<&Machine, EngineError> {
+        let inner = &*self.inner;
+        if metering == Metering::Off {
+            return Ok(&inner.plain);
+        }
+        let _one_at_a_time = inner.making_metered.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(metered) = inner.metered.get() {
+            return Ok(metered);
+        }
+        let metered = Machine::new(metering, inner.instances)?;
+        inner.ticker.ticks_also(metered.wasmtime.clone());
+        Ok(inner.metered.get_or_init(|| metered))
+    }
+
+    /// A place for one more instance, of either way of compiling; `None` where as many exist as may.
+    pub(crate) fn slot(&self) -> Option<Slot> {
+        let Inner { instances, slots_taken, .. } = &*self.inner;
+        let one_more = |taken| (taken < *instances).then_some(taken + 1);
+        slots_taken.try_update(Ordering::AcqRel, Ordering::Acquire, one_more).ok().map(|_| Slot(self.clone()))
     }
 
     /// The most that one result may take while it is read out of its guest.
@@ -99,25 +143,40 @@ impl Engine {
         &self.inner.memory
     }
 
-    pub(crate) fn wasmtime(&self) -> &wasmtime::Engine {
-        &self.inner.wasmtime
-    }
-
-    pub(crate) fn linkers(&self) -> &Linkers {
-        &self.inner.linkers
-    }
-
     pub(crate) fn ticker(&self) -> &Ticker {
         &self.inner.ticker
     }
 }
 
+impl Machine {
+    fn new(metering: Metering, instances: u32) -> Result<Self, EngineError> {
+        let mut pool = PoolingAllocationConfig::new();
+        pool.total_component_instances(instances)
+            .total_core_instances(instances.saturating_mul(CORE_INSTANCES_EACH))
+            .total_memories(instances.saturating_mul(MEMORIES_EACH))
+            .total_tables(instances.saturating_mul(TABLES_EACH))
+            .total_stacks(instances)
+            .total_gc_heaps(instances)
+            .max_unused_warm_slots(WARM_SLOTS)
+            .linear_memory_keep_resident(KEPT_RESIDENT)
+            .table_keep_resident(KEPT_RESIDENT)
+            .async_stack_keep_resident(KEPT_RESIDENT)
+            .pagemap_scan(wasmtime::Enabled::Auto);
+        let mut config = config(metering);
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+        let wasmtime = wasmtime::Engine::new(&config).map_err(EngineError)?;
+        let linkers = Linkers::new(&wasmtime).map_err(EngineError)?;
+        Ok(Self { wasmtime, linkers })
+    }
+}
+
 /// What decides the compiled code. The process that compiles and the one that runs must agree in all of it;
 /// the pooling allocator is not part of it.
-pub(crate) fn config() -> Config {
+pub(crate) fn config(metering: Metering) -> Config {
     let mut config = Config::new();
     config
         .epoch_interruption(true)
+        .consume_fuel(metering == Metering::Fuel)
         .wasm_component_model(true)
         .concurrency_support(false)
         .async_stack_size(STACK)

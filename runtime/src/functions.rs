@@ -10,6 +10,8 @@ use crate::{
     Abi, Artifact, Limits, LoadError,
     abi::Target,
     exports::{self, Export},
+    gate::Gate,
+    plugin::Allowance,
     told::told,
 };
 
@@ -22,8 +24,16 @@ pub struct FunctionRequest {
     pub export: Option<String>,
     /// How it is called; left out: as the export itself says.
     pub abi: Option<Abi>,
+    /// Over the plugin's `memory`.
+    pub memory: Option<u64>,
     /// Over the plugin's `timeout`.
     pub timeout: Option<Duration>,
+    /// Over the plugin's `fuel`.
+    pub fuel: Option<u64>,
+    /// Calls of this function that run at once, among the plugin's.
+    pub concurrency: Option<u32>,
+    /// Calls that may wait for one of those to end; left out: as many as for the plugin.
+    pub queue: Option<u32>,
     /// Over the plugin's `request_bytes`.
     pub request_bytes: Option<u64>,
     /// Over the plugin's `response_bytes`.
@@ -37,6 +47,9 @@ pub struct Function {
     signature: String,
     target: Result<Target, String>,
     timeout: Duration,
+    allowance: Allowance,
+    /// In front of the plugin's own, where this function has a limit of its own.
+    gate: Option<Gate>,
     request_bytes: u64,
     response_bytes: u64,
 }
@@ -87,6 +100,19 @@ impl Function {
         self.response_bytes
     }
 
+    /// The most memory of an instance that serves it, in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        self.allowance.memory
+    }
+
+    pub(crate) fn allowance(&self) -> &Allowance {
+        &self.allowance
+    }
+
+    pub(crate) fn gate(&self) -> Option<&Gate> {
+        self.gate.as_ref()
+    }
+
     pub(crate) fn target(&self) -> Result<&Target, &str> {
         self.target.as_ref().map_err(String::as_str)
     }
@@ -100,17 +126,28 @@ impl Function {
         request: &FunctionRequest,
         limits: &Limits,
     ) -> Self {
+        let FunctionRequest { concurrency, queue, .. } = *request;
+        let gate = (concurrency.is_some() || queue.is_some())
+            .then(|| Gate::new(concurrency.unwrap_or(limits.concurrency), queue.unwrap_or(limits.queue)));
         Self {
             name,
             export: told(export.full_name()),
             signature: told(export.signature()),
             target,
             timeout: request.timeout.unwrap_or(limits.timeout),
+            allowance: Allowance {
+                memory: request.memory.unwrap_or(limits.memory),
+                fuel: request.fuel.or(limits.fuel),
+            },
+            gate,
             request_bytes: request.request_bytes.unwrap_or(limits.request_bytes),
             response_bytes: request.response_bytes.unwrap_or(limits.response_bytes),
         }
     }
 }
+
+/// The most functions that are found without being named: each is told in the plugin's status, which etcd keeps small.
+const MOST_FOUND: usize = 500;
 
 /// The plugin's functions, in the order of the spec or of the exports; at least one of them can be called.
 pub(crate) fn find(
@@ -119,7 +156,14 @@ pub(crate) fn find(
     limits: &Limits,
 ) -> Result<Vec<Arc<Function>>, LoadError> {
     let functions = if requests.is_empty() {
-        every(artifact, limits)
+        let functions = every(artifact, limits);
+        if functions.len() > MOST_FOUND {
+            return Err(LoadError::ExportNotFound(format!(
+                "the module exports {} functions, too many to take them all: name those that are wanted in spec.functions",
+                functions.len()
+            )));
+        }
+        functions
     } else {
         let exports = exports::of(artifact);
         requests

@@ -6,6 +6,8 @@ use crate::{Grants, config::Config, guest_log::GuestLog};
 pub(crate) struct Given {
     /// The most memory of one instance, in bytes.
     pub(crate) memory_limit: u64,
+    /// The fuel of an instance's start functions.
+    pub(crate) fuel: Option<u64>,
     pub(crate) log: GuestLog,
     pub(crate) config: Config,
     pub(crate) grants: Grants,

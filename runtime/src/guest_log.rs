@@ -7,8 +7,8 @@ use std::{
 
 use crate::{guest_output::Sink, told::printable};
 
-/// Lines that a plugin may log in a second; what is over is counted and dropped.
-const LINES_PER_SECOND: u32 = 100;
+/// What is over a plugin's lines a second is counted and dropped, and its number logged when the second is over.
+const SECOND: Duration = Duration::from_secs(1);
 /// The longest line, in bytes; a longer one is logged in parts.
 pub(crate) const LINE_BYTES: usize = 4096;
 
@@ -16,19 +16,26 @@ pub(crate) const LINE_BYTES: usize = 4096;
 #[derive(Clone)]
 pub(crate) struct GuestLog {
     plugin: Arc<str>,
+    lines_per_second: u32,
     rate: Arc<Mutex<Rate>>,
 }
 
 struct Rate {
-    second: Instant,
+    since: Instant,
     lines: u32,
     dropped: u64,
 }
 
+impl Rate {
+    fn begin(&mut self) {
+        (self.since, self.lines) = (Instant::now(), 0);
+    }
+}
+
 impl GuestLog {
-    pub(crate) fn new(plugin: &str) -> Self {
-        let rate = Rate { second: Instant::now(), lines: 0, dropped: 0 };
-        Self { plugin: plugin.into(), rate: Arc::new(Mutex::new(rate)) }
+    pub(crate) fn new(plugin: &str, lines_per_second: u32) -> Self {
+        let rate = Rate { since: Instant::now(), lines: 0, dropped: 0 };
+        Self { plugin: plugin.into(), lines_per_second, rate: Arc::new(Mutex::new(rate)) }
     }
 
     /// A new stream into the log.
@@ -37,23 +44,42 @@ impl GuestLog {
     }
 
     pub(crate) fn line(&self, stream: &'static str, line: &[u8]) {
-        let dropped = {
+        {
             let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
-            if rate.second.elapsed() > Duration::from_secs(1) {
-                rate.second = Instant::now();
-                rate.lines = 0;
+            if rate.since.elapsed() > SECOND {
+                rate.begin();
             }
-            if rate.lines >= LINES_PER_SECOND {
+            if rate.lines >= self.lines_per_second {
                 rate.dropped += 1;
+                if rate.dropped == 1 {
+                    self.sum_up_after(SECOND.saturating_sub(rate.since.elapsed()));
+                }
                 return;
             }
             rate.lines += 1;
-            std::mem::take(&mut rate.dropped)
-        };
-        if dropped > 0 {
-            tracing::warn!(target: "samovar::guest", plugin = &*self.plugin, dropped, "lines over the limit of {LINES_PER_SECOND} a second were dropped");
         }
         tracing::info!(target: "samovar::guest", plugin = &*self.plugin, stream, "{}", printable(line));
+    }
+
+    /// Says how much was dropped when the second is over, whether or not more comes then.
+    fn sum_up_after(&self, rest: Duration) {
+        // Lines come from calls, and calls run in a runtime; an instance that is dropped outside of one is the last.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let log = self.clone();
+        runtime.spawn(async move {
+            tokio::time::sleep(rest).await;
+            let dropped = {
+                let mut rate = log.rate.lock().unwrap_or_else(PoisonError::into_inner);
+                std::mem::take(&mut rate.dropped)
+            };
+            tracing::warn!(
+                target: "samovar::guest",
+                plugin = &*log.plugin,
+                dropped,
+                "lines over `limits.logLines`, {} a second, were dropped",
+                log.lines_per_second
+            );
+        });
     }
 }
 
@@ -108,13 +134,12 @@ mod tests {
 
     #[test]
     fn a_line_without_end_is_cut_and_a_flood_is_dropped() {
-        let log = GuestLog::new("demo/text");
+        let log = GuestLog::new("demo/text", 7);
         let stream = log.stream("stdout");
         stream.take(&vec![b'x'; 10 * LINE_BYTES]);
         assert!(stream.line.lock().unwrap().len() < LINE_BYTES);
         stream.take("flood\n".repeat(1000).as_bytes());
         let rate = log.rate.lock().unwrap();
-        assert_eq!(rate.lines, LINES_PER_SECOND);
-        assert!(rate.dropped > 800);
+        assert_eq!((rate.lines, rate.dropped), (7, 1003));
     }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use wasmtime::{ModuleExport, Store, UpdateDeadline, component};
 
 use crate::{
-    CallError, Engine, abi::Trio, budget::Share, given::Given, host::Host, link::Linked, told::told,
+    CallError, Engine, abi::Trio, budget::Share, engine::Slot, given::Given, host::Host, link::Linked,
+    plugin::Allowance, told::told,
 };
 
 /// An instance, and the store that is its alone.
@@ -16,8 +17,11 @@ pub(crate) struct Instance {
     pub(crate) calls: u32,
     /// The most that a result may take while it is read.
     pub(crate) result_bytes: u64,
+    /// The fuel that it was given for this call, where its code counts it.
+    fuel: Option<u64>,
     // After the store: memory is given back to the budget when it is free, not before.
     share: Arc<Share>,
+    _slot: Slot,
 }
 
 /// What an instance takes in the host beside its memories and tables: its store, its WASI, its handles.
@@ -40,10 +44,14 @@ impl Instance {
         given: &Arc<Given>,
         share: Share,
     ) -> Result<Self, CallError> {
+        let slot = engine.slot().ok_or(CallError::AgentFull)?;
         share.grow(INSTANCE_BYTES)?;
         let share = Arc::new(share);
         let host = Host::new(Arc::clone(given), Arc::clone(&share));
-        let mut store = Store::new(engine.wasmtime(), host);
+        let mut store = Store::new(linked.engine(), host);
+        // Start functions have as much as a call, and of their own: what a call takes does not depend on whether its
+        // instance was there.
+        let fuel = store.set_fuel(given.fuel.unwrap_or(u64::MAX)).is_ok().then_some(0);
         store.limiter(|host| &mut host.memory);
         store.set_epoch_deadline(1);
         // At each tick the guest steps back, through the runtime's own clock and I/O, so that whoever waits
@@ -59,7 +67,15 @@ impl Instance {
             Linked::Component(pre) => pre.instantiate_async(&mut store).await.map(Handle::Component),
         };
         match made {
-            Ok(handle) => Ok(Self { store, handle, calls: 0, result_bytes: engine.result_bytes(), share }),
+            Ok(handle) => Ok(Self {
+                store,
+                handle,
+                calls: 0,
+                result_bytes: engine.result_bytes(),
+                fuel,
+                share,
+                _slot: slot,
+            }),
             Err(error) if error.is::<wasmtime::PoolConcurrencyLimitError>() => Err(CallError::AgentFull),
             Err(error) => {
                 Err(store.data().memory.refusal().unwrap_or_else(|| CallError::Init(failure(&error))))
@@ -72,11 +88,32 @@ impl Instance {
         self.store.data().memory.refusal()
     }
 
+    /// The bytes of its memories and tables.
+    pub(crate) fn memory(&self) -> u64 {
+        self.store.data().memory.used()
+    }
+
     /// Readies the instance for its next call, whenever it was made.
-    pub(crate) fn prepare(&mut self) {
+    pub(crate) fn prepare(&mut self, allowance: &Allowance) -> Result<(), CallError> {
         self.store.set_epoch_deadline(1);
         self.share.serves_a_call();
         self.calls += 1;
+        if let Some(fuel) = &mut self.fuel {
+            // One more, since code looks at its fuel now and then only, and may end with less than none: that one is
+            // left if and only if the call kept within its limit.
+            *fuel = allowance.fuel.map_or(u64::MAX, |fuel| fuel.saturating_add(1));
+            let _ = self.store.set_fuel(*fuel);
+        }
+        self.store.data_mut().memory.serves(allowance.memory)
+    }
+
+    /// The fuel that this call has taken, where its code counts it.
+    pub(crate) fn fuel_taken(&self) -> Result<Option<u64>, CallError> {
+        let Some(fuel) = self.fuel else { return Ok(None) };
+        match self.store.get_fuel() {
+            Ok(0) => Err(CallError::FuelExhausted),
+            left => Ok(Some(fuel - left.unwrap_or(fuel))),
+        }
     }
 
     pub(crate) fn host(&mut self) -> &mut Host {

@@ -31,6 +31,16 @@ pub(crate) enum Linked {
 /// The name of that function.
 const INITIALIZE: &str = "_initialize";
 
+impl Linked {
+    /// What runs its code.
+    pub(crate) fn engine(&self) -> &wasmtime::Engine {
+        match self {
+            Self::Core { pre, .. } => pre.module().engine(),
+            Self::Component(pre) => pre.engine(),
+        }
+    }
+}
+
 impl Linkers {
     pub(crate) fn new(engine: &wasmtime::Engine) -> wasmtime::Result<Self> {
         let mut core = wasmtime::Linker::new(engine);

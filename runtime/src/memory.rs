@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use wasmtime::{Error, ResourceLimiter, Result};
+use wasmtime::{Error, ResourceLimiter};
 
 use crate::{CallError, budget::Share};
 
@@ -27,7 +27,19 @@ impl MemoryLimiter {
         Self { limit, used: 0, refusals: 0, share, node_is_full: false }
     }
 
-    /// Why growth was refused, if it ever was: a trap that follows is that refusal's doing.
+    /// From now on it serves a call with this limit, which may be less than it has already.
+    pub(crate) fn serves(&mut self, limit: u64) -> Result<(), CallError> {
+        self.limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        self.refusals = 0;
+        if self.used > self.limit { Err(CallError::MemoryLimit { limit }) } else { Ok(()) }
+    }
+
+    /// The bytes that it has.
+    pub(crate) fn used(&self) -> u64 {
+        self.used as u64
+    }
+
+    /// Why growth was refused in this call, if it was: a trap that follows is that refusal's doing.
     pub(crate) fn refusal(&self) -> Option<CallError> {
         if self.node_is_full {
             return Some(CallError::NodeMemory);
@@ -35,7 +47,7 @@ impl MemoryLimiter {
         (self.refusals > 0).then_some(CallError::MemoryLimit { limit: self.limit as u64 })
     }
 
-    fn grow(&mut self, bytes: usize) -> Result<bool> {
+    fn grow(&mut self, bytes: usize) -> wasmtime::Result<bool> {
         let used = self.used.saturating_add(bytes);
         if used <= self.limit {
             self.used = used;
@@ -54,7 +66,12 @@ impl MemoryLimiter {
 }
 
 impl ResourceLimiter for MemoryLimiter {
-    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> Result<bool> {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         // Growth past the module's own maximum fails anyway, and is not this limit's doing.
         if maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
@@ -62,12 +79,17 @@ impl ResourceLimiter for MemoryLimiter {
         self.grow(desired - current)
     }
 
-    fn memory_grow_failed(&mut self, _: Error) -> Result<()> {
+    fn memory_grow_failed(&mut self, _: Error) -> wasmtime::Result<()> {
         self.refusals += 1;
         Ok(())
     }
 
-    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> Result<bool> {
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         if maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
         }

@@ -7,7 +7,8 @@ use std::{
 };
 
 use crate::{
-    Answer, Artifact, Call, CallError, Engine, Function, FunctionRequest, Grants, Timing,
+    Answer, Artifact, Call, CallError, Engine, EngineError, Function, FunctionRequest, Grants, Metering,
+    Timing,
     abi::{Arguments, Target},
     config::Config,
     engine::GUEST_STACK,
@@ -36,6 +37,23 @@ pub struct PluginSpec {
     pub grants: Grants,
 }
 
+impl PluginSpec {
+    /// How its module is to be compiled: so that fuel is counted where a limit asks for it.
+    pub fn metering(&self) -> Metering {
+        let any = self.limits.fuel.is_some() || self.functions.iter().any(|function| function.fuel.is_some());
+        if any { Metering::Fuel } else { Metering::Off }
+    }
+}
+
+/// What an instance may use for one call.
+#[derive(Clone, Debug)]
+pub(crate) struct Allowance {
+    /// The bytes of its memories and tables.
+    pub(crate) memory: u64,
+    /// `None`: as much as it takes.
+    pub(crate) fuel: Option<u64>,
+}
+
 /// How much each call may use.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -43,6 +61,8 @@ pub struct Limits {
     pub memory: u64,
     /// The longest that a call may take, waiting for an instance included.
     pub timeout: Duration,
+    /// The fuel of a call; `None`: as much as it takes, and nothing counts it.
+    pub fuel: Option<u64>,
     /// Calls that run at once.
     pub concurrency: u32,
     /// Calls that may wait.
@@ -51,6 +71,8 @@ pub struct Limits {
     pub request_bytes: u64,
     /// The largest answer, in bytes.
     pub response_bytes: u64,
+    /// Lines that the plugin may log in a second.
+    pub log_lines: u32,
 }
 
 /// The defaults of a plugin's spec.
@@ -59,10 +81,12 @@ impl Default for Limits {
         Self {
             memory: 64 << 20,
             timeout: Duration::from_secs(1),
+            fuel: None,
             concurrency: 64,
             queue: 256,
             request_bytes: 1 << 20,
             response_bytes: 4 << 20,
+            log_lines: 100,
         }
     }
 }
@@ -100,6 +124,9 @@ pub enum LoadError {
     /// Its start or `_initialize` function failed.
     #[error("the module does not start: {0}")]
     Init(String),
+    /// The engine that counts fuel could not be made.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
     /// There is no room for its first instance.
     #[error("there is no room for another instance on this node")]
     AgentFull,
@@ -129,12 +156,12 @@ impl Plugin {
     /// Links an artifact, finds its functions, and makes its warm instances.
     pub async fn load(engine: &Engine, artifact: &Artifact, spec: PluginSpec) -> Result<Self, LoadError> {
         let PluginSpec { name, functions, limits, instances, config, grants } = spec;
-        let linked = engine.linkers().link(artifact)?;
+        let linked = engine.machine(artifact.metering())?.linkers.link(artifact)?;
         let functions = functions::find(artifact, &functions, &limits)?;
-        let (log, config) = (GuestLog::new(&name), Config::new(config));
-        let given = Given { memory_limit: limits.memory, log, config, grants };
+        let (log, config) = (GuestLog::new(&name, limits.log_lines), Config::new(config));
+        let given = Given { memory_limit: limits.memory, fuel: limits.fuel, log, config, grants };
         let pool = Pool::new(engine.clone(), linked, given, instances);
-        pool.warm_up().await.map_err(|error| match error {
+        let memory = pool.warm_up().await.map_err(|error| match error {
             CallError::AgentFull => LoadError::AgentFull,
             CallError::NodeMemory => LoadError::NodeMemory,
             CallError::MemoryLimit { limit } => LoadError::Init(format!(
@@ -143,6 +170,12 @@ impl Plugin {
             CallError::Init(why) => LoadError::Init(why),
             other => LoadError::Init(other.to_string()),
         })?;
+        if let Some(function) = functions.iter().find(|function| function.memory() < memory) {
+            let (name, limit) = (function.name(), function.memory());
+            return Err(LoadError::Init(format!(
+                "it has {memory} bytes of memory from the start, and `{name}` may have {limit}; raise its `limits.memory`"
+            )));
+        }
         let by_name =
             functions.iter().enumerate().map(|(at, function)| (function.name().to_owned(), at)).collect();
         let gate = Gate::new(limits.concurrency, limits.queue);
@@ -174,7 +207,8 @@ impl Plugin {
 
     /// Calls that wait now.
     pub fn waiting(&self) -> u32 {
-        self.inner.gate.waiting()
+        let gates = self.inner.functions.iter().filter_map(|function| function.gate());
+        gates.map(Gate::waiting).sum::<u32>() + self.inner.gate.waiting()
     }
 
     /// Drops the idle instances and makes no more. Calls under way go on; new ones are refused.
@@ -193,8 +227,11 @@ impl Plugin {
         let held = self.inner.pool.engine().memory().share();
         let arguments = target.arguments(call, &held)?;
         let limit = function.timeout();
+        let started = Instant::now();
         let work = self.run(function, arguments, answer_bytes);
-        tokio::time::timeout(limit, work).await.unwrap_or(Err(CallError::Timeout { limit }))
+        let ended = tokio::time::timeout(limit, work).await;
+        // One instruction may go on past the limit and be the guest's last: what it gives then comes too late.
+        ended.ok().filter(|_| started.elapsed() <= limit).unwrap_or(Err(CallError::Timeout { limit }))
     }
 
     async fn run(
@@ -205,24 +242,32 @@ impl Plugin {
     ) -> Result<Answer, CallError> {
         let Inner { gate, pool, .. } = &*self.inner;
         let target = function.target().map_err(|why| CallError::NotCallable(why.to_owned()))?;
+        // The function's own first: whoever waits there takes no place from the other functions' calls.
+        let own = match function.gate() {
+            Some(gate) => Some(gate.enter().await.map_err(|Full| CallError::Overloaded)?),
+            None => None,
+        };
         let pass = gate.enter().await.map_err(|Full| CallError::Overloaded)?;
+        let queue = own.as_ref().map_or(Duration::ZERO, |own| own.waited) + pass.waited;
         let entered = Instant::now();
         let memory = pool.engine().memory();
         let stack = memory.share_mapped();
         stack.grow(GUEST_STACK as u64)?;
-        let mut instance = pool.take(target.ends_its_instance()).await?;
+        let mut instance = pool.take(target.ends_its_instance(), function.memory()).await?;
         let taken = Instant::now();
-        instance.prepare();
+        instance.prepare(function.allowance())?;
         let _running = pool.engine().ticker().run();
         let output = target.run(&mut instance, arguments, answer_bytes, function.response_bytes()).await;
-        let timing = Timing { queue: pass.waited, instantiate: taken - entered, run: taken.elapsed() };
+        let timing = Timing { queue, instantiate: taken - entered, run: taken.elapsed() };
         match output {
             Ok(output) => {
+                let fuel = instance.fuel_taken()?;
                 let body = memory.share().hold(output.body)?;
                 self.give_back(instance, target).await;
-                Ok(Answer { body, format: output.format, timing })
+                Ok(Answer { body, format: output.format, timing, fuel })
             }
             Err(CallError::GuestError(error)) => {
+                instance.fuel_taken()?;
                 self.give_back(instance, target).await;
                 Err(CallError::GuestError(error))
             }

@@ -58,32 +58,40 @@ impl Pool {
         &self.engine
     }
 
-    /// Makes the warm instances, at least one: what cannot start should be known before the first call.
-    pub(crate) async fn warm_up(&self) -> Result<(), CallError> {
+    /// Makes the warm instances, at least one: what cannot start should be known before the first call. Tells how much
+    /// memory one has.
+    pub(crate) async fn warm_up(&self) -> Result<u64, CallError> {
         let count = self.instances.warm.max(1) as usize;
+        let mut bytes = 0;
         for made in 0..count {
             // The first may take what it needs, as a call may.
             let memory = self.engine.memory();
             let share = if made == 0 { memory.share_mapped() } else { memory.share_ahead() };
             match self.make_ahead(share).await {
-                Ok(instance) if self.instances.warm > 0 => self.lock().warm.push(instance),
-                Ok(_) => {}
+                Ok(instance) => {
+                    bytes = instance.memory();
+                    if self.instances.warm > 0 {
+                        self.lock().warm.push(instance);
+                    }
+                }
                 // One will do: those that are missing are made when there is room again.
                 Err(CallError::AgentFull | CallError::NodeMemory) if made > 0 => break,
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        Ok(bytes)
     }
 
-    /// An instance for one call: one that may serve again, unless it must be `fresh`; a warm one, or a new one.
-    pub(crate) async fn take(self: &Arc<Self>, fresh: bool) -> Result<Instance, CallError> {
+    /// An instance for one call: one that may serve again, unless it must be `fresh` or has more memory than the call
+    /// may; a warm one, or a new one.
+    pub(crate) async fn take(self: &Arc<Self>, fresh: bool, memory: u64) -> Result<Instance, CallError> {
         let (ready, wants_more) = {
             let mut idle = self.lock();
             if idle.closed {
                 return Err(CallError::Closed);
             }
-            let used = if fresh { None } else { idle.used.pop_back() };
+            let fits = |(_, instance): &(Clock, Instance)| !fresh && instance.memory() <= memory;
+            let used = idle.used.iter().rposition(fits).and_then(|at| idle.used.remove(at));
             let ready = used.map(|(_, instance)| instance).or_else(|| idle.warm.pop());
             (ready, idle.warm.len() < self.instances.warm as usize)
         };

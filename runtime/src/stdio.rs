@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn of_stderr_the_end_is_kept() {
-        let stderr = Captured::end(GuestLog::new("demo/text").stream("stderr"));
+        let stderr = Captured::end(GuestLog::new("demo/text", 100).stream("stderr"));
         assert!(write(&stderr, &[b'x'; 3 * STDERR_BYTES]) && write(&stderr, b"the end"));
         let end = stderr.take().unwrap();
         assert_eq!(end.len(), STDERR_BYTES);

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::{self, Thread},
@@ -14,28 +14,40 @@ const TICK: Duration = Duration::from_millis(1);
 /// How long the ticker goes on after the last guest stopped, so that a steady trickle of calls never wakes it.
 const LINGER: Duration = Duration::from_millis(100);
 
-/// Advances the engine's epoch while guests run, and sleeps while none does.
+/// Advances the engines' epochs while guests run, and sleeps while none does.
 pub(crate) struct Ticker {
     shared: Arc<Shared>,
     thread: Thread,
 }
 
 struct Shared {
+    engine: wasmtime::Engine,
+    another: OnceLock<wasmtime::Engine>,
     running: AtomicUsize,
     stop: AtomicBool,
 }
 
 impl Ticker {
     pub(crate) fn start(engine: wasmtime::Engine) -> Self {
-        let shared = Arc::new(Shared { running: AtomicUsize::new(0), stop: AtomicBool::new(false) });
+        let shared = Arc::new(Shared {
+            engine,
+            another: OnceLock::new(),
+            running: AtomicUsize::new(0),
+            stop: AtomicBool::new(false),
+        });
         let ticking = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("epoch-ticker".to_owned())
-            .spawn(move || tick(&engine, &ticking))
+            .spawn(move || tick(&ticking))
             .expect("a process that is starting can start one more thread")
             .thread()
             .clone();
         Self { shared, thread }
+    }
+
+    /// Advances the epoch of another engine too; of one, as there are no more.
+    pub(crate) fn ticks_also(&self, engine: wasmtime::Engine) {
+        let _ = self.shared.another.set(engine);
     }
 
     /// Keeps the epoch advancing for as long as the guard lives.
@@ -65,7 +77,7 @@ impl Drop for Running<'_> {
     }
 }
 
-fn tick(engine: &wasmtime::Engine, shared: &Shared) {
+fn tick(shared: &Shared) {
     let mut last_seen = Instant::now();
     while !shared.stop.load(Ordering::Acquire) {
         if shared.running.load(Ordering::Acquire) > 0 {
@@ -76,6 +88,9 @@ fn tick(engine: &wasmtime::Engine, shared: &Shared) {
             last_seen = Instant::now();
         }
         thread::sleep(TICK);
-        engine.increment_epoch();
+        shared.engine.increment_epoch();
+        if let Some(another) = shared.another.get() {
+            another.increment_epoch();
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Nodes and agent Pods as a kubelet would report them: no kubelet runs beside a bare control plane.
 
 use anyhow::{Context as _, Result};
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Secret, ServiceAccount};
 use kube::{
     Api, ResourceExt as _,
     api::{DeleteParams, Patch, PatchParams, PostParams},
@@ -117,7 +117,15 @@ impl Cluster {
         let account: ServiceAccount = serde_json::from_value(json!({ "metadata": { "name": "default" } }))?;
         there(Api::all(self.client.clone()).create(&PostParams::default(), &namespace).await)?;
         let accounts = Api::namespaced(self.client.clone(), AGENT_NAMESPACE);
-        there(accounts.create(&PostParams::default(), &account).await)
+        there(accounts.create(&PostParams::default(), &account).await)?;
+        // Empty, as the chart makes them: the operator fills them.
+        let keys: Secret =
+            serde_json::from_value(json!({ "metadata": { "name": "samovar-operator-keys" } }))?;
+        let keys_api = Api::namespaced(self.client.clone(), AGENT_NAMESPACE);
+        there(keys_api.create(&PostParams::default(), &keys).await)?;
+        let ca: ConfigMap = serde_json::from_value(json!({ "metadata": { "name": "samovar-operator-ca" } }))?;
+        let ca_api = Api::namespaced(self.client.clone(), AGENT_NAMESPACE);
+        there(ca_api.create(&PostParams::default(), &ca).await)
     }
 }
 

@@ -32,6 +32,8 @@ pub struct Answer {
     pub status: u16,
     /// Its Retry-After header.
     pub retry_after: Option<String>,
+    /// The fuel that the call took, where its plugin counts it.
+    pub fuel: Option<u64>,
     /// Its body.
     pub body: String,
 }
@@ -113,10 +115,11 @@ impl Server {
         let url = format!("{}/v1/default/{plugin}/{function}", self.url);
         let request = self.client.post(url).header("content-type", "application/json").body(body);
         let answer = request.send().await?;
-        let retry_after = answer.headers().get("retry-after").and_then(|value| value.to_str().ok());
+        let header = |name| answer.headers().get(name).and_then(|value| value.to_str().ok());
         Ok(Answer {
             status: answer.status().as_u16(),
-            retry_after: retry_after.map(str::to_owned),
+            retry_after: header("retry-after").map(str::to_owned),
+            fuel: header("samovar-fuel").and_then(|fuel| fuel.parse().ok()),
             body: answer.text().await?,
         })
     }

@@ -46,6 +46,11 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}
 {{- end }}
 
+{{/* What agents call the operator: its Service's name, and its certificate's. */}}
+{{- define "samovar.operatorHost" -}}
+{{ include "samovar.fullname" . }}-operator.{{ .Release.Namespace }}.svc
+{{- end }}
+
 {{/* The image of one component: a digest counts more than a tag. Takes (list $ "agent"). */}}
 {{- define "samovar.image" -}}
 {{- $root := index . 0 -}}

@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 use notify::{RecursiveMode, Watcher as _};
 use samovar_crds::State;
 use samovar_node_agent::{Agent, AgentOptions, Desired, Key, Report, options::Bounds};
-use samovar_runtime::Compiler;
 use samovar_telemetry::logs;
 use serde_json::json;
 use tokio::{
@@ -126,10 +125,11 @@ fn options(args: &Args) -> Result<AgentOptions, Failure> {
         state_dir: state_dir
             .ok_or_else(|| Failure::bad_input("there is no HOME to keep files in; set --state-dir"))?,
         registry: args.registry.options(),
+        operator: None,
         max_compiles: 2,
         max_instances: 1000,
         bounds: args.bounds.clone(),
-        compiler: Compiler::Child { program, args: vec!["compile".into()] },
+        compiler: args.bounds.compiler(program),
         drain_deadline: Duration::from_secs(25),
     })
 }

@@ -1,11 +1,12 @@
 //! `samovar validate`: a manifest against the rules that the API server would apply.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
+use samovar_crds::{Data, LocalObject, Missing};
 use serde_json::json;
 
 use crate::{
-    manifest::{self, Document},
+    manifest::{self, Document, Holder},
     output::{Failure, Output},
 };
 
@@ -19,15 +20,14 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
     let mut mistakes = Vec::new();
-    let mut plugins = 0;
+    let mut plugins = Vec::new();
+    let mut holders: BTreeMap<Option<String>, BTreeMap<LocalObject, Data>> = BTreeMap::new();
     for file in manifest::files(&args.manifests)? {
         for document in manifest::read(&file)? {
             match document {
-                Ok(Document::Plugin(plugin)) => {
-                    plugins += 1;
-                    let name = plugin.metadata.name.unwrap_or_default();
-                    let value = json!({ "file": file, "plugin": name, "valid": true });
-                    output.print(&value, format_args!("{}: wasmplugin/{name} is valid", file.display()));
+                Ok(Document::Plugin(plugin)) => plugins.push((file.clone(), plugin)),
+                Ok(Document::Holder(Holder { namespace, object, data })) => {
+                    holders.entry(namespace).or_default().insert(object, data);
                 }
                 Ok(Document::Other { kind, name }) => {
                     let value = json!({ "file": file, "kind": kind, "name": name, "skipped": true });
@@ -37,10 +37,24 @@ pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
             }
         }
     }
+    let none_given = plugins.is_empty();
+    for (file, plugin) in plugins {
+        let name = plugin.metadata.name.unwrap_or_default();
+        let policy = plugin.spec.template.security_policy.unwrap_or_default();
+        let given = holders.get(&plugin.metadata.namespace);
+        match policy.contents(given.unwrap_or(&BTreeMap::new())) {
+            // What is not here may be in the cluster.
+            Ok(_) | Err(Missing::Object(_)) => {
+                let value = json!({ "file": file, "plugin": name, "valid": true });
+                output.print(&value, format_args!("{}: wasmplugin/{name} is valid", file.display()));
+            }
+            Err(missing) => mistakes.push(format!("{}: wasmplugin/{name}: {missing}", file.display())),
+        }
+    }
     if !mistakes.is_empty() {
         return Err(Failure::bad_input(mistakes.join("\n       ")));
     }
-    if plugins == 0 {
+    if none_given {
         return Err(Failure::bad_input("there is no WasmPlugin in what was given"));
     }
     Ok(())

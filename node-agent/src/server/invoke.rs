@@ -66,6 +66,9 @@ impl Server {
         if let Some(timing) = server_timing(answer.timing) {
             response.headers_mut().insert("server-timing", timing);
         }
+        if let Some(fuel) = answer.fuel {
+            response.headers_mut().insert("samovar-fuel", HeaderValue::from(fuel));
+        }
         Ok(response)
     }
 

@@ -50,9 +50,15 @@ pub fn options(state: &Path) -> AgentOptions {
         ops_listen: ([127, 0, 0, 1], 0).into(),
         state_dir: state.to_owned(),
         registry: ClientOptions::default(),
+        operator: None,
         max_compiles: 2,
         max_instances: 50,
-        bounds: Bounds { memory_budget: None, cache_size: "4Gi".parse().unwrap() },
+        bounds: Bounds {
+            memory_budget: None,
+            cache_size: "4Gi".parse().unwrap(),
+            compile_timeout: "1m".parse().unwrap(),
+            compile_memory: "4Gi".parse().unwrap(),
+        },
         compiler: Compiler::InProcess,
         drain_deadline: Duration::from_secs(25),
     }
@@ -77,7 +83,8 @@ fn revision(plugin: &str, number: i64, module: Vec<u8>, mut spec: Value) -> (Key
     let key = key(plugin, number);
     let source = Source::Module { digest: ModuleDigest::of(&module), bytes: module.into() };
     let template = serde_json::from_value(spec).unwrap();
-    let revision = DesiredRevision { revision: key.revision.clone(), number, source, template };
+    let revision =
+        DesiredRevision { revision: key.revision.clone(), number, source, template, contents: None };
     (key, Arc::new(revision))
 }
 

@@ -64,6 +64,7 @@ fn assignment(
             plugin: owned.plugin.metadata.name.clone().unwrap_or_default(),
             revision: revision.name.clone(),
             revision_number: revision.number,
+            contents: revision.data.contents.clone(),
             template: revision.pinned(),
         },
     )

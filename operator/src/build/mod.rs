@@ -93,7 +93,7 @@ pub(crate) mod fixtures {
         Revision {
             name: name.to_owned(),
             number,
-            data: RevisionData { template, image: "r/text@sha256:1".to_owned() },
+            data: RevisionData { template, image: "r/text@sha256:1".to_owned(), contents: None },
         }
     }
 

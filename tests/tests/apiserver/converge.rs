@@ -8,7 +8,7 @@ use kube::{ResourceExt, api::ListParams};
 use samovar_crds::PluginAssignment;
 use samovar_tests::{ApiProxy, Cluster, ControlPlane};
 
-use crate::stage::{ADD, SOON, Stage, operator};
+use crate::stage::{ADD, Operator, SOON, Stage};
 
 /// The names of everything that was made for a plugin.
 async fn made(stage: &Stage, plugin: &str) -> Result<Vec<String>> {
@@ -28,7 +28,7 @@ async fn an_operator_killed_between_any_two_writes_converges_to_the_same_objects
     let proxy = ApiProxy::start(&own.kubeconfig()).await?;
     let stage = Stage::on(Cluster::on(own, "killed").await?, 2).await?;
     let image = stage.push("1", ADD).await?;
-    let mut operator = operator(proxy.kubeconfig()).await?;
+    let mut operator = Operator::start(proxy.kubeconfig()).await?.process;
 
     stage.apply("whole", &image, "").await?;
     stage.all_ready("whole").await?;
@@ -67,7 +67,7 @@ async fn at_rest_nothing_is_written() -> Result<()> {
     let own = Arc::new(ControlPlane::start().await?);
     let proxy = ApiProxy::start(&own.kubeconfig()).await?;
     let mut stage = Stage::on(Cluster::on(own, "rest").await?, 0).await?;
-    let _operator = operator(proxy.kubeconfig()).await?;
+    let _operator = Operator::start(proxy.kubeconfig()).await?;
     for name in ["a", "b"] {
         let node = stage.cluster.node(name).await?;
         let pod = stage.cluster.agent_pod(&node).await?;

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use samovar_tests::Cluster;
-use tokio::time::{interval, timeout};
+use anyhow::Result;
+use samovar_tests::{Cluster, eventually};
 
 use crate::stage::SOON;
 
@@ -35,10 +34,28 @@ async fn the_api_server_refuses_what_one_object_shows_to_be_wrong() -> Result<()
         ("{image: a, modulePath: ../x.wasm}", "without `..`"),
         ("{image: a, functions: [{name: Upper}]}", "DNS label"),
         ("{image: 'a:1', imagePullPolicy: Never}", "by digest"),
+        ("{image: a, securityPolicy: {files: [{path: /a}]}}", "exactly one of configMap, secret and scratch"),
+        ("{image: a, securityPolicy: {files: [{path: /../a, scratch: {sizeLimit: 1Mi}}]}}", "absolute path"),
+        (
+            "{image: a, securityPolicy: {files: [{path: /a/b, scratch: {sizeLimit: 1Mi}}, {path: /a, secret: {name: b}}]}}",
+            "inside another",
+        ),
+        (
+            "{image: a, securityPolicy: {env: [{name: A, value: b, valueFrom: {secretKeyRef: {name: a, key: b}}}]}}",
+            "exclude",
+        ),
+        ("{image: a, securityPolicy: {env: [{name: A, valueFrom: {}}]}}", "exactly one of configMapKeyRef"),
+        ("{image: a, securityPolicy: {env: [{name: SAMOVAR_CONFIG, value: b}]}}", "spec.config"),
+        (
+            "{image: a, securityPolicy: {network: {allowedHosts: ['https://example.com']}}}",
+            "a host is a name",
+        ),
     ] {
         let refusal = cluster.apply(&plugin("wrong", spec)).await.expect_err(spec).to_string();
         assert!(refusal.contains(sentence), "{spec}: {refusal}");
     }
+    let hosts = "{image: a, securityPolicy: {network: {allowedHosts: ['*.example.com:443', '[2001:db8::1]:80', 10.0.0.0/8]}}}";
+    cluster.apply(&plugin("right", hosts)).await?;
     Ok(())
 }
 
@@ -46,16 +63,8 @@ async fn the_api_server_refuses_what_one_object_shows_to_be_wrong() -> Result<()
 async fn fields_are_explained_and_plugins_scaled() -> Result<()> {
     let cluster = Cluster::new("explained").await?;
     // An API server publishes a CRD's fields a moment after it serves its objects.
-    let explained = async {
-        let mut look = interval(Duration::from_millis(50));
-        loop {
-            look.tick().await;
-            if let Ok(limits) = cluster.kubectl(&["explain", "wplug.spec.limits"]).await {
-                return limits;
-            }
-        }
-    };
-    let limits = timeout(SOON, explained).await.context("nothing explains the limits")?;
+    let explained = async || cluster.kubectl(&["explain", "wplug.spec.limits"]).await;
+    let limits = eventually(SOON, Duration::from_millis(50), explained).await?;
     for field in ["memory", "timeout", "concurrency", "queue", "requestBytes", "responseBytes"] {
         assert!(limits.contains(field), "{limits}");
     }

@@ -26,6 +26,7 @@ impl Replica {
             format!("--pod-name={name}"),
             format!("--agent-namespace={AGENT_NAMESPACE}"),
             format!("--ops-listen={ops}"),
+            "--contents-listen=127.0.0.1:0".to_owned(),
         ];
         let kubeconfig = [("KUBECONFIG", stage.cluster.kubeconfig.as_path())];
         let mut process = Process::samovar("samovar-operator", flags, &kubeconfig)?;

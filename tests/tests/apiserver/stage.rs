@@ -2,24 +2,17 @@
 
 use std::{path::Path, time::Duration};
 
-use anyhow::{Context as _, Result, anyhow};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use anyhow::{Context as _, Result, anyhow, ensure};
 use samovar_crds::WasmPlugin;
+pub use samovar_tests::{ADD, MULTIPLY, condition, message};
 use samovar_tests::{
-    AGENT_NAMESPACE, AgentPod, Cluster, ControlPlane, Process, Registry, free_port, scratch,
+    AGENT_NAMESPACE, AgentPod, Cluster, ControlPlane, Process, Registry, eventually, free_port, scratch,
 };
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
 /// What takes a moment, on a machine that runs many tests at once.
 pub const SOON: Duration = Duration::from_secs(30);
-
-/// `add(a, b) -> a + b`.
-pub const ADD: &str =
-    r#"(module (func (export "add") (param i32 i32) (result i32) (i32.add (local.get 0) (local.get 1))))"#;
-/// The same name, another answer.
-pub const MULTIPLY: &str =
-    r#"(module (func (export "add") (param i32 i32) (result i32) (i32.mul (local.get 0) (local.get 1))))"#;
 
 /// One test's place.
 pub struct Stage {
@@ -39,7 +32,7 @@ pub struct Agent {
 impl Stage {
     /// A namespace, a registry, and so many nodes with an agent each. The operator is shared by all tests.
     pub async fn new(name: &str, agents: usize) -> Result<Self> {
-        shared_operator().await?;
+        Operator::shared().await?;
         Self::on(Cluster::new(name).await?, agents).await
     }
 
@@ -72,24 +65,14 @@ impl Stage {
 
     /// Applies a plugin of this image on this test's nodes; `more` is more of its spec, in YAML's flow style.
     pub async fn apply(&self, name: &str, image: &str, more: &str) -> Result<()> {
-        let namespace = &self.cluster.namespace;
-        let more = if more.is_empty() { String::new() } else { format!(", {more}") };
-        let yaml = format!(
-            "{{apiVersion: samovar.dev/v1alpha1, kind: WasmPlugin, metadata: {{name: {name}}}, \
-             spec: {{image: '{image}', nodeSelector: {{test: {namespace}}}{more}}}}}"
-        );
-        self.cluster.apply(&yaml).await.map(drop)
+        let here = format!("nodeSelector: {{test: {}}}", self.cluster.namespace);
+        let spec = if more.is_empty() { here } else { format!("{here}, {more}") };
+        self.cluster.apply_plugin(name, image, &spec).await
     }
 
     /// Waits until the plugin's Ready condition says this of the newest spec.
     pub async fn ready(&self, name: &str, status: &str, reason: &str) -> Result<WasmPlugin> {
-        let says = |plugin: &WasmPlugin| {
-            let observed = plugin.status.as_ref().and_then(|status| status.observed_generation);
-            observed == plugin.metadata.generation
-                && condition(plugin, "Ready")
-                    .is_some_and(|ready| ready.status == status && ready.reason == reason)
-        };
-        self.cluster.wait_for(name, SOON, says).await
+        self.cluster.plugin_says(name, status, reason, SOON).await
     }
 
     pub async fn all_ready(&self, name: &str) -> Result<WasmPlugin> {
@@ -164,51 +147,53 @@ impl Agent {
         body: &str,
         wanted: &str,
     ) -> Result<()> {
-        let deadline = tokio::time::Instant::now() + SOON;
-        let mut look = tokio::time::interval(Duration::from_millis(10));
-        loop {
-            look.tick().await;
+        let answers = async || {
             let answer = self.call(namespace, plugin, function, body).await;
-            match answer {
-                Ok((200, answer)) if answer == wanted => return Ok(()),
-                other if tokio::time::Instant::now() > deadline => {
-                    return Err(anyhow!("{plugin}/{function} does not answer {wanted}: {other:?}"));
-                }
-                _ => {}
-            }
-        }
+            let is_so = matches!(&answer, Ok((200, answer)) if answer == wanted);
+            ensure!(is_so, "{plugin}/{function} does not answer {wanted}: {answer:?}");
+            Ok(())
+        };
+        eventually(SOON, Duration::from_millis(10), answers).await
     }
 }
 
-/// Starts an operator.
-pub async fn operator(kubeconfig: &Path) -> Result<Process> {
-    let ops = format!("127.0.0.1:{}", free_port()?);
-    let mut operator = Process::samovar(
-        "samovar-operator",
-        [format!("--agent-namespace={AGENT_NAMESPACE}"), format!("--ops-listen={ops}")],
-        &[("KUBECONFIG", kubeconfig)],
-    )?;
-    operator.answers(&format!("http://{ops}/readyz"), SOON).await?;
-    Ok(operator)
+/// An operator as a process.
+pub struct Operator {
+    pub process: Process,
+    /// Where agents ask it for contents.
+    pub url: String,
 }
 
-/// One operator for the cluster that all tests share: it watches every namespace.
-async fn shared_operator() -> Result<()> {
-    static OPERATOR: OnceCell<Result<Process, String>> = OnceCell::const_new();
-    let start = || async {
-        let shared = ControlPlane::shared().await.map_err(|error| format!("{error:?}"))?;
-        operator(&shared.kubeconfig()).await.map_err(|error| format!("{error:?}"))
-    };
-    OPERATOR.get_or_init(start).await.as_ref().map(drop).map_err(|error| anyhow!("{error}"))
-}
+impl Operator {
+    /// Starts an operator and waits until it is ready.
+    pub async fn start(kubeconfig: &Path) -> Result<Self> {
+        let ops = format!("127.0.0.1:{}", free_port()?);
+        let contents = format!("127.0.0.1:{}", free_port()?);
+        let mut process = Process::samovar(
+            "samovar-operator",
+            [
+                format!("--agent-namespace={AGENT_NAMESPACE}"),
+                // The agents' Pods are the ServiceAccount's that every namespace has.
+                "--agent-service-account=default".to_owned(),
+                format!("--ops-listen={ops}"),
+                format!("--contents-listen={contents}"),
+                "--contents-host=127.0.0.1".to_owned(),
+            ],
+            &[("KUBECONFIG", kubeconfig)],
+        )?;
+        process.answers(&format!("http://{ops}/readyz"), SOON).await?;
+        Ok(Self { process, url: format!("https://{contents}") })
+    }
 
-pub fn condition<'a>(plugin: &'a WasmPlugin, type_: &str) -> Option<&'a Condition> {
-    plugin.status.as_ref()?.conditions.iter().find(|condition| condition.type_ == type_)
-}
-
-/// The message of the plugin's Ready condition.
-pub fn message(plugin: &WasmPlugin) -> &str {
-    condition(plugin, "Ready").map(|ready| ready.message.as_str()).unwrap_or_default()
+    /// One operator for the cluster that all tests share: it watches every namespace.
+    pub async fn shared() -> Result<&'static Self> {
+        static OPERATOR: OnceCell<Result<Operator, String>> = OnceCell::const_new();
+        let start = || async {
+            let shared = ControlPlane::shared().await.map_err(|error| format!("{error:?}"))?;
+            Self::start(&shared.kubeconfig()).await.map_err(|error| format!("{error:?}"))
+        };
+        OPERATOR.get_or_init(start).await.as_ref().map_err(|error| anyhow!("{error}"))
+    }
 }
 
 /// A field of an answer in JSON.

@@ -1,36 +1,28 @@
 //! A stage: a cluster with Samovar installed, a namespace in it, and a Pod from which to call.
 
 use std::{
+    ops::Deref,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Condition};
+use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, ResourceExt,
     api::{ListParams, PostParams},
 };
 use samovar_crds::WasmPlugin;
+pub use samovar_tests::{ADD, MULTIPLY, condition, message};
 use samovar_tests::{CLIENT, Cluster, Helm, Registry, TestBed, push_client, push_images, scratch};
-use tokio::{
-    sync::{OnceCell, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock},
-    time::{Instant, interval},
-};
+use tokio::sync::{OnceCell, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 /// What takes a moment, on a machine that runs many tests at once. A kubelet whose connection was cut may need 45 s
 /// until it makes another.
 pub const SOON: Duration = Duration::from_secs(90);
 /// Where the chart is installed.
 pub const SYSTEM: &str = "samovar-system";
-
-/// `add(a, b) -> a + b`.
-pub const ADD: &str =
-    r#"(module (func (export "add") (param i32 i32) (result i32) (i32.add (local.get 0) (local.get 1))))"#;
-/// The same name, another answer.
-pub const MULTIPLY: &str =
-    r#"(module (func (export "add") (param i32 i32) (result i32) (i32.mul (local.get 0) (local.get 1))))"#;
 
 /// A cluster, with the release `samovar` of the chart.
 pub struct World {
@@ -133,25 +125,22 @@ pub type Alone = Stage<OwnedRwLockWriteGuard<World>>;
 impl Stage {
     /// A namespace beside those of other tests.
     pub async fn new(name: &str) -> Result<Self> {
-        let world = world().await?.read_owned().await;
-        let (kubeconfig, registry) = (world.kubeconfig.clone(), world.registry_address());
-        Self::at(world, kubeconfig, registry, name).await
+        Self::at(world().await?.read_owned().await, name).await
     }
 }
 
 impl Alone {
     /// A namespace while no other test uses the cluster.
     pub async fn new_alone(name: &str) -> Result<Self> {
-        let world = world().await?.write_owned().await;
-        let (kubeconfig, registry) = (world.kubeconfig.clone(), world.registry_address());
-        Self::at(world, kubeconfig, registry, name).await
+        Self::at(world().await?.write_owned().await, name).await
     }
 }
 
-impl<W> Stage<W> {
-    async fn at(world: W, kubeconfig: PathBuf, registry: String, name: &str) -> Result<Self> {
-        let cluster = Cluster::at(kubeconfig, name).await?;
-        Ok(Self { cluster, world, registry: Registry::at(registry)? })
+impl<W: Deref<Target = World>> Stage<W> {
+    async fn at(world: W, name: &str) -> Result<Self> {
+        let cluster = Cluster::at(world.kubeconfig.clone(), name).await?;
+        let registry = Registry::at(world.registry_address())?;
+        Ok(Self { cluster, world, registry })
     }
 
     /// Pushes a module in the text format; gives its reference.
@@ -167,23 +156,12 @@ impl<W> Stage<W> {
 
     /// Applies a plugin; `more` is more of its spec, in YAML's flow style.
     pub async fn apply(&self, name: &str, image: &str, more: &str) -> Result<()> {
-        let more = if more.is_empty() { String::new() } else { format!(", {more}") };
-        let yaml = format!(
-            "{{apiVersion: samovar.dev/v1alpha1, kind: WasmPlugin, metadata: {{name: {name}}}, \
-             spec: {{image: '{image}'{more}}}}}"
-        );
-        self.cluster.apply(&yaml).await.map(drop)
+        self.cluster.apply_plugin(name, image, more).await
     }
 
     /// Waits until the plugin's Ready condition says this of the newest spec.
     pub async fn ready(&self, name: &str, status: &str, reason: &str) -> Result<WasmPlugin> {
-        let says = |plugin: &WasmPlugin| {
-            let observed = plugin.status.as_ref().and_then(|status| status.observed_generation);
-            observed == plugin.metadata.generation
-                && ready_condition(plugin)
-                    .is_some_and(|ready| ready.status == status && ready.reason == reason)
-        };
-        self.cluster.wait_for(name, SOON, says).await
+        self.cluster.plugin_says(name, status, reason, SOON).await
     }
 
     pub async fn all_ready(&self, name: &str) -> Result<WasmPlugin> {
@@ -272,26 +250,8 @@ impl<W> Stage<W> {
 }
 
 /// Tries again and again until it works; past [`SOON`] gives the last error.
-pub async fn eventually<T>(mut attempt: impl AsyncFnMut() -> Result<T>) -> Result<T> {
-    let deadline = Instant::now() + SOON;
-    let mut look = interval(Duration::from_millis(100));
-    loop {
-        look.tick().await;
-        match attempt().await {
-            Err(error) if Instant::now() > deadline => return Err(error),
-            Err(_) => {}
-            done => return done,
-        }
-    }
-}
-
-pub fn ready_condition(plugin: &WasmPlugin) -> Option<&Condition> {
-    plugin.status.as_ref()?.conditions.iter().find(|condition| condition.type_ == "Ready")
-}
-
-/// The message of the plugin's Ready condition.
-pub fn message(plugin: &WasmPlugin) -> &str {
-    ready_condition(plugin).map(|ready| ready.message.as_str()).unwrap_or_default()
+pub async fn eventually<T>(attempt: impl AsyncFnMut() -> Result<T>) -> Result<T> {
+    samovar_tests::eventually(SOON, Duration::from_millis(100), attempt).await
 }
 
 /// The folder `name` of the project.

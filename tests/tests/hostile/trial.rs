@@ -4,8 +4,8 @@ use std::{path::PathBuf, time::Duration};
 
 use bytes::Bytes;
 use samovar_runtime::{
-    ArtifactCache, Call, CallError, CompileError, Compiler, Engine, EngineOptions, Format, Instances, Limits,
-    LoadError, ModuleDigest, Plugin, PluginSpec,
+    ArtifactCache, Call, CallError, CompileError, CompileLimits, Compiler, Engine, EngineOptions, Format,
+    Instances, Limits, LoadError, ModuleDigest, Plugin, PluginSpec,
 };
 use samovar_tests::scratch;
 use tokio::time::{Instant, timeout};
@@ -18,6 +18,8 @@ const CALLS: usize = 4;
 const LONGEST: usize = 4 << 10;
 /// What compiling, starting and calling may take together, before it is a hang: their own limits are shorter.
 const HANG: Duration = Duration::from_secs(150);
+/// What compiling one of them may take.
+const COMPILE: CompileLimits = CompileLimits { time: Duration::from_mins(2), memory: 4 << 30 };
 /// The memory of all guests together.
 const MEMORY: u64 = 512 << 20;
 
@@ -42,7 +44,7 @@ impl Trial {
     pub fn new(name: &str) -> Self {
         let engine = Engine::new(&EngineOptions { instances: 100, memory: Some(MEMORY) }).unwrap();
         let program = PathBuf::from(std::env::var_os("SAMOVAR_BIN_DIR").unwrap()).join("samovar");
-        let compiler = Compiler::Child { program, args: vec!["compile".into()] };
+        let compiler = Compiler::Child { program, args: vec!["compile".into()], limits: COMPILE };
         let directory = scratch().join(format!("hostile-{name}"));
         let cache = ArtifactCache::open(directory, engine.clone(), compiler).unwrap();
         Self { engine, cache }
@@ -87,7 +89,9 @@ impl Trial {
                     LoadError::ImportNotGranted(_) => Outcome::ImportNotGranted,
                     // More instances, memories or tables than a node has for all: the pool's own refusal.
                     LoadError::Init(_) | LoadError::AgentFull => Outcome::InitFailed,
-                    LoadError::NodeMemory => return Err(format!("others left nothing: {error}")),
+                    LoadError::NodeMemory | LoadError::Engine(_) => {
+                        return Err(format!("it is not the module that was refused: {error}"));
+                    }
                 };
                 return reason(&error.to_string()).map(|()| outcome);
             }
@@ -135,7 +139,9 @@ impl Trial {
 fn not_compiled(error: &CompileError) -> Result<Outcome, String> {
     let outcome = match error {
         CompileError::Invalid(_) => Outcome::Invalid,
-        CompileError::Failed(_) => Outcome::CompileFailed,
+        CompileError::Failed(_) | CompileError::TimeLimit(_) | CompileError::Crashed { .. } => {
+            Outcome::CompileFailed
+        }
         CompileError::Run(_) | CompileError::NodeMemory => {
             return Err(format!("it is not the module that was refused: {error}"));
         }

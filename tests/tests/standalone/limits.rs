@@ -4,6 +4,7 @@ use std::{fs, time::Duration};
 
 use anyhow::Result;
 use futures::future::join_all;
+use samovar_tests::Process;
 use tokio::time::Instant;
 
 use crate::server::{SOON, Server, file, folder, plugin};
@@ -183,5 +184,80 @@ async fn a_trap_tells_the_guests_backtrace_and_no_path() -> Result<()> {
     assert_eq!((answer.status, answer.problem().as_str()), (500, "trap"));
     assert!(answer.body.contains("inner") && answer.body.contains("outer"), "{}", answer.body);
     assert!(!answer.body.contains(&server.folder.display().to_string()), "{}", answer.body);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_call_says_what_fuel_it_took_and_past_its_limit_it_is_stopped() -> Result<()> {
+    let taken = {
+        let server = guests("fuel", &[("logs", "logs.wat", "limits: { fuel: 1000000 }")]).await?;
+        server.call("logs", "logs", "[3]").await?.fuel
+    };
+    let taken = taken.ok_or_else(|| anyhow::anyhow!("no fuel is told"))?;
+    for (fuel, status, problem) in [(taken, 200, ""), (taken - 1, 500, "fuel-exhausted")] {
+        let limits = format!("functions: [{{ name: logs, limits: {{ fuel: {fuel} }} }}]");
+        let server = guests(&format!("fuel-{fuel}"), &[("logs", "logs.wat", &limits)]).await?;
+        let answer = server.call("logs", "logs", "[3]").await?;
+        assert_eq!((answer.status, answer.problem().as_str()), (status, problem), "{answer:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_flood_of_log_lines_is_cut_at_the_plugins_limit_and_summed_up_once() -> Result<()> {
+    let plugins =
+        [("few", "logs.wat", "limits: { logLines: 3 }"), ("many", "logs.wat", "limits: { logLines: 30 }")];
+    let server = guests("log-lines", &plugins).await?;
+    for plugin in ["few", "many"] {
+        assert_eq!(server.call(plugin, "logs", "[50]").await?.status, 200);
+    }
+    let deadline = Instant::now() + SOON;
+    let summary = |plugin: &str, dropped: u32| format!("plugin=\"default/{plugin}\" dropped={dropped}");
+    let mut look = tokio::time::interval(Duration::from_millis(10));
+    let log = loop {
+        look.tick().await;
+        let log = server.process.log();
+        if log.contains(&summary("few", 47)) && log.contains(&summary("many", 20)) {
+            break log;
+        }
+        anyhow::ensure!(Instant::now() < deadline, "{log}");
+    };
+    let lines = |plugin: &str, text: &str| {
+        let of_it = log.lines().filter(|line| line.contains(&format!("default/{plugin}")));
+        of_it.filter(|line| line.contains(text)).count()
+    };
+    assert_eq!((lines("few", "a line of a guest"), lines("many", "a line of a guest")), (3, 30), "{log}");
+    assert_eq!((lines("few", "dropped="), lines("many", "dropped=")), (1, 1), "{log}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_compile_past_its_time_or_memory_fails_its_revision_and_says_which() -> Result<()> {
+    for (name, flag, reason) in [
+        ("compile", "--compile-timeout=1m", None),
+        ("compile-time", "--compile-timeout=1ms", Some("longer than its limit of 0.001 s")),
+        ("compile-memory", "--compile-memory=24Mi", Some("its limit of 25165824 bytes of address space")),
+    ] {
+        let folder = folder(name)?;
+        let arguments = [
+            "run".to_owned(),
+            "--once".to_owned(),
+            "--listen=127.0.0.1:0".to_owned(),
+            "--ops-listen=127.0.0.1:0".to_owned(),
+            format!("--state-dir={}", folder.join("state").display()),
+            flag.to_owned(),
+            file("examples/text/text.wasm").display().to_string(),
+        ];
+        let mut run = Process::samovar("samovar", arguments, &[])?;
+        let code = run.ended(SOON).await?.code();
+        let log = run.log();
+        match reason {
+            None => assert_eq!(code, Some(0), "{log}"),
+            Some(reason) => {
+                assert_eq!(code, Some(3), "{log}");
+                assert!(log.contains("CompileFailed") && log.contains(reason), "{log}");
+            }
+        }
+    }
     Ok(())
 }

@@ -5,6 +5,7 @@
 mod cache;
 mod commands;
 mod forms;
+mod grants;
 mod limits;
 mod run;
 

@@ -7,7 +7,7 @@ use kube::ResourceExt as _;
 use samovar_crds::WasmPlugin;
 use samovar_tests::{Cluster, Helm, TestBed, push_images};
 
-use crate::stage::{ADD, SOON, SYSTEM, eventually, files, project};
+use crate::stage::{ADD, SOON, SYSTEM, condition, eventually, files, project};
 
 const CRD: &str = "wasmplugins.samovar.dev";
 
@@ -26,9 +26,8 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 }
 
 async fn all_ready(cluster: &Cluster, name: &str) -> Result<WasmPlugin> {
-    let is_ready = |plugin: &WasmPlugin| {
-        crate::stage::ready_condition(plugin).is_some_and(|ready| ready.status == "True")
-    };
+    let is_ready =
+        |plugin: &WasmPlugin| condition(plugin, "Ready").is_some_and(|ready| ready.status == "True");
     cluster.wait_for(name, SOON, is_ready).await
 }
 
@@ -123,8 +122,7 @@ async fn upgrades_change_the_crds_too_and_uninstalling_leaves_only_what_is_peopl
     cluster.apply(&edited).await?;
     let served = |plugin: &WasmPlugin| {
         let observed = plugin.status.as_ref().and_then(|status| status.observed_generation);
-        observed == Some(2)
-            && crate::stage::ready_condition(plugin).is_some_and(|ready| ready.status == "True")
+        observed == Some(2) && condition(plugin, "Ready").is_some_and(|ready| ready.status == "True")
     };
     cluster.wait_for("add", SOON, served).await.map(drop)
 }

@@ -106,6 +106,18 @@ async fn live(stage: &Alone) -> Result<()> {
         stage.apply("add", &image, &format!("limits: {{timeout: {milliseconds}ms}}")).await?;
         stage.all_ready("add").await?;
     }
+    // What a policy names is read, and given to the agents that show a token.
+    for object in [
+        "{kind: ConfigMap, metadata: {name: words}, data: {locale: en}}",
+        "{kind: Secret, metadata: {name: api}, stringData: {token: hush}}",
+    ] {
+        stage.cluster.apply(&object.replacen('{', "{apiVersion: v1, ", 1)).await?;
+    }
+    let policy = "securityPolicy: {env: [
+        {name: LOCALE, valueFrom: {configMapKeyRef: {name: words, key: locale}}},
+        {name: TOKEN, valueFrom: {secretKeyRef: {name: api, key: token}}}]}";
+    stage.apply("add", &image, policy).await?;
+    stage.all_ready("add").await?;
     // Twice the same, so that an Event is counted up rather than made.
     for _ in 0..2 {
         for (replicas, count) in [("--replicas=0", 0), ("--replicas=3", 3)] {

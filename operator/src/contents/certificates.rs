@@ -1,0 +1,189 @@
+//! The operator's authority and certificate as its Secret holds them: made, and made anew in time. Pure, but for the
+//! random numbers.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    ByteString,
+    jiff::{SignedDuration, Timestamp, tz::TimeZone},
+};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, date_time_ymd,
+};
+use ring::rand::{SecureRandom as _, SystemRandom};
+use serde::{Deserialize, Serialize};
+
+const DAY: SignedDuration = SignedDuration::from_hours(24);
+/// How many days a certificate is valid, and how many before that it is renewed.
+const SERVING: (i32, i32) = (90, 30);
+/// The same of the authority. Agents see a new one a minute late, and ask again until then.
+const AUTHORITY: (i32, i32) = (3650, 365);
+
+/// What the Secret holds.
+#[derive(Clone, PartialEq)]
+pub(super) struct Stored {
+    pub(super) digest_key: Vec<u8>,
+    /// The newest authority first; the one before it is trusted too.
+    pub(super) ca_certificates: String,
+    ca_key: String,
+    pub(super) certificate: String,
+    pub(super) key: String,
+    about: About,
+}
+
+/// What is to be known of the certificates without reading them.
+#[derive(Clone, PartialEq, Deserialize, Serialize)]
+struct About {
+    hosts: Vec<String>,
+    renew: Timestamp,
+    renew_authority: Timestamp,
+}
+
+/// Why none can be made.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum MakeError {
+    #[error("a certificate cannot be made for what --contents-host says: {0}")]
+    Certificate(#[from] rcgen::Error),
+    #[error("the system gives no random numbers")]
+    Random,
+}
+
+/// Whether it is to be written.
+pub(super) enum Due {
+    Nothing(Stored),
+    Renewed(Stored),
+}
+
+impl Stored {
+    pub(super) fn read(data: &BTreeMap<String, ByteString>) -> Option<Self> {
+        let text = |key: &str| String::from_utf8(data.get(key)?.0.clone()).ok();
+        Some(Self {
+            digest_key: data.get("digest.key")?.0.clone(),
+            ca_certificates: text("ca.crt")?,
+            ca_key: text("ca.key")?,
+            certificate: text("tls.crt")?,
+            key: text("tls.key")?,
+            about: serde_json::from_slice(&data.get("about.json")?.0).ok()?,
+        })
+    }
+
+    pub(super) fn data(&self) -> BTreeMap<String, ByteString> {
+        let Self { digest_key, ca_certificates, ca_key, certificate, key, about } = self.clone();
+        let about = serde_json::to_string(&about).unwrap_or_default();
+        let texts = [
+            ("ca.crt", ca_certificates),
+            ("ca.key", ca_key),
+            ("tls.crt", certificate),
+            ("tls.key", key),
+            ("about.json", about),
+        ];
+        let texts = texts.into_iter().map(|(name, text)| (name.to_owned(), ByteString(text.into_bytes())));
+        texts.chain([("digest.key".to_owned(), ByteString(digest_key))]).collect()
+    }
+
+    /// What is there, or what is to take its place.
+    pub(super) fn due(before: Option<Self>, hosts: &[String], now: Timestamp) -> Result<Due, MakeError> {
+        let Some(mut stored) = before else {
+            let mut digest_key = vec![0; 32];
+            let random = SystemRandom::new();
+            random.fill(&mut digest_key).map_err(|_| MakeError::Random)?;
+            let (ca_certificates, ca_key, renew_authority) = authority(now)?;
+            let about = About { hosts: hosts.to_vec(), renew: now, renew_authority };
+            let (certificate, key) = (String::new(), String::new());
+            return Self { digest_key, ca_certificates, ca_key, certificate, key, about }.signed(now);
+        };
+        if now >= stored.about.renew_authority {
+            let (certificate, key, renew) = authority(now)?;
+            let old = newest(&stored.ca_certificates).to_owned();
+            (stored.ca_certificates, stored.ca_key) = (certificate + &old, key);
+            stored.about.renew_authority = renew;
+        } else if stored.about.hosts == hosts && now < stored.about.renew {
+            return Ok(Due::Nothing(stored));
+        }
+        stored.about.hosts = hosts.to_vec();
+        stored.signed(now)
+    }
+
+    /// With a new certificate.
+    fn signed(mut self, now: Timestamp) -> Result<Due, MakeError> {
+        let mut parameters = CertificateParams::new(self.about.hosts.clone())?;
+        parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        parameters.distinguished_name.push(DnType::CommonName, "samovar-operator");
+        self.about.renew = valid(&mut parameters, now, SERVING);
+        let (key, authority) = (KeyPair::generate()?, KeyPair::from_pem(&self.ca_key)?);
+        let issuer = Issuer::new(authority_parameters(), authority);
+        self.certificate = parameters.signed_by(&key, &issuer)?.pem();
+        self.key = key.serialize_pem();
+        Ok(Due::Renewed(self))
+    }
+}
+
+/// The first certificate of several.
+fn newest(certificates: &str) -> &str {
+    const END: &str = "-----END CERTIFICATE-----\n";
+    let certificates = certificates.get(..).unwrap_or_default();
+    certificates.find(END).map_or(certificates, |at| &certificates[..at + END.len()])
+}
+
+/// A new authority: its certificate, its key, and when it is to be renewed.
+fn authority(now: Timestamp) -> Result<(String, String, Timestamp), MakeError> {
+    let key = KeyPair::generate()?;
+    let mut parameters = authority_parameters();
+    let renew = valid(&mut parameters, now, AUTHORITY);
+    Ok((parameters.self_signed(&key)?.pem(), key.serialize_pem(), renew))
+}
+
+/// What an authority is called and may do. The same for each, so that its key alone is enough to sign.
+fn authority_parameters() -> CertificateParams {
+    let mut parameters = CertificateParams::default();
+    parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    parameters.distinguished_name.push(DnType::CommonName, "samovar-operator-ca");
+    parameters
+}
+
+/// Makes it valid from yesterday, since clocks differ, for so many days. Gives when it is to be renewed.
+fn valid(parameters: &mut CertificateParams, now: Timestamp, (days, before): (i32, i32)) -> Timestamp {
+    let day = |at: Timestamp| {
+        let date = at.to_zoned(TimeZone::UTC).date();
+        date_time_ymd(i32::from(date.year()), date.month().unsigned_abs(), date.day().unsigned_abs())
+    };
+    parameters.not_before = day(now - DAY);
+    parameters.not_after = day(now + DAY * days);
+    now + DAY * (days - before)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(super) fn due(before: Option<Stored>, hosts: &[&str], now: Timestamp) -> (bool, Stored) {
+        let hosts: Vec<_> = hosts.iter().map(ToString::to_string).collect();
+        match Stored::due(before, &hosts, now).unwrap() {
+            Due::Nothing(stored) => (false, stored),
+            Due::Renewed(stored) => (true, stored),
+        }
+    }
+
+    #[test]
+    fn keys_are_made_once_and_renewed_in_time() {
+        let now = Timestamp::now();
+        let (made, first) = due(None, &["operator.demo.svc"], now);
+        assert!(made && Stored::read(&first.data()).as_ref() == Some(&first));
+        assert!(!due(Some(first.clone()), &["operator.demo.svc"], now + DAY * 59).0);
+
+        let (renewed, second) = due(Some(first.clone()), &["operator.demo.svc"], now + DAY * 61);
+        assert!(renewed && second.certificate != first.certificate);
+        assert!(second.ca_key == first.ca_key && second.digest_key == first.digest_key);
+        assert!(due(Some(first.clone()), &["other.demo.svc"], now).0);
+
+        let (renewed, third) = due(Some(first.clone()), &["operator.demo.svc"], now + DAY * 3300);
+        assert!(renewed && third.ca_key != first.ca_key && third.digest_key == first.digest_key);
+        assert_eq!(third.ca_certificates.matches("BEGIN").count(), 2);
+        assert!(third.ca_certificates.ends_with(&first.ca_certificates));
+        let (_, fourth) = due(Some(third), &["operator.demo.svc"], now + DAY * 6600);
+        assert_eq!(fourth.ca_certificates.matches("BEGIN").count(), 2);
+    }
+}

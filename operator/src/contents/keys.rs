@@ -1,0 +1,174 @@
+//! The operator's own keys: its authority and certificate, and what it hashes contents with. Made and renewed here,
+//! kept in a Secret of its own namespace, and its authority shown in a ConfigMap.
+//!
+//! Every replica may make them: each write names the version that it follows, so that of two the second finds what the
+//! first made.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use k8s_openapi::{
+    api::core::v1::{ConfigMap, Secret},
+    jiff::Timestamp,
+};
+use kube::{Api, Client, api::PostParams};
+use ring::hmac;
+use rustls::{
+    crypto::ring::sign::any_supported_type,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    sign::CertifiedKey,
+};
+use tokio::{sync::watch, time::sleep};
+
+use super::certificates::{Due, MakeError, Stored};
+
+/// The Secret with the keys, and the ConfigMap with the authority's certificate: empty ones are installed.
+const SECRET: &str = "samovar-operator-keys";
+const CONFIG_MAP: &str = "samovar-operator-ca";
+
+/// How often they are looked at.
+const EVERY: Duration = Duration::from_secs(30);
+/// The same while they are not to be had.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// The keys as they are now. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Keys(watch::Receiver<Option<Held>>);
+
+struct Held {
+    /// What they were read from.
+    stored: Stored,
+    digest: Arc<hmac::Key>,
+    certified: Arc<CertifiedKey>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("{kind} `{name}` in namespace {namespace} {source}")]
+    Api { kind: &'static str, name: &'static str, namespace: String, source: ApiError },
+    #[error(transparent)]
+    Make(#[from] MakeError),
+    #[error("the operator's certificate cannot be used: {0}; empty Secret `{SECRET}` to have it made anew")]
+    Unusable(String),
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ApiError {
+    #[error("is not there: the chart makes an empty one, for the operator to fill")]
+    Absent,
+    #[error("was changed by another operator meanwhile")]
+    Conflict,
+    #[error("could not be read or written: {0}")]
+    Other(kube::Error),
+}
+
+impl From<kube::Error> for ApiError {
+    fn from(error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) if status.code == 404 => Self::Absent,
+            kube::Error::Api(status) if status.code == 409 => Self::Conflict,
+            error => Self::Other(error),
+        }
+    }
+}
+
+impl Keys {
+    /// The keys, and what keeps them: to be run for as long as they are used.
+    pub(crate) fn keep(
+        client: Client,
+        namespace: String,
+        hosts: Vec<String>,
+    ) -> (Self, impl Future<Output = ()>) {
+        let (sender, receiver) = watch::channel(None);
+        let keep = async move {
+            let mut said = String::new();
+            loop {
+                let pause = match ensure(&client, &namespace, &hosts, &sender).await {
+                    Ok(()) => {
+                        said.clear();
+                        EVERY
+                    }
+                    Err(error) => {
+                        // Once, not every time: it is looked at often.
+                        if error.to_string() != said {
+                            said = error.to_string();
+                            tracing::warn!(
+                                "{said}; agents are given no contents of ConfigMaps and Secrets until it is"
+                            );
+                        }
+                        RETRY
+                    }
+                };
+                sleep(pause).await;
+            }
+        };
+        (Self(receiver), keep)
+    }
+
+    /// What contents are hashed with, once it is known.
+    pub(super) fn digest(&self) -> Option<Arc<hmac::Key>> {
+        self.0.borrow().as_ref().map(|held| Arc::clone(&held.digest))
+    }
+
+    /// The certificate, once there is one.
+    pub(super) fn certified(&self) -> Option<Arc<CertifiedKey>> {
+        self.0.borrow().as_ref().map(|held| Arc::clone(&held.certified))
+    }
+}
+
+/// Reads the keys, makes those that are missing or due, and tells of them.
+async fn ensure(
+    client: &Client,
+    namespace: &str,
+    hosts: &[String],
+    sender: &watch::Sender<Option<Held>>,
+) -> Result<(), Error> {
+    let at = |kind, name| {
+        move |error: kube::Error| Error::Api {
+            kind,
+            name,
+            namespace: namespace.to_owned(),
+            source: error.into(),
+        }
+    };
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let mut secret = secrets.get(SECRET).await.map_err(at("Secret", SECRET))?;
+    let before = secret.data.as_ref().and_then(Stored::read);
+    let stored = match Stored::due(before, hosts, Timestamp::now())? {
+        Due::Nothing(stored) => stored,
+        Due::Renewed(stored) => {
+            secret.data = Some(stored.data());
+            secrets.replace(SECRET, &PostParams::default(), &secret).await.map_err(at("Secret", SECRET))?;
+            tracing::info!("made the operator's certificate anew");
+            stored
+        }
+    };
+    let config_maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    let mut shown = config_maps.get(CONFIG_MAP).await.map_err(at("ConfigMap", CONFIG_MAP))?;
+    let data = BTreeMap::from([("ca.crt".to_owned(), stored.ca_certificates.clone())]);
+    if shown.data.as_ref() != Some(&data) {
+        shown.data = Some(data);
+        config_maps
+            .replace(CONFIG_MAP, &PostParams::default(), &shown)
+            .await
+            .map_err(at("ConfigMap", CONFIG_MAP))?;
+    }
+    if sender.borrow().as_ref().is_none_or(|held| held.stored != stored) {
+        sender.send_replace(Some(Held::new(stored)?));
+    }
+    Ok(())
+}
+
+impl Held {
+    fn new(stored: Stored) -> Result<Self, Error> {
+        let unusable = |error: &dyn std::fmt::Display| Error::Unusable(error.to_string());
+        let chain = CertificateDer::from_pem_slice(stored.certificate.as_bytes())
+            .map_err(|error| unusable(&error))?;
+        let key = PrivateKeyDer::from_pem_slice(stored.key.as_bytes()).map_err(|error| unusable(&error))?;
+        let key = any_supported_type(&key).map_err(|error| unusable(&error))?;
+        Ok(Self {
+            digest: Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &stored.digest_key)),
+            certified: Arc::new(CertifiedKey::new(vec![chain], key)),
+            stored,
+        })
+    }
+}

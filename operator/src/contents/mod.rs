@@ -1,0 +1,151 @@
+//! Contents: which version of its ConfigMaps and Secrets a plugin runs with, and how agents are given it.
+//!
+//! No object of ours holds contents. A revision and its assignments hold a keyed hash of them, and an agent that has
+//! an assignment asks for what that hash stands for.
+
+mod certificates;
+mod keys;
+mod objects;
+mod server;
+mod tokens;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use kube::{Client, ResourceExt as _};
+use ring::hmac;
+use samovar_crds::{Contents, Missing, SecurityPolicy, WasmPlugin, names};
+
+pub(crate) use keys::Keys;
+pub(crate) use server::Server;
+
+/// Why it is not known which contents a plugin is to run with. A person can mend it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unavailable {
+    #[error("{0}")]
+    Missing(#[from] Missing),
+    #[error(
+        "the operator may not read the ConfigMaps and Secrets of this namespace; does its Role still allow it?"
+    )]
+    Forbidden,
+    #[error("the operator has no key to tell their versions apart yet; its log says why")]
+    NoKey,
+}
+
+/// The API server did not say.
+#[derive(Debug, thiserror::Error)]
+#[error("what the plugin's ConfigMaps and Secrets hold could not be read: {0}")]
+pub(crate) struct ReadError(#[source] kube::Error);
+
+/// Knows the version of each plugin's contents, and reads them again after a change.
+pub(crate) struct Versions {
+    keys: Keys,
+    /// Grows with each change of an object that a plugin names.
+    changes: AtomicU64,
+    /// What was read, by the plugin's UID.
+    memory: Mutex<HashMap<String, Known>>,
+}
+
+struct Known {
+    /// The changes there had been before it was read.
+    changes: u64,
+    policy: SecurityPolicy,
+    version: String,
+}
+
+/// Plugins that are remembered; past it all are read again.
+const REMEMBERED: usize = 10_000;
+
+impl Versions {
+    pub(crate) fn new(keys: Keys) -> Self {
+        Self { keys, changes: AtomicU64::new(0), memory: Mutex::default() }
+    }
+
+    /// An object that a plugin names has changed, or may have.
+    pub(crate) fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The version of what the plugin's policy names; `None` where it names nothing.
+    pub(crate) async fn of(
+        &self,
+        client: &Client,
+        plugin: &WasmPlugin,
+    ) -> Result<Result<Option<String>, Unavailable>, ReadError> {
+        let Some(policy) = &plugin.spec.template.security_policy else { return Ok(Ok(None)) };
+        let named = policy.objects();
+        if named.is_empty() {
+            return Ok(Ok(None));
+        }
+        let Some(key) = self.keys.digest() else { return Ok(Err(Unavailable::NoKey)) };
+        // Before the read: a change that comes while it runs makes what it brings old.
+        let changes = self.changes.load(Ordering::Acquire);
+        let uid = plugin.uid().unwrap_or_default();
+        if let Some(known) = self.known(&uid, policy, changes) {
+            return Ok(Ok(Some(known)));
+        }
+        let namespace = plugin.namespace().unwrap_or_default();
+        let objects = match objects::read(client, &namespace, named).await {
+            Ok(objects) => objects,
+            Err(kube::Error::Api(status)) if status.code == 403 => return Ok(Err(Unavailable::Forbidden)),
+            Err(error) => return Err(ReadError(error)),
+        };
+        let contents = match policy.contents(&objects) {
+            Ok(contents) => contents,
+            Err(missing) => return Ok(Err(missing.into())),
+        };
+        let version = version(&key, &namespace, &plugin.name_any(), &contents);
+        self.remember(uid, Known { changes, policy: policy.clone(), version: version.clone() });
+        Ok(Ok(Some(version)))
+    }
+
+    fn known(&self, uid: &str, policy: &SecurityPolicy, changes: u64) -> Option<String> {
+        let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = memory.get(uid).filter(|known| known.changes == changes && known.policy == *policy)?;
+        Some(known.version.clone())
+    }
+
+    fn remember(&self, uid: String, known: Known) {
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        if memory.len() >= REMEMBERED {
+            memory.clear();
+        }
+        memory.insert(uid, known);
+    }
+}
+
+/// What tells one version of contents from another. Without the key it tells nothing of them, not even whether two
+/// plugins have the same.
+fn version(key: &Arc<hmac::Key>, namespace: &str, plugin: &str, contents: &Contents) -> String {
+    let message = serde_json::to_vec(&(namespace, plugin, contents)).unwrap_or_default();
+    names::hex(&hmac::sign(key, &message).as_ref()[..16])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_differ_by_content_by_plugin_and_by_key() {
+        let key = |byte| Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &[byte; 32]));
+        let contents = |value: &str| Contents {
+            env: [("TOKEN".to_owned(), value.to_owned())].into(),
+            ..Contents::default()
+        };
+        let first = version(&key(1), "demo", "text", &contents("a"));
+        assert_eq!(first, version(&key(1), "demo", "text", &contents("a")));
+        for other in [
+            version(&key(1), "demo", "text", &contents("b")),
+            version(&key(1), "demo", "other", &contents("a")),
+            version(&key(1), "other", "text", &contents("a")),
+            version(&key(2), "demo", "text", &contents("a")),
+        ] {
+            assert_ne!(first, other);
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! The HTTPS port that gives an agent what its assignments' ConfigMaps and Secrets hold.
+
+use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::{Path, State},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use hyper::server::conn::http1;
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use kube::{Api, Client};
+use rustls::{
+    ServerConfig,
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use samovar_crds::{Contents, Missing, PluginAssignment, names};
+use tokio::{
+    net::TcpListener,
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
+use tokio_rustls::TlsAcceptor;
+
+use super::{
+    Keys, objects,
+    tokens::{Refused, Tokens},
+    version,
+};
+
+/// What answers agents.
+pub(crate) struct Server {
+    client: Client,
+    keys: Keys,
+    tokens: Tokens,
+    /// The namespaces that are watched; none: all.
+    namespaces: Vec<String>,
+}
+
+/// The port could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {source}; choose another address with --contents-listen")]
+pub(crate) struct ListenError {
+    address: SocketAddr,
+    source: io::Error,
+}
+
+/// Connections at once; more wait to be accepted.
+const CONNECTIONS: usize = 64;
+/// How long a handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// How long a connection may last: one question and its answer.
+const LONGEST: Duration = Duration::from_secs(20);
+/// The pause after a passing shortage, of file descriptors mostly.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
+
+impl Server {
+    pub(crate) fn new(
+        client: Client,
+        keys: Keys,
+        agent_namespace: &str,
+        agent_account: &str,
+        namespaces: Vec<String>,
+    ) -> Self {
+        let tokens = Tokens::new(client.clone(), agent_namespace, agent_account);
+        Self { client, keys, tokens, namespaces }
+    }
+
+    /// Opens the port; what it returns answers for ever.
+    pub(crate) async fn listen(
+        self,
+        address: SocketAddr,
+    ) -> Result<(SocketAddr, impl Future<Output = ()>), ListenError> {
+        let refuse = |source| ListenError { address, source };
+        let listener = TcpListener::bind(address).await.map_err(refuse)?;
+        let bound = listener.local_addr().map_err(refuse)?;
+        let certificate = Arc::new(Certificate(self.keys.clone()));
+        let tls = ServerConfig::builder().with_no_client_auth().with_cert_resolver(certificate);
+        let router = Router::new()
+            .route(&names::contents_path("{namespace}", "{assignment}"), get(answer))
+            .with_state(Arc::new(self));
+        Ok((bound, accept(listener, TlsAcceptor::from(Arc::new(tls)), router)))
+    }
+
+    async fn contents(&self, token: &str, namespace: &str, name: &str) -> Result<Contents, No> {
+        let agent = self.tokens.agent(token).await?;
+        if !self.namespaces.is_empty() && !self.namespaces.iter().any(|watched| watched == namespace) {
+            return Err(No::NotOwn);
+        }
+        let assignments: Api<PluginAssignment> = Api::namespaced(self.client.clone(), namespace);
+        let assignment = assignments.get_opt(name).await?.filter(|assignment| agent.has(&assignment.spec));
+        // Whether there is one is nobody else's to know.
+        let spec = assignment.ok_or(No::NotOwn)?.spec;
+        let policy = spec.template.security_policy.unwrap_or_default();
+        let contents = policy.contents(&objects::read(&self.client, namespace, policy.objects()).await?)?;
+        let key = self.keys.digest().ok_or(No::Keyless)?;
+        let is_that = spec.contents == Some(version(&key, namespace, &spec.plugin, &contents));
+        if is_that { Ok(contents) } else { Err(No::Moved) }
+    }
+}
+
+/// Why an agent is given nothing.
+#[derive(Debug, thiserror::Error)]
+enum No {
+    #[error("{0}")]
+    Refused(#[from] Refused),
+    #[error("this agent has no such assignment")]
+    NotOwn,
+    #[error("{0}")]
+    Missing(#[from] Missing),
+    #[error("they have changed since this revision was made; the next is on its way")]
+    Moved,
+    #[error("the operator has no key yet")]
+    Keyless,
+    #[error("the API server did not answer: {0}")]
+    Api(#[from] kube::Error),
+}
+
+impl IntoResponse for No {
+    fn into_response(self) -> Response {
+        let status = match &self {
+            Self::Refused(Refused::NotAnAgent) => StatusCode::UNAUTHORIZED,
+            Self::Refused(Refused::TooMany) => StatusCode::TOO_MANY_REQUESTS,
+            Self::NotOwn => StatusCode::FORBIDDEN,
+            Self::Missing(_) => StatusCode::NOT_FOUND,
+            Self::Moved => StatusCode::CONFLICT,
+            Self::Refused(Refused::Unavailable(_)) | Self::Keyless | Self::Api(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+        };
+        (status, self.to_string()).into_response()
+    }
+}
+
+async fn answer(
+    State(server): State<Arc<Server>>,
+    Path((namespace, name)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Response {
+    // A name that is none would be another path of the API server's.
+    if !names::is_dns_label(&namespace) || !names::is_dns_subdomain(&name) {
+        return No::NotOwn.into_response();
+    }
+    let token = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let token = token.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
+    match server.contents(token, &namespace, &name).await {
+        Ok(contents) => {
+            let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
+            (headers, serde_json::to_vec(&contents).unwrap_or_default()).into_response()
+        }
+        Err(no) => {
+            tracing::warn!(namespace, assignment = name, "an agent was given no contents: {no}");
+            no.into_response()
+        }
+    }
+}
+
+async fn accept(listener: TcpListener, tls: TlsAcceptor, router: Router) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        // Never closed.
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let Ok((stream, _)) = listener.accept().await else {
+            sleep(SHORTAGE_PAUSE).await;
+            continue;
+        };
+        let (tls, service) = (tls.clone(), TowerToHyperService::new(router.clone()));
+        tokio::spawn(async move {
+            let _place = place;
+            let Ok(Ok(stream)) = timeout(HANDSHAKE, tls.accept(stream)).await else { return };
+            let mut http = http1::Builder::new();
+            http.keep_alive(false);
+            let _ = timeout(LONGEST, http.serve_connection(TokioIo::new(stream), service)).await;
+        });
+    }
+}
+
+/// The certificate as it is at each handshake.
+struct Certificate(Keys);
+
+impl fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Certificate")
+    }
+}
+
+impl ResolvesServerCert for Certificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.0.certified()
+    }
+}

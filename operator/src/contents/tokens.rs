@@ -1,0 +1,216 @@
+//! Who asks: an agent's token, as the API server reviews it.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo};
+use kube::{Api, Client, api::PostParams};
+use samovar_crds::{PluginAssignmentSpec, names};
+use sha2::{Digest, Sha256};
+
+/// Reviews tokens, and remembers for a moment what came of it.
+pub(super) struct Tokens {
+    reviews: Api<TokenReview>,
+    /// The ServiceAccount of the agents, as the API server calls it.
+    agents: String,
+    known: Mutex<HashMap<[u8; 32], Known>>,
+    rate: Mutex<Rate>,
+}
+
+struct Known {
+    until: Instant,
+    agent: Option<Agent>,
+    /// How often it may ask.
+    rate: Rate,
+}
+
+/// An agent, as its token says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Agent {
+    node_name: String,
+    pod_name: String,
+    pod_uid: String,
+}
+
+/// Why a token does not say who asks.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refused {
+    #[error("the token is no agent's, for the audience {}, and valid", names::OPERATOR)]
+    NotAnAgent,
+    #[error("too many questions at once; ask again in a second")]
+    TooMany,
+    #[error("the API server did not review the token: {0}")]
+    Unavailable(kube::Error),
+}
+
+/// How long a review counts. A Pod that is gone may be answered for so long.
+const REMEMBERED: Duration = Duration::from_secs(10);
+/// Tokens that are remembered; past it what has run out is forgotten, and then all.
+const MOST: usize = 4096;
+/// The longest token that is looked at.
+const LONGEST: usize = 16 << 10;
+
+impl Tokens {
+    pub(super) fn new(client: Client, namespace: &str, account: &str) -> Self {
+        Self {
+            reviews: Api::all(client),
+            agents: format!("system:serviceaccount:{namespace}:{account}"),
+            known: Mutex::default(),
+            rate: Mutex::new(Rate::of(REVIEWS)),
+        }
+    }
+
+    /// The agent that the token was made for.
+    pub(super) async fn agent(&self, token: &str) -> Result<Agent, Refused> {
+        if token.is_empty() || token.len() > LONGEST {
+            return Err(Refused::NotAnAgent);
+        }
+        let hash: [u8; 32] = Sha256::digest(token).into();
+        if let Some(answer) = self.known(&hash) {
+            return answer;
+        }
+        if !self.rate.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Err(Refused::TooMany);
+        }
+        let agent = self.review(token).await.map_err(Refused::Unavailable)?;
+        self.remember(hash, agent.clone());
+        agent.ok_or(Refused::NotAnAgent)
+    }
+
+    async fn review(&self, token: &str) -> kube::Result<Option<Agent>> {
+        let audiences = vec![names::OPERATOR.to_owned()];
+        let spec = TokenReviewSpec { token: Some(token.to_owned()), audiences: Some(audiences.clone()) };
+        let review = TokenReview { spec, ..TokenReview::default() };
+        let status = self.reviews.create(&PostParams::default(), &review).await?.status.unwrap_or_default();
+        // An API server that knows nothing of audiences names none, and has not checked them.
+        let is_valid = status.authenticated == Some(true) && status.audiences == Some(audiences);
+        let user = status.user.unwrap_or_default();
+        let is_agent = is_valid && user.username.as_ref() == Some(&self.agents);
+        Ok(if is_agent { Agent::of(&user) } else { None })
+    }
+
+    fn known(&self, hash: &[u8; 32]) -> Option<Result<Agent, Refused>> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = known.get_mut(hash).filter(|known| known.until > Instant::now())?;
+        Some(match &known.agent {
+            _ if !known.rate.take() => Err(Refused::TooMany),
+            Some(agent) => Ok(agent.clone()),
+            None => Err(Refused::NotAnAgent),
+        })
+    }
+
+    fn remember(&self, hash: [u8; 32], agent: Option<Agent>) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if known.len() >= MOST {
+            known.retain(|_, known| known.until > now);
+        }
+        if known.len() >= MOST {
+            known.clear();
+        }
+        known.insert(hash, Known { until: now + REMEMBERED, agent, rate: Rate::of(QUESTIONS) });
+    }
+}
+
+impl Agent {
+    /// As the claims of a token say that is bound to a Pod on a node; `None` for one that is not.
+    fn of(user: &UserInfo) -> Option<Self> {
+        let extra = user.extra.as_ref()?;
+        let claim = |name: &str| match extra.get(&format!("authentication.kubernetes.io/{name}"))?.as_slice()
+        {
+            [one] => Some(one.clone()),
+            _ => None,
+        };
+        Some(Self {
+            node_name: claim("node-name")?,
+            pod_name: claim("pod-name")?,
+            pod_uid: claim("pod-uid")?,
+        })
+    }
+
+    /// Whether the assignment is this agent's own.
+    pub(super) fn has(&self, assignment: &PluginAssignmentSpec) -> bool {
+        let Self { node_name, pod_name, pod_uid } = self;
+        let agent = &assignment.agent;
+        (node_name, pod_name, pod_uid) == (&assignment.node_name, &agent.pod_name, &agent.pod_uid)
+    }
+}
+
+/// So many at once after a pause, and so many in a second.
+struct Rate {
+    most: f64,
+    per_second: f64,
+    left: f64,
+    at: Instant,
+}
+
+/// Reviews of tokens: enough for every agent of a large cluster to come back, and too few to trouble an API server.
+const REVIEWS: (f64, f64) = (200.0, 100.0);
+/// Questions of one agent.
+const QUESTIONS: (f64, f64) = (100.0, 20.0);
+
+impl Rate {
+    fn of((most, per_second): (f64, f64)) -> Self {
+        Self { most, per_second, left: most, at: Instant::now() }
+    }
+
+    fn take(&mut self) -> bool {
+        let now = Instant::now();
+        self.left = (self.left + now.duration_since(self.at).as_secs_f64() * self.per_second).min(self.most);
+        self.at = now;
+        let enough = self.left >= 1.0;
+        self.left -= f64::from(enough);
+        enough
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn agent(extra: &Value) -> Option<Agent> {
+        Agent::of(&serde_json::from_value(json!({ "username": "agent", "extra": extra })).unwrap())
+    }
+
+    fn claims(node: &str, pod: &str, uid: &str) -> Value {
+        json!({
+            "authentication.kubernetes.io/node-name": [node],
+            "authentication.kubernetes.io/pod-name": [pod],
+            "authentication.kubernetes.io/pod-uid": [uid],
+        })
+    }
+
+    #[test]
+    fn an_assignment_is_its_own_agents_and_nobody_elses() {
+        let assignment: PluginAssignmentSpec = serde_json::from_value(json!({
+            "nodeName": "node", "agent": { "podName": "agent", "podUid": "uid" },
+            "plugin": "text", "revision": "text-1", "revisionNumber": 1, "image": "r/text@sha256:1",
+        }))
+        .unwrap();
+        let has = |extra: &Value| agent(extra).is_some_and(|agent| agent.has(&assignment));
+        assert!(has(&claims("node", "agent", "uid")));
+        for (node, pod, uid) in
+            [("other", "agent", "uid"), ("node", "other", "uid"), ("node", "agent", "other")]
+        {
+            assert!(!has(&claims(node, pod, uid)));
+        }
+        for claim in ["node-name", "pod-name", "pod-uid"] {
+            let mut some = claims("node", "agent", "uid");
+            some.as_object_mut().unwrap().remove(&format!("authentication.kubernetes.io/{claim}"));
+            assert_eq!(agent(&some), None, "{claim}");
+        }
+    }
+
+    #[test]
+    fn reviews_are_bounded_and_come_back_with_time() {
+        let mut rate = Rate::of((200.0, 1.0));
+        assert_eq!((0..1000).filter(|_| rate.take()).count(), 200);
+        rate.at = Instant::now().checked_sub(Duration::from_secs(2)).unwrap();
+        assert!(rate.take());
+    }
+}

@@ -1,0 +1,413 @@
+//! Every limit of a call, with two values that show two behaviours.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
+
+mod loading;
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use futures::future::join_all;
+use samovar_runtime::{
+    Answer, ArtifactCache, Call, CallError, Compiler, Engine, EngineOptions, Format, FunctionRequest,
+    Instances, Limits, LoadError, Metering, ModuleDigest, Plugin, PluginSpec, Reuse,
+};
+
+/// What a guest may run over its time before it counts as not stopped.
+const GRACE: Duration = Duration::from_millis(200);
+
+struct Node {
+    engine: Engine,
+    cache: ArtifactCache,
+    directory: tempfile::TempDir,
+}
+
+impl Node {
+    fn new(instances: u32) -> Self {
+        let engine = Engine::new(&EngineOptions { instances, ..EngineOptions::default() }).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let cache =
+            ArtifactCache::open(directory.path().to_owned(), engine.clone(), Compiler::InProcess).unwrap();
+        Self { engine, cache, directory }
+    }
+
+    async fn load(&self, wat: &str, spec: PluginSpec) -> Result<Plugin, LoadError> {
+        let wasm = wat::parse_str(wat).unwrap();
+        let cache = self.cache.metered(spec.metering());
+        let artifact = cache.compile(&ModuleDigest::of(&wasm), wasm.into()).await.unwrap();
+        Plugin::load(&self.engine, &artifact, spec).await
+    }
+}
+
+async fn load(wat: &str, spec: PluginSpec) -> Plugin {
+    Node::new(20).load(wat, spec).await.unwrap()
+}
+
+fn spec(limits: Limits) -> PluginSpec {
+    PluginSpec { name: "test/limits".to_owned(), limits, ..PluginSpec::default() }
+}
+
+fn limits() -> Limits {
+    Limits { timeout: Duration::from_secs(10), ..Limits::default() }
+}
+
+fn function(name: &str) -> FunctionRequest {
+    FunctionRequest { name: name.to_owned(), ..FunctionRequest::default() }
+}
+
+async fn call(plugin: &Plugin, function: &str, body: &str) -> Result<Answer, CallError> {
+    let body = Bytes::copy_from_slice(body.as_bytes());
+    let call = Call { body, format: Format::Json, answer_bytes: false };
+    plugin.call(plugin.function(function).unwrap(), call).await
+}
+
+fn overloaded(answers: &[Result<Answer, CallError>]) -> usize {
+    answers.iter().filter(|answer| matches!(answer, Err(CallError::Overloaded))).count()
+}
+
+fn timed_out(answers: &[Result<Answer, CallError>]) -> usize {
+    answers.iter().filter(|answer| matches!(answer, Err(CallError::Timeout { .. }))).count()
+}
+
+/// Sums up the numbers below its argument; its start function takes far more fuel than that.
+const SUM: &str = r#"(module
+    (global $begun (mut i32) (i32.const 0))
+    (func $start (local $left i32)
+        (local.set $left (i32.const 10000))
+        (loop (br_if 0 (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))
+        (global.set $begun (i32.const 1)))
+    (start $start)
+    (func $sum (export "sum") (param $left i32) (result i32) (local $sum i32)
+        (loop
+            (local.set $sum (i32.add (local.get $sum) (local.get $left)))
+            (br_if 0 (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))
+        (local.get $sum))
+    (func (export "other") (param i32) (result i32) (call $sum (local.get 0)))
+    (func (export "straight") (result i32)
+        (i32.add (i32.const 1) (i32.add (i32.const 2) (i32.add (i32.const 3) (i32.const 4))))))"#;
+
+#[tokio::test]
+async fn the_same_call_takes_the_same_fuel_and_one_unit_less_is_too_little() {
+    let plenty = load(SUM, spec(Limits { fuel: Some(1_000_000), ..limits() })).await;
+    for (name, body) in [("sum", "[1000]"), ("straight", "[]")] {
+        let mut taken = Vec::new();
+        for _ in 0..20 {
+            taken.push(call(&plenty, name, body).await.unwrap().fuel.unwrap());
+        }
+        assert!(taken.iter().all(|&fuel| fuel == taken[0] && fuel > 0), "{taken:?}");
+        let with = async |fuel: u64| {
+            let functions = vec![FunctionRequest { fuel: Some(fuel), ..function(name) }];
+            // Start functions are not the function's: here they have no limit.
+            call(&load(SUM, PluginSpec { functions, ..spec(limits()) }).await, name, body).await
+        };
+        assert_eq!(with(taken[0]).await.unwrap().fuel, Some(taken[0]));
+        assert!(matches!(with(taken[0] - 1).await, Err(CallError::FuelExhausted)), "{name}: {taken:?}");
+    }
+}
+
+#[tokio::test]
+async fn start_functions_have_fuel_of_their_own() {
+    let (start, call_alone) = (200_000, 100);
+    for warm in [0, 1] {
+        let instances = Instances { warm, reuse: None };
+        let enough = PluginSpec { instances, ..spec(Limits { fuel: Some(start), ..limits() }) };
+        let plugin = load(SUM, enough).await;
+        assert!(call(&plugin, "sum", "[2]").await.unwrap().fuel.unwrap() < call_alone);
+    }
+    let refused = Node::new(20).load(SUM, spec(Limits { fuel: Some(1000), ..limits() })).await.err();
+    assert!(matches!(&refused, Some(LoadError::Init(why)) if why.contains("fuel")), "{refused:?}");
+}
+
+#[tokio::test]
+async fn only_functions_with_a_limit_run_out_of_fuel_and_only_their_plugins_count_it() {
+    let functions = vec![FunctionRequest { fuel: Some(100), ..function("sum") }, function("other")];
+    let mixed = load(SUM, PluginSpec { functions, ..spec(limits()) }).await;
+    assert!(matches!(call(&mixed, "sum", "[100000]").await, Err(CallError::FuelExhausted)));
+    assert!(call(&mixed, "other", "[100000]").await.unwrap().fuel.unwrap() > 100_000);
+    let free = load(SUM, spec(limits())).await;
+    assert_eq!(call(&free, "sum", "[100000]").await.unwrap().fuel, None);
+}
+
+#[tokio::test]
+async fn code_that_counts_and_code_that_does_not_are_kept_apart() {
+    let node = Node::new(20);
+    let wasm = Bytes::from(wat::parse_str(SUM).unwrap());
+    let digest = ModuleDigest::of(&wasm);
+    node.cache.compile(&digest, wasm.clone()).await.unwrap();
+    let metered = node.cache.metered(Metering::Fuel);
+    assert!(metered.get(&digest).await.is_none());
+    metered.compile(&digest, wasm).await.unwrap();
+    let again =
+        ArtifactCache::open(node.directory.path().to_owned(), node.engine.clone(), Compiler::InProcess)
+            .unwrap();
+    let files = again.files().unwrap();
+    assert_eq!(files.len(), 2);
+    assert!(files.iter().all(|file| file.is_current && file.digest == digest));
+    for (metering, counts) in [(Metering::Off, false), (Metering::Fuel, true)] {
+        let artifact = again.metered(metering).get(&digest).await.unwrap();
+        let plugin = Plugin::load(&node.engine, &artifact, spec(limits())).await.unwrap();
+        assert_eq!(call(&plugin, "sum", "[9]").await.unwrap().fuel.is_some(), counts);
+    }
+}
+
+/// Grows to so many pages and tells how many it has.
+const GROW: &str = r#"(module (memory (export "memory") 2)
+    (func $to (export "little") (param i32) (result i32)
+        (if (i32.eq (memory.grow (i32.sub (local.get 0) (memory.size))) (i32.const -1)) (then unreachable))
+        memory.size)
+    (func (export "much") (param i32) (result i32) (call $to (local.get 0)))
+    (func (export "has") (result i32) memory.size))"#;
+
+#[tokio::test]
+async fn a_function_has_its_own_memory_less_or_more_than_the_plugins() {
+    let functions = vec![
+        FunctionRequest { memory: Some(4 << 16), ..function("little") },
+        FunctionRequest { memory: Some(64 << 16), ..function("much") },
+        function("has"),
+    ];
+    let reuse = Some(Reuse { max_calls: 100, idle: Duration::from_mins(1) });
+    let spec = PluginSpec {
+        functions,
+        instances: Instances { warm: 1, reuse },
+        ..spec(Limits { memory: 16 << 16, ..limits() })
+    };
+    let plugin = load(GROW, spec).await;
+    assert_eq!(&call(&plugin, "little", "[4]").await.unwrap().body[..], b"4");
+    assert!(matches!(
+        call(&plugin, "little", "[5]").await,
+        Err(CallError::MemoryLimit { limit }) if limit == 4 << 16
+    ));
+    assert_eq!(&call(&plugin, "much", "[64]").await.unwrap().body[..], b"64");
+    assert!(matches!(call(&plugin, "much", "[65]").await, Err(CallError::MemoryLimit { .. })));
+    // What grew past the others' limits serves none of them.
+    assert_eq!(&call(&plugin, "much", "[64]").await.unwrap().body[..], b"64");
+    assert_eq!(&call(&plugin, "has", "").await.unwrap().body[..], b"2");
+}
+
+#[tokio::test]
+async fn an_instance_that_starts_with_more_than_a_function_may_have_is_refused() {
+    let with = async |memory| {
+        let functions = vec![FunctionRequest { memory: Some(memory), ..function("little") }];
+        Node::new(20).load(GROW, PluginSpec { functions, ..spec(limits()) }).await
+    };
+    let refused = with(1 << 16).await.err();
+    assert!(matches!(&refused, Some(LoadError::Init(why)) if why.contains("`little`")), "{refused:?}");
+    assert!(with(2 << 16).await.is_ok());
+}
+
+const SPIN: &str = r#"(module
+    (func $spin (export "spin") (loop (br 0)))
+    (func (export "other") call $spin)
+    (func (export "quick")))"#;
+
+#[tokio::test]
+async fn a_function_has_its_own_concurrency_and_queue_within_the_plugins() {
+    let limits = Limits { concurrency: 4, queue: 2, timeout: Duration::from_millis(300), ..limits() };
+    let narrow = FunctionRequest { concurrency: Some(1), queue: Some(3), ..function("spin") };
+    let functions = vec![narrow, function("other"), function("quick")];
+    let plugin = load(SPIN, PluginSpec { functions, ..spec(limits) }).await;
+    let (spins, quick) = tokio::join!(join_all((0..6).map(|_| call(&plugin, "spin", ""))), async {
+        // Three wait for the one: the plugin has room for others all the same.
+        while plugin.waiting() < 3 {
+            tokio::task::yield_now().await;
+        }
+        join_all((0..20).map(|_| call(&plugin, "quick", ""))).await
+    });
+    assert_eq!((overloaded(&spins), timed_out(&spins)), (2, 4), "{spins:?}");
+    assert!(overloaded(&quick) < 20, "{quick:?}");
+    let others = join_all((0..7).map(|_| call(&plugin, "other", ""))).await;
+    assert_eq!((overloaded(&others), timed_out(&others)), (1, 6), "four run, two wait: {others:?}");
+    assert_eq!((plugin.running(), plugin.waiting()), (0, 0));
+}
+
+#[tokio::test]
+async fn past_as_many_instances_as_the_node_may_have_calls_are_refused() {
+    let run = async |instances: u32| {
+        let node = Node::new(instances);
+        let quick = Limits { timeout: Duration::from_millis(300), ..limits() };
+        let none_warm = Instances { warm: 0, reuse: None };
+        let (plain, metered) = (quick.clone(), Limits { fuel: Some(u64::MAX >> 1), ..quick });
+        let mut plugins = Vec::new();
+        // Of whatever code they are.
+        for limits in [plain, metered] {
+            let spec = PluginSpec { instances: none_warm.clone(), ..spec(limits) };
+            plugins.push(node.load(SPIN, spec).await.unwrap());
+        }
+        let calls = join_all((0..6).map(|at| call(&plugins[at % 2], "spin", ""))).await;
+        let full = calls.iter().filter(|answer| matches!(answer, Err(CallError::AgentFull))).count();
+        assert_eq!(full + timed_out(&calls), 6, "{calls:?}");
+        full
+    };
+    assert_eq!((run(2).await, run(5).await, run(6).await), (4, 1, 0));
+}
+
+const COUNT: &str = r#"(module
+    (global $calls (mut i32) (i32.const 0))
+    (func $count (export "count") (result i32)
+        (global.set $calls (i32.add (global.get $calls) (i32.const 1))) global.get $calls)
+    (func (export "spin") (loop (br 0)))
+    (func (export "trap") unreachable))"#;
+
+async fn counts(plugin: &Plugin, calls: u32) -> Vec<String> {
+    let mut counts = Vec::new();
+    for _ in 0..calls {
+        let answer = call(plugin, "count", "").await.unwrap();
+        counts.push(String::from_utf8(answer.body.to_vec()).unwrap());
+    }
+    counts
+}
+
+async fn reused(max_calls: u32, idle: Duration) -> Plugin {
+    let instances = Instances { warm: 0, reuse: Some(Reuse { max_calls, idle }) };
+    let limits = Limits { timeout: Duration::from_millis(200), ..limits() };
+    load(COUNT, PluginSpec { instances, ..spec(limits) }).await
+}
+
+#[tokio::test]
+async fn an_instance_that_serves_again_goes_after_its_calls_a_trap_or_a_timeout() {
+    let long = Duration::from_mins(1);
+    assert_eq!(counts(&reused(2, long).await, 4).await, ["1", "2", "1", "2"]);
+    let plugin = reused(100, long).await;
+    assert_eq!(counts(&plugin, 3).await, ["1", "2", "3"]);
+    assert!(matches!(call(&plugin, "trap", "").await, Err(CallError::Trap { .. })));
+    assert_eq!((plugin.ready_instances(), counts(&plugin, 2).await), (0, vec!["1".into(), "2".into()]));
+    assert!(matches!(call(&plugin, "spin", "").await, Err(CallError::Timeout { .. })));
+    assert_eq!((plugin.ready_instances(), counts(&plugin, 1).await), (0, vec!["1".into()]));
+}
+
+#[tokio::test]
+async fn an_instance_that_serves_again_goes_when_it_waited_too_long() {
+    let (short, long) =
+        (reused(100, Duration::from_millis(50)).await, reused(100, Duration::from_mins(1)).await);
+    for plugin in [&short, &long] {
+        assert_eq!(counts(plugin, 1).await, ["1"]);
+    }
+    let gone = async {
+        while short.ready_instances() > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), gone).await.unwrap();
+    assert_eq!((counts(&short, 1).await, counts(&long, 1).await), (vec!["1".into()], vec!["2".into()]));
+}
+
+/// Calls what never ends, and sees it stopped at its limit. A busy machine may be late now and then; what cannot be
+/// stopped is late each time.
+async fn is_stopped_at(timeout: Duration, plugin: &Plugin, what: &str) {
+    let mut late = Vec::new();
+    for _ in 0..5 {
+        let started = Instant::now();
+        let ended = call(plugin, "f", "").await;
+        let took = started.elapsed();
+        assert!(matches!(ended, Err(CallError::Timeout { limit }) if limit == timeout), "{what}: {ended:?}");
+        assert!(took >= timeout, "{what} had {took:?} of {timeout:?}");
+        assert_eq!(plugin.running(), 0, "{what}");
+        if took < timeout + GRACE {
+            return;
+        }
+        late.push(took);
+    }
+    panic!("{what} went on for {late:?} of {timeout:?}");
+}
+
+/// What does not end by itself, or not soon, each in its own way.
+const HANGS: [(&str, &str); 5] = [
+    ("a loop", r#"(module (func (export "f") (loop (br 0))))"#),
+    ("calls without end", r#"(module (func $f (export "f") (loop (call $g) (br 0))) (func $g))"#),
+    (
+        "fills",
+        r#"(module (memory 1024) (func (export "f")
+        (loop (memory.fill (i32.const 0) (i32.const 1) (i32.const 0x4000000)) (br 0))))"#,
+    ),
+    (
+        "copies",
+        r#"(module (memory 1024) (func (export "f")
+        (loop (memory.copy (i32.const 0) (i32.const 1) (i32.const 0x3ffffff)) (br 0))))"#,
+    ),
+    (
+        "a long sleep",
+        r#"(module
+        (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 16) "\00\00\00\00") (data (i32.const 24) "\00\00\00\00\ff\00\00\00")
+        (func (export "f") (drop (call $poll (i32.const 0) (i32.const 64) (i32.const 1) (i32.const 128)))))"#,
+    ),
+];
+
+/// As many fills of 64 MiB in a row, with no loop and no call between them.
+fn fills(count: usize) -> String {
+    let fill = "(memory.fill (i32.const 0) (i32.const 1) (i32.const 0x4000000))";
+    format!(r#"(module (memory 1024) (func (export "f") {}))"#, fill.repeat(count))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_instructions_in_a_row_are_stopped_between_two_of_them() {
+    let node = Node::new(4);
+    let spec = |timeout| spec(Limits { timeout, memory: 65 << 20, ..limits() });
+    let timeout = Duration::from_millis(100);
+    let plugin = node.load(&fills(5000), spec(timeout)).await.unwrap();
+    is_stopped_at(timeout, &plugin, "a row of fills").await;
+    // One alone goes on to its end, which then comes too late.
+    for (timeout, in_time) in [(Duration::from_millis(1), false), (Duration::from_secs(10), true)] {
+        let plugin = node.load(&fills(1), spec(timeout)).await.unwrap();
+        assert_eq!(call(&plugin, "f", "").await.is_ok(), in_time);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_a_guest_does_it_is_stopped_at_its_timeout() {
+    for (what, wat) in HANGS {
+        let node = Node::new(4);
+        for timeout in [Duration::from_millis(100), Duration::from_millis(400)] {
+            let spec = spec(Limits { timeout, memory: 65 << 20, ..limits() });
+            let plugin = node.load(wat, spec).await.unwrap();
+            is_stopped_at(timeout, &plugin, what).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_function_that_a_call_waits_for_is_within_its_timeout() {
+    let milliseconds = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
+    // Hangs from then on, since nothing else tells one instance of a module from the next.
+    let hangs_from = milliseconds() + 2000;
+    let wat = format!(
+        r#"(module (import "env" "get_time" (func $now (result i64)))
+            (func $start (loop (br_if 0 (i64.ge_u (call $now) (i64.const {hangs_from})))))
+            (start $start) (func (export "f")))"#
+    );
+    let node = Node::new(4);
+    let mut plugins = Vec::new();
+    for timeout in [Duration::from_millis(100), Duration::from_millis(400)] {
+        let spec = PluginSpec {
+            instances: Instances { warm: 0, reuse: None },
+            ..spec(Limits { timeout, ..limits() })
+        };
+        plugins.push((timeout, node.load(&wat, spec).await.unwrap()));
+    }
+    while milliseconds() < hangs_from {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    for (timeout, plugin) in plugins {
+        is_stopped_at(timeout, &plugin, "a start function").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_module_that_never_ends_starting_is_refused() {
+    let loads = [
+        r#"(module (func $start (loop (br 0))) (start $start) (func (export "f")))"#,
+        r#"(module (func (export "_initialize") (loop (br 0))) (func (export "f")))"#,
+    ]
+    .map(|wat| async move {
+        let started = Instant::now();
+        let refused = Node::new(4).load(wat, spec(limits())).await.err();
+        assert!(matches!(refused, Some(LoadError::Init(_))), "{refused:?}");
+        started.elapsed()
+    });
+    // The time that an instance made ahead has.
+    let limit = Duration::from_secs(10);
+    for took in join_all(loads).await {
+        assert!(took >= limit && took < limit + 5 * GRACE, "it took {took:?}");
+    }
+}
