@@ -116,8 +116,8 @@ testbed: ## Build the servers of test-apiserver, once for each version, and prin
 	@tests/testbed/build.sh
 
 .PHONY: bench
-bench: ## The benchmarks: a call in process, and over HTTP beside an empty server. Needs jq.
-	cargo bench -p samovar-runtime --bench calls
+bench: ## The benchmarks: a call in process, a compile, and a call over HTTP beside an empty server. Needs jq.
+	cargo bench -p samovar-runtime --bench calls --bench compile
 	bench/http.sh
 
 .PHONY: chart-readme

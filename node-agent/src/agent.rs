@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, io, net::SocketAddr, path::PathBuf, sync::Arc, 
 use prometheus_client::registry::Registry;
 use samovar_crds::{Reason, State};
 use samovar_registry::{Client, ClientOptions};
-use samovar_runtime::{ArtifactCache, Compiler, Engine, EngineOptions, MemoryBudget};
+use samovar_runtime::{ArtifactCache, Compiler, Engine, EngineOptions, MemoryBudget, NetworkOptions};
 use samovar_telemetry::ops::{ListenError, Ops};
 use tokio::{
     sync::{Semaphore, mpsc, watch},
@@ -48,6 +48,8 @@ pub struct AgentOptions {
     pub max_instances: u32,
     /// How much memory and disk it may take.
     pub bounds: Bounds,
+    /// What it knows of the network around it.
+    pub network: NetworkOptions,
     /// Where modules are compiled.
     pub compiler: Compiler,
     /// How long calls may go on after draining starts.
@@ -114,7 +116,11 @@ impl Agent {
         std::fs::create_dir_all(&options.state_dir).map_err(state)?;
         let modules = Modules::open(&options.state_dir).map_err(state)?;
         let memory = options.bounds.memory();
-        let engine = Engine::new(&EngineOptions { instances: options.max_instances, memory })?;
+        let engine = Engine::new(&EngineOptions {
+            instances: options.max_instances,
+            memory,
+            network: options.network,
+        })?;
         let artifacts =
             ArtifactCache::open(options.state_dir.join("artifacts"), engine.clone(), options.compiler)?;
         let mut registry = Registry::default();

@@ -215,7 +215,7 @@ impl Loader {
             (None, Some(operator)) if !policy.objects().is_empty() => Arc::new(operator.ask(key).await?),
             (None, _) => Arc::default(),
         };
-        grants::grants(policy, &contents, self.engine.memory())
+        grants::grants(policy, &contents)
     }
 
     async fn plugin(&self, spec: PluginSpec, artifact: &Artifact) -> Result<Plugin, Failure> {

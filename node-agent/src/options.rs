@@ -6,7 +6,7 @@ use std::{
 };
 
 use samovar_crds::Quantity;
-use samovar_runtime::{CompileLimits, Compiler};
+use samovar_runtime::{CompileLimits, Compiler, IpNet};
 use samovar_telemetry::logs;
 
 use crate::{cgroup, contents::OperatorOptions};
@@ -48,6 +48,10 @@ pub struct Options {
     /// How much memory and disk it may take.
     #[command(flatten)]
     pub bounds: Bounds,
+    /// A range that guests reach only where their policy names an address or a range within it, as it is with private
+    /// ranges anyway: the cluster's own, where these are public addresses. May be repeated.
+    #[arg(long, value_name = "CIDR")]
+    pub closed_network: Vec<IpNet>,
     /// A namespace whose assignments are served; may be repeated. Left out: all namespaces.
     #[arg(long, value_name = "NAMESPACE")]
     pub watch_namespace: Vec<String>,

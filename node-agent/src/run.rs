@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use samovar_crds::State;
 use samovar_registry::ClientOptions;
+use samovar_runtime::NetworkOptions;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -53,6 +54,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             max_compiles: options.max_compiles,
             max_instances: options.max_instances,
             bounds: options.bounds.clone(),
+            network: NetworkOptions { closed: options.closed_network.clone(), ..NetworkOptions::default() },
             compiler: options.bounds.compiler(program),
             drain_deadline: options.drain_deadline.into(),
         },

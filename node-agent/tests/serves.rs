@@ -221,6 +221,28 @@ async fn past_its_concurrency_a_plugin_refuses_while_others_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn past_as_many_instances_as_an_agent_may_have_calls_are_refused() {
+    let many = json!({ "limits": { "timeout": "20s" }, "instances": { "warm": 0 } });
+    let served = Served::start(&[("spin", guest("spin.wat"), many)]).await;
+    let add = async || served.post("/v1/demo/spin/add", "[1, 2]").await;
+    let spin = || tokio::spawn(served.request("/v1/demo/spin/spin", "[]").send());
+    // One less than there may be, and the last.
+    let spinning: Vec<_> = (0..49).map(|_| spin()).collect();
+    served.until_metric(r#"samovar_agent_calls_running{namespace="demo",plugin="spin"} 49"#).await;
+    assert_eq!(add().await.text().await.unwrap(), "3");
+    let last = spin();
+    served.until_metric(r#"samovar_agent_calls_running{namespace="demo",plugin="spin"} 50"#).await;
+    let refused = add().await;
+    assert_eq!(refused.headers()[header::RETRY_AFTER], "1");
+    let (status, body) = problem(refused).await;
+    assert_eq!((status, &body["type"]), (503, &json!("https://samovar.dev/problems/overloaded")));
+    last.abort();
+    served.until_metric(r#"samovar_agent_calls_running{namespace="demo",plugin="spin"} 49"#).await;
+    assert_eq!(add().await.text().await.unwrap(), "3");
+    spinning.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_newer_revision_takes_over_when_it_is_ready_and_a_broken_one_never_does() {
     let served = Served::start(&[("text", guest("scalars.wat"), json!({}))]).await;
     served.add("text", 2, b"not a module".to_vec(), json!({}));

@@ -135,6 +135,9 @@ impl CallError {
         if let Some(wasmtime::Trap::OutOfFuel) = error.downcast_ref() {
             return Self::FuelExhausted;
         }
+        if error.is::<NoMemory>() {
+            return Self::NodeMemory;
+        }
         let message =
             match (error.downcast_ref::<wasmtime::Trap>(), error.downcast_ref::<wasmtime_wasi::I32Exit>()) {
                 (Some(trap), _) => trap.to_string(),

@@ -7,7 +7,9 @@ use std::sync::{
 
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-use crate::{Metering, budget::MemoryBudget, link::Linkers, ticker::Ticker};
+use crate::{
+    Metering, NetworkOptions, budget::MemoryBudget, grants::network::Network, link::Linkers, ticker::Ticker,
+};
 
 /// The wasmtime engine of this process. Cheap to clone; made once.
 #[derive(Clone)]
@@ -22,6 +24,7 @@ struct Inner {
     making_metered: Mutex<()>,
     ticker: Ticker,
     memory: MemoryBudget,
+    network: Arc<Network>,
     result_bytes: u64,
     instances: u32,
     slots_taken: AtomicU32,
@@ -50,11 +53,13 @@ pub struct EngineOptions {
     pub instances: u32,
     /// The most memory that guests' demand may take in this process, in bytes; `None`: as much as there is.
     pub memory: Option<u64>,
+    /// What it knows of the network around it.
+    pub network: NetworkOptions,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { instances: 2000, memory: None }
+        Self { instances: 2000, memory: None, network: NetworkOptions::default() }
     }
 }
 
@@ -91,6 +96,7 @@ impl Engine {
         let plain = Machine::new(Metering::Off, instances)?;
         let ticker = Ticker::start(plain.wasmtime.clone());
         let memory = MemoryBudget::new(options.memory);
+        let network = Arc::new(Network::new(&options.network, memory.clone()));
         let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get() as u64);
         let result_bytes = options.memory.map_or(u64::MAX, |budget| budget / RESULTS / threads);
         let inner = Inner {
@@ -99,6 +105,7 @@ impl Engine {
             making_metered: Mutex::default(),
             ticker,
             memory,
+            network,
             result_bytes,
             instances,
             slots_taken: AtomicU32::new(0),
@@ -141,6 +148,10 @@ impl Engine {
     /// The budget from which guests' demand draws.
     pub fn memory(&self) -> &MemoryBudget {
         &self.inner.memory
+    }
+
+    pub(crate) fn network(&self) -> Arc<Network> {
+        Arc::clone(&self.inner.network)
     }
 
     pub(crate) fn ticker(&self) -> &Ticker {

@@ -1,14 +1,18 @@
 //! What every instance of one plugin is given: the same for all of them, and made once.
 
-use crate::{Grants, config::Config, guest_log::GuestLog};
+use std::sync::Arc;
+
+use crate::{Grants, config::Config, grants::network::Reach, guest_log::GuestLog};
 
 /// What every instance of one plugin is given.
 pub(crate) struct Given {
     /// The most memory of one instance, in bytes.
     pub(crate) memory_limit: u64,
-    /// The fuel of an instance's start functions.
+    /// The fuel of an instance's start functions, where their code counts it.
     pub(crate) fuel: Option<u64>,
     pub(crate) log: GuestLog,
     pub(crate) config: Config,
     pub(crate) grants: Grants,
+    /// How its guests reach what `grants.network` allows.
+    pub(crate) reach: Arc<Reach>,
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use wasmtime_wasi::{
-    ResourceTable, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView, p1::WasiP1Ctx, p2::pipe::MemoryInputPipe,
+    ResourceTable, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView, p2::pipe::MemoryInputPipe,
 };
 use wasmtime_wasi_config::WasiConfig;
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
@@ -12,7 +12,11 @@ use crate::{
     budget::Share,
     config,
     given::Given,
-    grants::{self, Outgoing},
+    grants::{
+        FilesGrant,
+        files::{FileSystem, FilesView, Preview1},
+        network::{self, Outgoing, Sockets},
+    },
     guest_log::GuestLog,
     guest_output::GuestOutput,
     memory::MemoryLimiter,
@@ -29,8 +33,10 @@ pub(crate) struct Host {
     pub(crate) memory: MemoryLimiter,
     given: Arc<Given>,
     // Made at the guest's first WASI call: most calls of most guests make none.
-    preview1: Option<Box<WasiP1Ctx>>,
+    preview1: Option<Box<Preview1>>,
     wasi: Option<Box<Wasi>>,
+    files: Option<FileSystem>,
+    share: Arc<Share>,
     program: Option<Box<Program>>,
 }
 
@@ -47,12 +53,13 @@ struct Wasi {
     table: ResourceTable,
     http: WasiHttpCtx,
     outgoing: Outgoing,
+    sockets: Sockets,
 }
 
 impl Host {
     pub(crate) fn new(given: Arc<Given>, share: Arc<Share>) -> Self {
-        let memory = MemoryLimiter::new(given.memory_limit, share);
-        Self { memory, given, preview1: None, wasi: None, program: None }
+        let memory = MemoryLimiter::new(given.memory_limit, Arc::clone(&share));
+        Self { memory, given, preview1: None, wasi: None, files: None, share, program: None }
     }
 
     pub(crate) fn log(&self) -> &GuestLog {
@@ -86,15 +93,28 @@ impl Host {
     }
 
     /// WASI preview 1, for core modules.
-    pub(crate) fn preview1(&mut self) -> &mut WasiP1Ctx {
-        let Self { preview1, program, given, .. } = self;
+    pub(crate) fn preview1(&mut self) -> &mut Preview1 {
+        let Self { preview1, program, given, files, share, .. } = self;
         preview1.get_or_insert_with(|| {
             let mut builder = granted(given, program.take());
             if let Some(json) = given.config.json() {
                 builder.env(config::VARIABLE, json);
             }
-            Box::new(builder.build_p1())
+            let granted = &given.grants.files;
+            let files = file_system(files, granted, share).map(|files| (files, granted));
+            Box::new(Preview1::new(builder.build_p1(), files))
         })
+    }
+}
+
+impl Wasi {
+    fn new(given: &Given, program: Option<Box<Program>>) -> Box<Self> {
+        let (outgoing, sockets) = network::of_instance(&given.reach);
+        let mut builder = granted(given, program);
+        sockets.build(&mut builder);
+        let (mut table, http) = (ResourceTable::new(), WasiHttpCtx::new());
+        table.set_max_capacity(RESOURCES);
+        Box::new(Self { context: builder.build(), table, http, outgoing, sockets })
     }
 }
 
@@ -102,12 +122,29 @@ impl Host {
     /// WASI 0.2, for components.
     fn wasi(&mut self) -> &mut Wasi {
         let Self { wasi, program, given, .. } = self;
-        wasi.get_or_insert_with(|| {
-            let context = granted(given, program.take()).build();
-            let (mut table, http, outgoing) = (ResourceTable::new(), WasiHttpCtx::new(), Outgoing);
-            table.set_max_capacity(RESOURCES);
-            Box::new(Wasi { context, table, http, outgoing })
-        })
+        wasi.get_or_insert_with(|| Wasi::new(given, program.take()))
+    }
+}
+
+impl Host {
+    /// `wasi:filesystem`, for components.
+    pub(crate) fn files(&mut self) -> FilesView<'_> {
+        let Self { wasi, program, files, given, share, .. } = self;
+        let grant = &given.grants.files;
+        let Wasi { table, .. } = &mut **wasi.get_or_insert_with(|| Wasi::new(given, program.take()));
+        FilesView { table, files: file_system(files, grant, share), grant }
+    }
+
+    /// Empties the scratch folders: each call starts with nothing in them.
+    pub(crate) fn empty_scratch(&mut self) {
+        if let Some(files) = &self.files {
+            files.empty_scratch();
+        }
+    }
+
+    /// The sockets of a component.
+    pub(crate) fn granted_sockets(&mut self) -> &Sockets {
+        &self.wasi().sockets
     }
 }
 
@@ -131,8 +168,7 @@ fn granted(given: &Given, program: Option<Box<Program>>) -> WasiCtxBuilder {
     let Given { log, grants, .. } = given;
     let mut builder = WasiCtxBuilder::new();
     builder.max_random_size(RANDOM_BYTES);
-    builder.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
-    grants::env::build(&grants.env, &mut builder);
+    grants.env.build(&mut builder);
     match program.map(|program| *program) {
         Some(Program { argv, stdin, stdout, stderr }) => {
             builder.args(&argv).stdin(stdin).stdout(GuestOutput(stdout)).stderr(GuestOutput(stderr));
@@ -142,4 +178,16 @@ fn granted(given: &Given, program: Option<Box<Program>>) -> WasiCtxBuilder {
         }
     }
     builder
+}
+
+/// The instance's file system, made when it is first looked at; `None` where no files are granted.
+fn file_system<'f>(
+    files: &'f mut Option<FileSystem>,
+    grant: &FilesGrant,
+    share: &Arc<Share>,
+) -> Option<&'f FileSystem> {
+    if grant.is_empty() {
+        return None;
+    }
+    Some(files.get_or_insert_with(|| FileSystem::new(grant, share)))
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{Artifact, Function, Kind, Limits, artifact::Code, dataflare, functions};
+use crate::{Artifact, Function, Kind, Limits, artifact::Code, dataflare, functions, grants::network};
 
 /// What a module is and wants, found without running it.
 pub struct Inspection {
@@ -21,25 +21,38 @@ pub struct Import {
     pub name: String,
     /// Whether guests are given it. A module that imports something else is refused.
     pub given: bool,
+    /// The grants without which there is nothing in it: `securityPolicy.network`.
+    pub grants: Vec<&'static str>,
+    /// Whether the module is refused where they are not there.
+    pub required: bool,
     /// What it can do with it.
     pub note: &'static str,
 }
 
-/// WASI as guests are given it, by the start of an import's name, and what works of it.
-const GIVEN: [(&str, &str); 11] = [
-    ("wasi:io/", "works"),
-    ("wasi:clocks/", "works"),
-    ("wasi:random/", "works"),
-    ("wasi:config/store@0.2.0-rc.1", "holds the top level of `spec.config`"),
-    ("wasi:cli/stdout", "becomes log lines; a program's is its answer"),
-    ("wasi:cli/stderr", "becomes log lines"),
-    ("wasi:cli/stdin", "is empty; a program's is the body"),
-    ("wasi:cli/", "has nothing in it, but for a program's arguments: no environment, no terminal"),
-    ("wasi:filesystem/", "has nothing in it: no files"),
-    ("wasi:sockets/", "refuses everything: no network"),
+const ENV: &str = "securityPolicy.env";
+const FILES: &str = "securityPolicy.files";
+const NETWORK: &str = "securityPolicy.network";
+
+/// WASI as guests are given it, by the start of an import's name, the grant that it needs, and what works of it.
+const GIVEN: [(&str, Option<&str>, &str); 15] = [
+    ("wasi:io/", None, "works"),
+    ("wasi:clocks/", None, "works"),
+    ("wasi:random/", None, "works"),
+    ("wasi:config/store@0.2.0-rc.1", None, "holds the top level of `spec.config`"),
+    ("wasi:cli/stdout", None, "becomes log lines; a program's is its answer"),
+    ("wasi:cli/stderr", None, "becomes log lines"),
+    ("wasi:cli/stdin", None, "is empty; a program's is the body"),
+    ("wasi:cli/environment", Some(ENV), "has the variables that are granted, and a program's arguments"),
+    ("wasi:cli/", None, "has no terminal"),
+    ("wasi:filesystem/", Some(FILES), "has the folders that are granted, and no others"),
+    ("wasi:sockets/", Some(NETWORK), "reaches the hosts that are granted with a port, and no others"),
+    ("wasi:http/types", None, "works"),
+    ("wasi:http/outgoing-handler", Some(NETWORK), "reaches the hosts that are granted, and no others"),
+    ("wasi:http/client", Some(NETWORK), "reaches the hosts that are granted, and no others"),
     (
         PREVIEW1,
-        "output becomes log lines, or a program's answer; no files, no network, no environment but SAMOVAR_CONFIG",
+        None,
+        "output becomes log lines, or a program's answer; files and environment as they are granted, no network",
     ),
 ];
 
@@ -51,20 +64,20 @@ const VERSION: &str = "@0.2.";
 impl Inspection {
     /// Looks at an artifact.
     pub fn of(artifact: &Artifact) -> Self {
-        let imports = match artifact.code() {
+        let mut imports: Vec<_> = match artifact.code() {
             Code::Core(module) => {
-                let name = |import: wasmtime::ImportType<'_>| match import.module() {
-                    PREVIEW1 => PREVIEW1.to_owned(),
-                    other => format!("{other}.{}", import.name()),
-                };
-                module.imports().map(name).collect::<Vec<_>>()
+                let preview1 = Import::preview1(module);
+                let others = module.imports().filter(|import| import.module() != PREVIEW1);
+                let others =
+                    others.map(|import| Import::new(format!("{}.{}", import.module(), import.name())));
+                preview1.into_iter().chain(others).collect()
             }
             Code::Component(component) => {
                 let engine = component.engine();
-                component.component_type().imports(engine).map(|(name, _)| name.to_owned()).collect()
+                let imports = component.component_type();
+                imports.imports(engine).map(|(name, _)| Import::new(name.to_owned())).collect()
             }
         };
-        let mut imports: Vec<_> = imports.into_iter().map(Import::new).collect();
         imports.sort_by(|a, b| a.name.cmp(&b.name));
         imports.dedup();
         Self { kind: artifact.kind(), functions: functions::every(artifact, &Limits::default()), imports }
@@ -73,15 +86,27 @@ impl Inspection {
 
 impl Import {
     fn new(name: String) -> Self {
-        let given = GIVEN.into_iter().find(|(start, _)| {
+        let given = GIVEN.into_iter().find(|(start, ..)| {
             name.starts_with(start) && (!name.starts_with("wasi:") || name.contains(VERSION))
         });
         let is_dataflare = name
             .split_once('.')
             .is_some_and(|(module, name)| module == dataflare::MODULE && dataflare::NAMES.contains(&name));
-        let given = given.or(is_dataflare.then_some(("", "works")));
-        let note = given.map_or("is not given: the module is refused", |(_, note)| note);
-        Self { name, given: given.is_some(), note }
+        let given = given.or(is_dataflare.then_some(("", None, "works")));
+        let (grant, note) =
+            given.map_or((None, "is not given: the module is refused"), |(_, grant, note)| (grant, note));
+        let required = network::is_needed_by(&name);
+        Self { name, given: given.is_some(), grants: grant.into_iter().collect(), required, note }
+    }
+
+    /// Preview 1 as one import; which grants it needs, its functions say.
+    fn preview1(module: &wasmtime::Module) -> Option<Self> {
+        let names =
+            || module.imports().filter(|import| import.module() == PREVIEW1).map(|import| import.name());
+        names().next()?;
+        let grant = |grant, start| names().any(|name| name.starts_with(start)).then_some(grant);
+        let grants = [grant(ENV, "environ_"), grant(FILES, "path_")].into_iter().flatten().collect();
+        Some(Self { grants, ..Self::new(PREVIEW1.to_owned()) })
     }
 }
 
@@ -95,7 +120,9 @@ mod tests {
             ("wasi:cli/environment@0.2.6", true),
             ("wasi:sockets/tcp@0.2.0", true),
             ("wasi:clocks/wall-clock@0.3.0", false),
-            ("wasi:http/outgoing-handler@0.2.6", false),
+            ("wasi:http/outgoing-handler@0.2.6", true),
+            ("wasi:http/client@0.3.0", false),
+            ("wasi:keyvalue/store@0.2.0", false),
             ("wasi_snapshot_preview1", true),
             ("wasi:config/store@0.2.0-rc.1", true),
             ("wasi:config/store@0.2.0-draft", false),
@@ -103,6 +130,21 @@ mod tests {
             ("env.secret", false),
         ] {
             assert_eq!(Import::new(name.to_owned()).given, given, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_import_says_which_grant_it_needs_and_whether_it_can_do_without() {
+        for (name, grants, required) in [
+            ("wasi:http/outgoing-handler@0.2.6", &[NETWORK][..], true),
+            ("wasi:http/types@0.2.6", &[], false),
+            ("wasi:sockets/tcp@0.2.6", &[NETWORK], false),
+            ("wasi:filesystem/preopens@0.2.6", &[FILES], false),
+            ("wasi:cli/environment@0.2.6", &[ENV], false),
+            ("wasi:clocks/wall-clock@0.2.6", &[], false),
+        ] {
+            let import = Import::new(name.to_owned());
+            assert_eq!((&*import.grants, import.required), (grants, required), "{name}");
         }
     }
 }

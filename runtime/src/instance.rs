@@ -45,13 +45,14 @@ impl Instance {
         share: Share,
     ) -> Result<Self, CallError> {
         let slot = engine.slot().ok_or(CallError::AgentFull)?;
-        share.grow(INSTANCE_BYTES)?;
+        share.grow(INSTANCE_BYTES + given.grants.env.bytes())?;
         let share = Arc::new(share);
         let host = Host::new(Arc::clone(given), Arc::clone(&share));
         let mut store = Store::new(linked.engine(), host);
-        // Start functions have as much as a call, and of their own: what a call takes does not depend on whether its
-        // instance was there.
-        let fuel = store.set_fuel(given.fuel.unwrap_or(u64::MAX)).is_ok().then_some(0);
+        // Of their own: what a call takes does not depend on whether its instance was there.
+        if let Some(fuel) = given.fuel {
+            store.set_fuel(fuel).map_err(|error| CallError::Init(failure(&error)))?;
+        }
         store.limiter(|host| &mut host.memory);
         store.set_epoch_deadline(1);
         // At each tick the guest steps back, through the runtime's own clock and I/O, so that whoever waits
@@ -72,7 +73,7 @@ impl Instance {
                 handle,
                 calls: 0,
                 result_bytes: engine.result_bytes(),
-                fuel,
+                fuel: given.fuel,
                 share,
                 _slot: slot,
             }),
@@ -97,12 +98,13 @@ impl Instance {
     pub(crate) fn prepare(&mut self, allowance: &Allowance) -> Result<(), CallError> {
         self.store.set_epoch_deadline(1);
         self.share.serves_a_call();
+        self.host().empty_scratch();
         self.calls += 1;
         if let Some(fuel) = &mut self.fuel {
             // One more, since code looks at its fuel now and then only, and may end with less than none: that one is
             // left if and only if the call kept within its limit.
             *fuel = allowance.fuel.map_or(u64::MAX, |fuel| fuel.saturating_add(1));
-            let _ = self.store.set_fuel(*fuel);
+            self.store.set_fuel(*fuel).map_err(|error| CallError::of_guest(&error))?;
         }
         self.store.data_mut().memory.serves(allowance.memory)
     }

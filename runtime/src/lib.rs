@@ -42,6 +42,10 @@ pub use call::{Answer, Call, CallError, Format, Timing};
 pub use compile::{CompileError, CompileLimits, Compiler, compile_child};
 pub use engine::{Engine, EngineError, EngineOptions};
 pub use functions::{Function, FunctionRequest};
-pub use grants::{EnvVar, Grants, InvalidHost, Mount, MountSource, NetworkGrant};
+pub use grants::{
+    EnvGrant, EnvVar, FilesGrant, Grants, InvalidEnv, InvalidHost, InvalidMount, Mount, MountSource,
+    NetworkGrant, NetworkOptions,
+};
 pub use inspect::{Import, Inspection};
+pub use ipnet::IpNet;
 pub use plugin::{Instances, Limits, LoadError, Plugin, PluginSpec, Reuse};

@@ -3,9 +3,11 @@
 use wasmtime::{ModuleExport, component};
 
 use crate::{
+    Grants,
     abi::Trio,
     artifact::{Artifact, Code},
     dataflare,
+    grants::{files, network},
     host::Host,
     plugin::LoadError,
     told::told,
@@ -44,16 +46,19 @@ impl Linked {
 impl Linkers {
     pub(crate) fn new(engine: &wasmtime::Engine) -> wasmtime::Result<Self> {
         let mut core = wasmtime::Linker::new(engine);
-        wasmtime_wasi::p1::add_to_linker_async(&mut core, Host::preview1)?;
+        wasmtime_wasi::p1::wasi_snapshot_preview1::add_to_linker(&mut core, Host::preview1)?;
         dataflare::add_to_linker(&mut core)?;
         let mut component = component::Linker::new(engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut component)?;
+        files::add_to_linker(&mut component)?;
+        network::add_to_linker(&mut component)?;
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut component)?;
         wasmtime_wasi_config::add_to_linker(&mut component, Host::wasi_config)?;
         Ok(Self { core, component })
     }
 
-    pub(crate) fn link(&self, artifact: &Artifact) -> Result<Linked, LoadError> {
+    pub(crate) fn link(&self, artifact: &Artifact, grants: &Grants) -> Result<Linked, LoadError> {
+        check(artifact, grants)?;
         match artifact.code() {
             Code::Core(module) => self.core.instantiate_pre(module).map(|pre| {
                 let initialize = module.get_export(INITIALIZE).and_then(|export| export.func().cloned());
@@ -63,6 +68,27 @@ impl Linkers {
             }),
             Code::Component(component) => self.component.instantiate_pre(component).map(Linked::Component),
         }
-        .map_err(|error| LoadError::ImportNotGranted(told(format_args!("{error:#}"))))
+        .map_err(|error| {
+            let wrong = told(format_args!("{error:#}"));
+            LoadError::ImportNotGranted(format!(
+                "{wrong}; guests are given WASI 0.2 with wasi:http and wasi:config, preview 1 and DataFlare's host functions, \
+                 and nothing else: build the module without that import"
+            ))
+        })
+    }
+}
+
+/// Refuses what imports an interface of which nothing works without a grant.
+fn check(artifact: &Artifact, grants: &Grants) -> Result<(), LoadError> {
+    let Code::Component(component) = artifact.code() else { return Ok(()) };
+    let ty = component.component_type();
+    let mut imports = ty.imports(component.engine()).map(|(name, _)| name);
+    match imports.find(|name| network::is_needed_by(name)) {
+        Some(import) if grants.network.is_none() => Err(LoadError::ImportNotGranted(format!(
+            "the module imports `{}`, which is given where `securityPolicy.network` is granted: name the hosts in its \
+             `allowedHosts`; with none in it the module loads, and each of its requests is refused",
+            told(import)
+        ))),
+        _ => Ok(()),
     }
 }

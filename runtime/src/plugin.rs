@@ -8,13 +8,14 @@ use std::{
 
 use crate::{
     Answer, Artifact, Call, CallError, Engine, EngineError, Function, FunctionRequest, Grants, Metering,
-    Timing,
+    Share, Timing,
     abi::{Arguments, Target},
     config::Config,
     engine::GUEST_STACK,
     functions,
     gate::{Full, Gate},
     given::Given,
+    grants::network::Reach,
     guest_log::GuestLog,
     instance::Instance,
     pool::Pool,
@@ -116,10 +117,7 @@ pub enum LoadError {
     #[error("{0}")]
     ExportNotFound(String),
     /// The module imports something that it is not given.
-    #[error(
-        "{0}; guests are given WASI 0.2 with wasi:config, preview 1 and DataFlare's host functions, and nothing else: \
-         build the module without that import"
-    )]
+    #[error("{0}")]
     ImportNotGranted(String),
     /// Its start or `_initialize` function failed.
     #[error("the module does not start: {0}")]
@@ -148,6 +146,8 @@ struct Inner {
     by_name: HashMap<String, usize>,
     gate: Gate,
     pool: Arc<Pool>,
+    // The read-only mounts of its instances are there for as long as it is.
+    _mounted: Share,
     // Whoever loads the same module meanwhile shares it, and its code is counted as long as it is there.
     _artifact: Artifact,
 }
@@ -156,10 +156,14 @@ impl Plugin {
     /// Links an artifact, finds its functions, and makes its warm instances.
     pub async fn load(engine: &Engine, artifact: &Artifact, spec: PluginSpec) -> Result<Self, LoadError> {
         let PluginSpec { name, functions, limits, instances, config, grants } = spec;
-        let linked = engine.machine(artifact.metering())?.linkers.link(artifact)?;
+        let linked = engine.machine(artifact.metering())?.linkers.link(artifact, &grants)?;
         let functions = functions::find(artifact, &functions, &limits)?;
+        let mounted = engine.memory().counted(grants.files.bytes());
         let (log, config) = (GuestLog::new(&name, limits.log_lines), Config::new(config));
-        let given = Given { memory_limit: limits.memory, fuel: limits.fuel, log, config, grants };
+        // Start functions have as much as a call.
+        let fuel = (artifact.metering() == Metering::Fuel).then(|| limits.fuel.unwrap_or(u64::MAX));
+        let reach = Arc::new(Reach::new(engine.network(), grants.network.clone(), log.clone()));
+        let given = Given { memory_limit: limits.memory, fuel, log, config, grants, reach };
         let pool = Pool::new(engine.clone(), linked, given, instances);
         let memory = pool.warm_up().await.map_err(|error| match error {
             CallError::AgentFull => LoadError::AgentFull,
@@ -181,7 +185,7 @@ impl Plugin {
         let gate = Gate::new(limits.concurrency, limits.queue);
         let pool = Arc::new(pool);
         engine.memory().lend(&pool);
-        let inner = Inner { functions, by_name, gate, pool, _artifact: artifact.clone() };
+        let inner = Inner { functions, by_name, gate, pool, _mounted: mounted, _artifact: artifact.clone() };
         Ok(Self { inner: Arc::new(inner) })
     }
 

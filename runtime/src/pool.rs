@@ -106,13 +106,15 @@ impl Pool {
 
     /// Takes an instance back after a call that ended well; it serves again where the plugin wants that, and
     /// else comes back, to end.
-    pub(crate) fn give_back(self: &Arc<Self>, instance: Instance) -> Option<Instance> {
+    pub(crate) fn give_back(self: &Arc<Self>, mut instance: Instance) -> Option<Instance> {
         let Some(Reuse { max_calls, idle }) = self.instances.reuse else {
             return Some(instance);
         };
         if instance.calls >= max_calls {
             return Some(instance);
         }
+        // What it wrote would only wait with it: the next call starts with none of it.
+        instance.host().empty_scratch();
         let mut kept = self.lock();
         if kept.closed {
             return Some(instance);

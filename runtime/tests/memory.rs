@@ -31,7 +31,7 @@ struct Node {
 
 impl Node {
     fn new(budget: u64) -> Self {
-        let options = EngineOptions { instances: 50, memory: Some(budget) };
+        let options = EngineOptions { instances: 50, memory: Some(budget), ..EngineOptions::default() };
         let engine = Engine::new(&options).unwrap();
         let directory = tempfile::tempdir().unwrap();
         let cache =

@@ -5,3 +5,6 @@ cd "$(dirname "$0")"
 ../../examples/build-guest.sh types
 ../../examples/build-guest.sh wasi --wasi
 ../../examples/build-guest.sh command --command
+../../examples/build-guest.sh files --command
+../../examples/build-guest.sh files --preview1
+../../examples/build-guest.sh outgoing --wasi

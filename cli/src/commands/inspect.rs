@@ -50,6 +50,8 @@ struct FunctionReport {
 struct ImportReport {
     name: String,
     given: bool,
+    grants: Vec<&'static str>,
+    required: bool,
     note: &'static str,
 }
 
@@ -81,6 +83,8 @@ async fn inspect(wasm: Vec<u8>) -> Result<Report, Failure> {
     let imports = imports.into_iter().map(|import| ImportReport {
         name: import.name,
         given: import.given,
+        grants: import.grants,
+        required: import.required,
         note: import.note,
     });
     Ok(Report {
@@ -115,6 +119,10 @@ impl fmt::Display for Report {
         }
         for import in &self.imports {
             write!(f, "\n  {:<42} {}", import.name, import.note)?;
+            if !import.grants.is_empty() {
+                let without = if import.required { "; without it the module is refused" } else { "" };
+                write!(f, "\n  {:<42} needs {}{without}", "", import.grants.join(" and "))?;
+            }
         }
         f.write_char('\n')
     }

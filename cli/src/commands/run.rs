@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 use notify::{RecursiveMode, Watcher as _};
 use samovar_crds::State;
 use samovar_node_agent::{Agent, AgentOptions, Desired, Key, Report, options::Bounds};
+use samovar_runtime::NetworkOptions;
 use samovar_telemetry::logs;
 use serde_json::json;
 use tokio::{
@@ -129,6 +130,7 @@ fn options(args: &Args) -> Result<AgentOptions, Failure> {
         max_compiles: 2,
         max_instances: 1000,
         bounds: args.bounds.clone(),
+        network: NetworkOptions::default(),
         compiler: args.bounds.compiler(program),
         drain_deadline: Duration::from_secs(25),
     })

@@ -11,7 +11,7 @@ use samovar_node_agent::{
     Agent, AgentOptions, Desired, DesiredRevision, Key, Report, Source, options::Bounds,
 };
 use samovar_registry::ClientOptions;
-use samovar_runtime::{Compiler, ModuleDigest};
+use samovar_runtime::{Compiler, ModuleDigest, NetworkOptions};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -59,6 +59,7 @@ pub fn options(state: &Path) -> AgentOptions {
             compile_timeout: "1m".parse().unwrap(),
             compile_memory: "4Gi".parse().unwrap(),
         },
+        network: NetworkOptions::default(),
         compiler: Compiler::InProcess,
         drain_deadline: Duration::from_secs(25),
     }

@@ -3,23 +3,21 @@
 //! A grant has one lifecycle: it is linked once for all plugins, checked when a plugin is loaded, and built for each
 //! instance. Clocks and random numbers every guest has.
 
-pub(crate) mod env;
-mod files;
-mod network;
+mod env;
+pub(crate) mod files;
+pub(crate) mod network;
 
-pub use env::EnvVar;
-pub use files::{Mount, MountSource};
-pub use network::{InvalidHost, NetworkGrant};
-
-pub(crate) use network::Outgoing;
+pub use env::{EnvGrant, EnvVar, InvalidEnv};
+pub use files::{FilesGrant, InvalidMount, Mount, MountSource};
+pub use network::{InvalidHost, NetworkGrant, NetworkOptions};
 
 /// What the guests of a plugin may do; nothing by default.
 #[derive(Clone, Debug, Default)]
 pub struct Grants {
     /// Environment variables.
-    pub env: Vec<EnvVar>,
-    /// What they find in their file system, by its path.
-    pub files: Vec<Mount>,
+    pub env: EnvGrant,
+    /// What they find in their file system.
+    pub files: FilesGrant,
     /// The hosts that they may reach. `None`: what imports a network interface that needs this is refused; with no
     /// host in it, every request is.
     pub network: Option<NetworkGrant>,

@@ -16,11 +16,16 @@ pub fn guest(path: &str) -> Vec<u8> {
 /// Compiles a module.
 pub async fn compile(wasm: Vec<u8>) -> (Engine, Artifact) {
     let engine = Engine::new(&EngineOptions { instances: 20, ..EngineOptions::default() }).unwrap();
+    let artifact = compile_on(&engine, wasm).await;
+    (engine, artifact)
+}
+
+/// Compiles a module for that engine.
+pub async fn compile_on(engine: &Engine, wasm: Vec<u8>) -> Artifact {
     let directory = tempfile::tempdir().unwrap();
     let cache =
         ArtifactCache::open(directory.path().to_owned(), engine.clone(), Compiler::InProcess).unwrap();
-    let artifact = cache.compile(&ModuleDigest::of(&wasm), wasm.into()).await.unwrap();
-    (engine, artifact)
+    cache.compile(&ModuleDigest::of(&wasm), wasm.into()).await.unwrap()
 }
 
 /// Compiles and loads it.

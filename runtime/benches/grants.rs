@@ -1,0 +1,100 @@
+//! What grants cost: a call of a program that reads a variable, its config and a file, beside the same call of one that
+//! is granted nothing, in one run, on fresh instances.
+//!
+//! Both do the same as far as they can: what is not granted is asked for and not found. Their calls take turns, so that
+//! what else the machine does is the same for both; the line after criterion's is the ratio of their medians.
+
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "a benchmark that cannot be set up has nothing to say but where"
+)]
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use criterion::{Criterion, criterion_group, criterion_main};
+use samovar_runtime::{
+    Artifact, ArtifactCache, Call, Compiler, Engine, EngineOptions, EnvGrant, EnvVar, FilesGrant, Format,
+    Grants, Instances, ModuleDigest, Mount, MountSource, Plugin, PluginSpec,
+};
+use tokio::runtime::Runtime;
+
+/// Calls of each kind for the ratio.
+const CALLS: usize = 4000;
+
+fn granted() -> PluginSpec {
+    let words = BTreeMap::from([("en".to_owned(), Bytes::from(vec![b'x'; 1024]))]);
+    let mount = Mount { path: "/words".to_owned(), source: MountSource::ReadOnly(Arc::new(words)) };
+    let locale = EnvVar { name: "LOCALE".to_owned(), value: "en".to_owned() };
+    let grants = Grants {
+        env: EnvGrant::new(vec![locale]).unwrap(),
+        files: FilesGrant::new(&[mount]).unwrap(),
+        ..Grants::default()
+    };
+    let config = serde_json::from_str(r#"{"locale": "en"}"#).unwrap();
+    PluginSpec { grants, config: Some(config), ..PluginSpec::default() }
+}
+
+async fn load(engine: &Engine, artifact: &Artifact, spec: PluginSpec) -> Plugin {
+    let instances = Instances { warm: 2, reuse: None };
+    let spec = PluginSpec { name: "bench/plugin".to_owned(), instances, ..spec };
+    Plugin::load(engine, artifact, spec).await.unwrap()
+}
+
+async fn call(plugin: &Plugin) -> Duration {
+    let body = Bytes::from_static(b"env\tLOCALE\nenv\tSAMOVAR_CONFIG\nread\t/words/en\n");
+    let call = Call { body, format: Format::Text, answer_bytes: false };
+    let started = Instant::now();
+    plugin.call(plugin.function("run").unwrap(), call).await.unwrap();
+    // Lets the refill that this call caused run now: its cost is part of the call's.
+    tokio::task::yield_now().await;
+    started.elapsed()
+}
+
+/// The median of the calls of each, which take turns.
+fn medians(runtime: &Runtime, plugins: [&Plugin; 2]) -> [Duration; 2] {
+    let mut times = plugins.map(|_| Vec::with_capacity(CALLS));
+    for _ in 0..CALLS {
+        for (plugin, times) in plugins.iter().zip(&mut times) {
+            times.push(runtime.block_on(call(plugin)));
+        }
+    }
+    times.map(|mut times| {
+        times.sort_unstable();
+        times[CALLS / 2]
+    })
+}
+
+fn grants(criterion: &mut Criterion) {
+    let engine = Engine::new(&EngineOptions::default()).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let cache =
+        ArtifactCache::open(directory.path().to_owned(), engine.clone(), Compiler::InProcess).unwrap();
+    // One worker, so that the refill's time is the call's.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for (form, file) in [("preview1", "files.preview1.wasm"), ("component", "files.wasm")] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/guests/files").join(file);
+        let wasm = Bytes::from(std::fs::read(path).unwrap());
+        let (nothing, all) = runtime.block_on(async {
+            let artifact = cache.compile(&ModuleDigest::of(&wasm), wasm).await.unwrap();
+            (load(&engine, &artifact, PluginSpec::default()).await, load(&engine, &artifact, granted()).await)
+        });
+        for (name, plugin) in [("none", &nothing), ("all", &all)] {
+            criterion.bench_function(&format!("grants/{form}/{name}"), |bencher| {
+                bencher.to_async(&runtime).iter(|| call(plugin));
+            });
+        }
+        let [without, with] = medians(&runtime, [&nothing, &all]);
+        let ratio = with.as_secs_f64() / without.as_secs_f64();
+        println!("grants/{form}: {with:?} with, {without:?} without, medians of {CALLS}: {ratio:.2} x");
+    }
+}
+
+criterion_group!(benches, grants);
+criterion_main!(benches);

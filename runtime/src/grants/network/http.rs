@@ -1,0 +1,306 @@
+//! The requests that guests make (wasi:http): each through the one place, on a connection of its own that ends with it.
+//!
+//! Redirects are the guest's to follow: each is another request, and is checked as the first was.
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, Uri, header, uri::Scheme};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use hyper::{body::Incoming, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, Sleep, timeout},
+};
+use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
+
+use super::{
+    policy::{Host, Purpose},
+    reach::{Reach, Refusal},
+    resolver::Unresolved,
+    tls,
+};
+use crate::budget::Share;
+
+/// Requests at once of one instance.
+const REQUESTS: usize = 16;
+/// The most bytes of a response's head, and of what is read ahead of its body.
+const HEAD_BYTES: usize = 32 << 10;
+/// The most header fields of a response.
+const HEADERS: usize = 100;
+/// The most bytes of a response's body.
+const BODY_BYTES: u64 = 64 << 20;
+/// What one request may take of this node, in bytes: its connection's buffers and TLS.
+const REQUEST_BYTES: u64 = 192 << 10;
+/// Bytes of a request's body that a guest may write ahead of the host it sends to.
+const CHUNK_BYTES: usize = 64 << 10;
+/// The longest to connect, to the first byte of a response, and from one to the next. A guest may ask for less.
+const CONNECT: Duration = Duration::from_secs(10);
+const FIRST_BYTE: Duration = Duration::from_secs(60);
+const BETWEEN_BYTES: Duration = Duration::from_secs(60);
+
+/// Sends the requests of one instance.
+pub(crate) struct Outgoing {
+    reach: Arc<Reach>,
+    requests: Arc<Semaphore>,
+}
+
+impl Outgoing {
+    pub(super) fn new(reach: Arc<Reach>) -> Self {
+        Self { reach, requests: Arc::new(Semaphore::new(REQUESTS)) }
+    }
+}
+
+type Io = Box<dyn Future<Output = Result<(), Error>> + Send>;
+type Sent = Result<(Response<WasiBody>, Io), Error>;
+
+impl WasiHttpHooks for Outgoing {
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        CHUNK_BYTES
+    }
+
+    fn p3_outgoing_body_chunk_size(&mut self) -> usize {
+        CHUNK_BYTES
+    }
+
+    // The last argument tells what became of the response's processing, which changes nothing here.
+    fn send_request(
+        &mut self,
+        request: Request<WasiBody>,
+        options: Option<RequestOptions>,
+        _: Io,
+    ) -> Box<dyn Future<Output = Sent> + Send> {
+        let (reach, mine) = (Arc::clone(&self.reach), Arc::clone(&self.requests).try_acquire_owned());
+        Box::new(async move {
+            let mine = mine.map_err(|_| Error::ConnectionLimitReached)?;
+            let theirs = reach.request().ok_or(Error::ConnectionLimitReached)?;
+            let memory = reach.network().share();
+            memory.grow(REQUEST_BYTES).map_err(|_| Error::ConnectionLimitReached)?;
+            let held = Arc::new(Held { _permits: [mine, theirs], _memory: memory });
+            send(&reach, request, Times::new(options), held).await
+        })
+    }
+}
+
+/// What a request holds for as long as its connection is there.
+struct Held {
+    _permits: [OwnedSemaphorePermit; 2],
+    _memory: Share,
+}
+
+/// How long a guest waits.
+struct Times {
+    connect: Duration,
+    first_byte: Duration,
+    between_bytes: Duration,
+}
+
+impl Times {
+    fn new(options: Option<RequestOptions>) -> Self {
+        let RequestOptions { connect_timeout, first_byte_timeout, between_bytes_timeout } =
+            options.unwrap_or_default();
+        let least = |asked: Option<Duration>, most: Duration| asked.map_or(most, |asked| asked.min(most));
+        Self {
+            connect: least(connect_timeout, CONNECT),
+            first_byte: least(first_byte_timeout, FIRST_BYTE),
+            between_bytes: least(between_bytes_timeout, BETWEEN_BYTES),
+        }
+    }
+}
+
+/// Where a request goes.
+struct Target {
+    host: Host,
+    port: u16,
+    of_scheme: u16,
+}
+
+impl Target {
+    fn of(uri: &Uri) -> Option<Self> {
+        let of_scheme = if uri.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 };
+        let (host, port) = Host::parse_authority(uri.authority()?.as_str())?;
+        Some(Self { host, port: port.unwrap_or(of_scheme), of_scheme })
+    }
+
+    fn is_tls(&self) -> bool {
+        self.of_scheme == 443
+    }
+
+    /// The `Host` field: what was checked, and no other spelling of it.
+    fn field(&self) -> Result<HeaderValue, Error> {
+        let Self { host, port, of_scheme } = self;
+        let text = if port == of_scheme { host.to_string() } else { format!("{host}:{port}") };
+        text.parse().map_err(|_| Error::HttpRequestUriInvalid)
+    }
+}
+
+async fn send(reach: &Reach, mut request: Request<WasiBody>, times: Times, held: Arc<Held>) -> Sent {
+    // It would make a tunnel of a connection, to hosts that are not looked at.
+    if request.method() == Method::CONNECT {
+        return Err(Error::HttpRequestMethodInvalid);
+    }
+    let target = Target::of(request.uri()).ok_or(Error::HttpRequestUriInvalid)?;
+    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    *request.uri_mut() = path.parse().map_err(|_| Error::HttpRequestUriInvalid)?;
+    request.headers_mut().insert(header::HOST, target.field()?);
+
+    let opening = timeout(times.connect, open(reach, &target)).await;
+    let stream = TokioIo::new(opening.map_err(|_| Error::ConnectionTimeout)??);
+    let (mut sender, connection) = http1::Builder::new()
+        .max_buf_size(HEAD_BYTES)
+        .max_headers(HEADERS)
+        .handshake(stream)
+        .await
+        .map_err(|error| failure(&error))?;
+
+    let mut connection = Box::pin(connection);
+    let mut ended = false;
+    let response = {
+        let mut response = pin!(sender.send_request(request));
+        // The connection moves only while it is polled; where it ends first, what it had received is there.
+        let exchange = async {
+            tokio::select! {
+                response = &mut response => response,
+                _ = &mut connection => {
+                    ended = true;
+                    response.await
+                }
+            }
+        };
+        timeout(times.first_byte, exchange).await.map_err(|_| Error::ConnectionReadTimeout)?
+    };
+    let response = response.map_err(|error| failure(&error))?;
+    if response.body().size_hint().lower() > BODY_BYTES {
+        return Err(Error::HttpResponseBodySize(Some(BODY_BYTES)));
+    }
+    let response =
+        response.map(|body| Received::new(body, times.between_bytes, Arc::clone(&held)).boxed_unsync());
+    let io = async move {
+        let _held = held;
+        if !ended {
+            // How it ended, the body says.
+            let _ = connection.await;
+        }
+        Ok(())
+    };
+    Ok((response, Box::new(io)))
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Opens a connection to a host, with TLS where the scheme has it.
+async fn open(reach: &Reach, target: &Target) -> Result<Box<dyn Stream>, Error> {
+    let stream = connect(reach, target).await?;
+    if !target.is_tls() {
+        return Ok(Box::new(stream));
+    }
+    let connector = reach.network().tls().map_err(|error| {
+        tracing::error!(%error, "guests cannot use HTTPS: this machine has no CA certificates");
+        Error::TlsCertificateError
+    })?;
+    let stream = tls::connect(connector, &target.host, stream).await;
+    Ok(Box::new(stream.inspect_err(|error| reach.say(&format!("{}: {error}", target.host)))?))
+}
+
+/// Connects to one of the addresses that were checked, each in turn.
+async fn connect(reach: &Reach, target: &Target) -> Result<TcpStream, Error> {
+    let Target { host, port, of_scheme } = target;
+    let purpose = Purpose::Http { port: *port, of_scheme: *of_scheme };
+    let addresses = reach.addresses(host, purpose).await.map_err(|refusal| match refusal {
+        Refusal::NotAllowed => Error::HttpRequestDenied,
+        Refusal::Closed => Error::DestinationIpProhibited,
+        Refusal::Unresolved(Unresolved::NoSuchName) => {
+            Error::DnsError { rcode: Some("NXDOMAIN".to_owned()), info_code: None }
+        }
+        Refusal::Unresolved(Unresolved::TimedOut) => Error::DnsTimeout,
+        Refusal::Unresolved(Unresolved::Failed) => {
+            Error::DnsError { rcode: Some("SERVFAIL".to_owned()), info_code: None }
+        }
+    })?;
+    let mut last = Error::DestinationUnavailable;
+    // One that does not answer leaves time for the next.
+    let each = CONNECT / u32::try_from(addresses.len().clamp(1, 4)).unwrap_or(4);
+    for address in addresses {
+        match timeout(each, TcpStream::connect(SocketAddr::new(address, *port))).await {
+            Ok(Ok(stream)) => {
+                let _ = stream.set_nodelay(true);
+                return Ok(stream);
+            }
+            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                last = Error::ConnectionRefused
+            }
+            Ok(Err(_)) => last = Error::DestinationUnavailable,
+            Err(_) => last = Error::ConnectionTimeout,
+        }
+    }
+    Err(last)
+}
+
+/// What a guest is told of a connection that failed.
+fn failure(error: &hyper::Error) -> Error {
+    if error.is_parse_too_large() {
+        Error::HttpResponseHeaderSectionSize(u32::try_from(HEAD_BYTES).ok())
+    } else if error.is_incomplete_message() {
+        Error::HttpResponseIncomplete
+    } else if error.is_parse() || error.is_user() {
+        Error::HttpProtocolError
+    } else {
+        Error::ConnectionTerminated
+    }
+}
+
+/// A response's body, within its limits.
+struct Received {
+    body: Incoming,
+    left: u64,
+    between_bytes: Duration,
+    next: Pin<Box<Sleep>>,
+    _held: Arc<Held>,
+}
+
+impl Received {
+    fn new(body: Incoming, between_bytes: Duration, held: Arc<Held>) -> Self {
+        let next = Box::pin(tokio::time::sleep(between_bytes));
+        Self { body, left: BODY_BYTES, between_bytes, next, _held: held }
+    }
+}
+
+impl Body for Received {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let this = self.get_mut();
+        let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
+            ready!(this.next.as_mut().poll(cx));
+            return Poll::Ready(Some(Err(Error::ConnectionReadTimeout)));
+        };
+        this.next.as_mut().reset(Instant::now() + this.between_bytes);
+        Poll::Ready(frame.map(|frame| {
+            let frame = frame.map_err(|error| failure(&error))?;
+            let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+            this.left = this.left.checked_sub(bytes).ok_or(Error::HttpResponseBodySize(Some(BODY_BYTES)))?;
+            Ok(frame)
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

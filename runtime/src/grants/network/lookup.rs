@@ -1,0 +1,104 @@
+//! `wasi:sockets/ip-name-lookup`, of names that are allowed. WASI's own would ask this machine for any.
+
+use std::{net::IpAddr, vec};
+
+use wasmtime::{
+    StoreContextMut,
+    component::{Linker, Resource, ResourceType},
+};
+use wasmtime_wasi::{
+    WasiView as _, async_trait,
+    p2::{
+        DynPollable, Network, Pollable,
+        bindings::sockets::network::{ErrorCode, IpAddress},
+        subscribe,
+    },
+    runtime::{AbortOnDropJoinHandle, spawn},
+};
+
+use super::{create, policy::Host, reach::Refusal, resolver::Unresolved};
+use crate::host;
+
+/// In the version that WASI 0.2 is linked in: a guest's older one finds it too.
+const INTERFACE: &str = "wasi:sockets/ip-name-lookup@0.2.12";
+
+/// The addresses of one name, or the wait for them.
+enum Addresses {
+    Awaited(AbortOnDropJoinHandle<Found>),
+    Found(Found),
+}
+
+type Found = Result<vec::IntoIter<IpAddr>, ErrorCode>;
+
+#[async_trait]
+impl Pollable for Addresses {
+    async fn ready(&mut self) {
+        if let Self::Awaited(found) = self {
+            *self = Self::Found(found.await);
+        }
+    }
+}
+
+impl Addresses {
+    fn next(&mut self) -> Result<Option<IpAddress>, ErrorCode> {
+        match self {
+            Self::Awaited(_) => Err(ErrorCode::WouldBlock),
+            Self::Found(Err(error)) => Err(*error),
+            Self::Found(Ok(addresses)) => Ok(addresses.next().map(IpAddress::from)),
+        }
+    }
+}
+
+/// Puts it, and what bounds sockets, in the place of WASI's own.
+pub(crate) fn add_to_linker(linker: &mut Linker<host::Host>) -> wasmtime::Result<()> {
+    type Store<'a> = StoreContextMut<'a, host::Host>;
+
+    linker.allow_shadowing(true);
+    let mut interface = linker.instance(INTERFACE)?;
+    interface.resource("resolve-address-stream", ResourceType::host::<Addresses>(), |mut store, rep| {
+        let addresses = Resource::<Addresses>::new_own(rep);
+        store.data_mut().ctx().table.delete(addresses)?;
+        Ok(())
+    })?;
+    interface.func_wrap(
+        "resolve-addresses",
+        |mut store: Store<'_>, (network, name): (Resource<Network>, String)| {
+            let sockets = store.data_mut().granted_sockets().clone();
+            let table = store.data_mut().ctx().table;
+            table.get(&network)?;
+            let Some(host) = Host::parse(&name) else {
+                return Ok((Err(ErrorCode::InvalidArgument),));
+            };
+            let finding = spawn(async move {
+                let found = sockets.lookup(host).await.map_err(|refusal| failure(&refusal))?;
+                Ok(found.into_iter())
+            });
+            Ok((Ok(table.push(Addresses::Awaited(finding))?),))
+        },
+    )?;
+    interface.func_wrap(
+        "[method]resolve-address-stream.resolve-next-address",
+        |mut store: Store<'_>, (addresses,): (Resource<Addresses>,)| {
+            Ok((store.data_mut().ctx().table.get_mut(&addresses)?.next(),))
+        },
+    )?;
+    interface.func_wrap(
+        "[method]resolve-address-stream.subscribe",
+        |mut store: Store<'_>,
+         (addresses,): (Resource<Addresses>,)|
+         -> wasmtime::Result<(Resource<DynPollable>,)> {
+            Ok((subscribe(store.data_mut().ctx().table, addresses)?,))
+        },
+    )?;
+    create::add_to_linker(linker)?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
+fn failure(refusal: &Refusal) -> ErrorCode {
+    match refusal {
+        Refusal::NotAllowed | Refusal::Closed => ErrorCode::AccessDenied,
+        Refusal::Unresolved(Unresolved::NoSuchName) => ErrorCode::NameUnresolvable,
+        Refusal::Unresolved(Unresolved::TimedOut | Unresolved::Failed) => ErrorCode::TemporaryResolverFailure,
+    }
+}

@@ -1,0 +1,132 @@
+//! Names into addresses: the name servers of this machine, asked for whole names only, and not too often.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::{Duration, Instant},
+};
+
+use hickory_resolver::{
+    TokioResolver,
+    config::{LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts},
+    net::{NetError, runtime::TokioRuntimeProvider},
+    proto::rr::Name,
+};
+use tokio::sync::Semaphore;
+
+use crate::budget::Share;
+
+/// Lookups at once in this process; others wait. More than a few plugins may have together.
+const LOOKUPS: usize = 256;
+/// What one may take while its answers are read, in bytes: two, each as large as DNS allows.
+const LOOKUP_BYTES: u64 = 2 << 16;
+/// The longest that one may take, waiting included.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Addresses that are looked at for one name; a name with more is served by the first.
+const ADDRESSES: usize = 16;
+/// Names that are remembered.
+const REMEMBERED: usize = 1024;
+/// The longest that one is remembered, whatever its own time to live.
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// Asks the name servers.
+pub(super) struct Resolver {
+    /// None: those of this machine.
+    name_servers: Vec<SocketAddr>,
+    client: OnceLock<TokioResolver>,
+    lookups: Semaphore,
+    remembered: Mutex<HashMap<Box<str>, (Instant, Arc<[IpAddr]>)>>,
+}
+
+/// Why a name has no address.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Unresolved {
+    NoSuchName,
+    TimedOut,
+    /// The name servers, or this machine, failed.
+    Failed,
+}
+
+impl Resolver {
+    pub(super) fn new(name_servers: Vec<SocketAddr>) -> Self {
+        let (client, lookups) = (OnceLock::new(), Semaphore::new(LOOKUPS));
+        Self { name_servers, client, lookups, remembered: Mutex::default() }
+    }
+
+    /// The addresses of a name, which is taken as a whole one: search domains are not tried.
+    pub(super) async fn lookup(&self, name: &str, share: &Share) -> Result<Arc<[IpAddr]>, Unresolved> {
+        if let Some(addresses) = self.recall(name) {
+            return Ok(addresses);
+        }
+        let asking = async {
+            let _permit = self.lookups.acquire().await.map_err(|_| Unresolved::Failed)?;
+            let reading = share.another();
+            reading.grow(LOOKUP_BYTES).map_err(|_| Unresolved::Failed)?;
+            let mut whole = Name::from_ascii(name).map_err(|_| Unresolved::NoSuchName)?;
+            whole.set_fqdn(true);
+            let answer = self.client()?.lookup_ip(whole).await.map_err(|error| match error {
+                error if error.is_nx_domain() || error.is_no_records_found() => Unresolved::NoSuchName,
+                NetError::Timeout => Unresolved::TimedOut,
+                _ => Unresolved::Failed,
+            })?;
+            let until = answer.valid_until().min(Instant::now() + LONGEST);
+            Ok((answer.iter().take(ADDRESSES).collect::<Arc<[IpAddr]>>(), until))
+        };
+        let (addresses, until) =
+            tokio::time::timeout(TIMEOUT, asking).await.unwrap_or(Err(Unresolved::TimedOut))?;
+        self.remember(name, &addresses, until);
+        Ok(addresses)
+    }
+
+    fn client(&self) -> Result<&TokioResolver, Unresolved> {
+        if let Some(client) = self.client.get() {
+            return Ok(client);
+        }
+        let client = self.connect().map_err(|error| {
+            tracing::error!(%error, "the name servers of this machine cannot be asked: see /etc/resolv.conf");
+            Unresolved::Failed
+        })?;
+        Ok(self.client.get_or_init(|| client))
+    }
+
+    fn connect(&self) -> Result<TokioResolver, NetError> {
+        let mut builder = if self.name_servers.is_empty() {
+            TokioResolver::builder_tokio()?
+        } else {
+            let servers = self.name_servers.iter().map(|server| {
+                let mut config = NameServerConfig::udp_and_tcp(server.ip());
+                config.connections.iter_mut().for_each(|connection| connection.port = server.port());
+                config
+            });
+            let config = ResolverConfig::from_name_servers(servers.collect());
+            let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+            *builder.options_mut() = ResolverOpts::default();
+            builder
+        };
+        let options = builder.options_mut();
+        // What the hosts file of this machine says is no guest's business.
+        options.use_hosts_file = ResolveHosts::Never;
+        options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+        // What is kept is kept here, where its size is known.
+        options.cache_size = 0;
+        builder.build()
+    }
+
+    fn recall(&self, name: &str) -> Option<Arc<[IpAddr]>> {
+        let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        let (until, addresses) = remembered.get(name)?;
+        (*until > Instant::now()).then(|| addresses.clone())
+    }
+
+    fn remember(&self, name: &str, addresses: &Arc<[IpAddr]>, until: Instant) {
+        let now = Instant::now();
+        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        if remembered.len() >= REMEMBERED {
+            remembered.retain(|_, (until, _)| *until > now);
+        }
+        if until > now && remembered.len() < REMEMBERED {
+            remembered.insert(name.into(), (until, addresses.clone()));
+        }
+    }
+}

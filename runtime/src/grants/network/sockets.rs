@@ -1,0 +1,96 @@
+//! The sockets that guests open (wasi:sockets): connections and datagrams to what is allowed, and nothing that listens.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use wasmtime_wasi::{WasiCtxBuilder, sockets::SocketAddrUse};
+
+use super::{
+    create::Drawn,
+    policy::{Host, Purpose},
+    reach::{Reach, Refusal},
+};
+
+/// The names of one instance that are remembered with an address; those of older lookups go first.
+const PINNED: usize = 64;
+
+/// The sockets of one instance.
+#[derive(Clone)]
+pub(crate) struct Sockets {
+    reach: Arc<Reach>,
+    /// What this instance looked up, and the addresses that were found. A socket to one of them is judged by the name.
+    pinned: Arc<Mutex<Vec<(Host, IpAddr)>>>,
+    drawn: Arc<Mutex<Drawn>>,
+}
+
+impl Sockets {
+    pub(super) fn new(reach: Arc<Reach>) -> Self {
+        let drawn = Drawn::new(reach.network().share());
+        Self { reach, pinned: Arc::default(), drawn: Arc::new(Mutex::new(drawn)) }
+    }
+
+    /// Whether the policy has anything for sockets.
+    pub(crate) fn are_granted(&self) -> bool {
+        self.reach.has_sockets()
+    }
+
+    /// Gives an instance its sockets.
+    pub(crate) fn build(&self, builder: &mut WasiCtxBuilder) {
+        let granted = self.are_granted();
+        // Names are looked up by us alone: see `lookup`.
+        builder.allow_tcp(granted).allow_udp(granted).allow_ip_name_lookup(false);
+        if granted {
+            let sockets = self.clone();
+            builder.socket_addr_check(move |address, purpose| {
+                let permits = sockets.permits(address, purpose);
+                Box::pin(async move { permits })
+            });
+        }
+    }
+
+    /// What they have drawn from the memory budget.
+    pub(super) fn drawn(&self) -> MutexGuard<'_, Drawn> {
+        self.drawn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The addresses that a name has for sockets.
+    pub(super) async fn lookup(&self, host: Host) -> Result<Vec<IpAddr>, Refusal> {
+        let found = self.reach.addresses(&host, Purpose::Lookup).await?;
+        if let Host::Name(_) = host {
+            let mut pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
+            pinned.retain(|(known, _)| *known != host);
+            pinned.extend(found.iter().map(|&address| (host.clone(), address)));
+            let over = pinned.len().saturating_sub(PINNED);
+            pinned.drain(..over);
+        }
+        Ok(found)
+    }
+
+    fn permits(&self, address: SocketAddr, purpose: SocketAddrUse) -> bool {
+        match purpose {
+            // The implicit bind before a connection, or one that asks for no more than that.
+            SocketAddrUse::TcpBind | SocketAddrUse::UdpBind => {
+                address.ip().is_unspecified() && address.port() == 0
+            }
+            SocketAddrUse::TcpListen | SocketAddrUse::TcpAccept => false,
+            SocketAddrUse::TcpConnect | SocketAddrUse::UdpSend => {
+                let reached = self.reaches(address);
+                if !reached {
+                    self.reach.refuse_socket(address);
+                }
+                reached
+            }
+            SocketAddrUse::UdpReceive => self.reaches(address),
+        }
+    }
+
+    fn reaches(&self, address: SocketAddr) -> bool {
+        let (ip, purpose) = (address.ip(), Purpose::Socket { port: address.port() });
+        let pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
+        let by_name = pinned.iter().filter(|(_, pinned)| *pinned == ip).map(|(host, _)| host);
+        let itself = Host::Address(ip.to_canonical());
+        by_name.chain([&itself]).any(|host| self.reach.permits(host, ip, purpose))
+    }
+}
