@@ -42,7 +42,9 @@ pub struct Trial {
 
 impl Trial {
     pub fn new(name: &str) -> Self {
-        let engine = Engine::new(&EngineOptions { instances: 100, memory: Some(MEMORY) }).unwrap();
+        let engine =
+            Engine::new(&EngineOptions { instances: 100, memory: Some(MEMORY), ..EngineOptions::default() })
+                .unwrap();
         let program = PathBuf::from(std::env::var_os("SAMOVAR_BIN_DIR").unwrap()).join("samovar");
         let compiler = Compiler::Child { program, args: vec!["compile".into()], limits: COMPILE };
         let directory = scratch().join(format!("hostile-{name}"));
