@@ -12,7 +12,7 @@ use samovar_runtime::{
 };
 
 static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
-    Engine::new(&EngineOptions { instances: 1, memory: Some(256 << 20) }).expect("one fits")
+    Engine::new(&EngineOptions { instances: 1, memory: Some(256 << 20), ..EngineOptions::default() }).expect("one fits")
 });
 
 const LEVELS: usize = 5;

@@ -9,6 +9,7 @@ const NO_MEMORY: Ends = &[(500, "memory-limit")];
 /// It takes time to take so much: on a busy machine its time is over first.
 const NO_MEMORY_OR_STOPPED: Ends = &[(500, "memory-limit"), (504, "timeout")];
 const NO_HANDLES_OR_STOPPED: Ends = &[(500, "trap"), (504, "timeout")];
+const TOO_LARGE_OR_STOPPED: Ends = &[(502, "response-too-large"), (504, "timeout")];
 const TOO_LARGE: Ends = &[(502, "response-too-large")];
 const ANSWERS: Ends = &[(200, "")];
 /// It never became ready: its module, or what runs when an instance is made, was refused.
@@ -121,7 +122,7 @@ pub const BEHAVIOURS: &[Behaviour] = &[
     ("wasi", "yield-for-ever", "", STOPPED),
     ("wasi", "exit", "", TRAPS),
     ("wasi", "exit-as-no-process-can", "", TRAPS),
-    ("flood", "run", "", TOO_LARGE),
+    ("flood", "run", "", TOO_LARGE_OR_STOPPED),
     ("complain", "run", "", STOPPED),
 
     ("dataflare", "log-control-characters", "", ANSWERS),

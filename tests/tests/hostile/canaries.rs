@@ -109,8 +109,7 @@ fn nothing() -> Call {
 
 #[tokio::test]
 async fn a_mark_that_is_there_is_found() {
-    let engine =
-        Engine::new(&EngineOptions { instances: 2, memory: None, ..EngineOptions::default() }).unwrap();
+    let engine = Engine::new(&EngineOptions { instances: 2, ..EngineOptions::default() }).unwrap();
     let directory = scratch().join("hostile-canaries-found");
     let cache = ArtifactCache::open(directory, engine.clone(), Compiler::InProcess).unwrap();
     for text in [module(0x55, 1), component(0x66, 2)] {
@@ -126,8 +125,7 @@ async fn a_mark_that_is_there_is_found() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_guest_finds_what_another_left_behind() {
     let calls = count("SAMOVAR_HOSTILE_CALLS", 100_000);
-    let engine =
-        Engine::new(&EngineOptions { instances: SLOTS, memory: None, ..EngineOptions::default() }).unwrap();
+    let engine = Engine::new(&EngineOptions { instances: SLOTS, ..EngineOptions::default() }).unwrap();
     let directory = scratch().join("hostile-canaries");
     let cache = ArtifactCache::open(directory, engine.clone(), Compiler::InProcess).unwrap();
     let mut plugins = Vec::new();

@@ -153,7 +153,7 @@ async fn every_hostile_guest_ends_at_its_limit_and_its_neighbour_does_not_notice
     let mut server = agent().await?;
     let mut wrong: Vec<_> = stream::iter(BEHAVIOURS)
         .map(|behaviour| one(&server, behaviour))
-        .buffer_unordered(8)
+        .buffer_unordered(4)
         .filter_map(async |ended| ended.err().map(|error| format!("{error:#}")))
         .collect()
         .await;
