@@ -8,7 +8,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use samovar_crds::{Abi, Figures, FunctionStatus, ImagePullPolicy, PluginTemplate, PluginType, Reason, State};
+use samovar_crds::{
+    Abi, Figures, FunctionStatus, ImagePullPolicy, PluginTemplate, PluginType, Reason, State,
+};
 use samovar_registry::{Client, Reference};
 use samovar_runtime::{
     Artifact, CompileError, Engine, FunctionRequest, Grants, Instances, Limits, LoadError, Metering,

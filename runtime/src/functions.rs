@@ -180,7 +180,8 @@ const HTTP: &str = "http";
 /// The component's handler of whole requests: that of the newer WASI, where it has both.
 pub(crate) fn handler(artifact: &Artifact, limits: &Limits) -> Result<Function, LoadError> {
     let exports = exports::of(artifact);
-    let handler = exports.iter().max_by_key(|export| export.handler()).filter(|export| export.handler().is_some());
+    let handler =
+        exports.iter().max_by_key(|export| export.handler()).filter(|export| export.handler().is_some());
     let handler = handler.ok_or_else(|| {
         let all = list(exports.iter().map(Export::full_name));
         LoadError::ExportNotFound(format!(

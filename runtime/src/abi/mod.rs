@@ -119,9 +119,7 @@ impl Target {
     pub(crate) fn arguments(&self, call: Call, held: &Share) -> Result<Arguments, CallError> {
         match self {
             Self::Component(target) => target.arguments(call, held).map(Arguments::Component),
-            Self::Http(_) => {
-                Err(CallError::NotCallable("it takes whole requests, not calls".to_owned()))
-            }
+            Self::Http(_) => Err(CallError::NotCallable("it takes whole requests, not calls".to_owned())),
             Self::Command(target) => target.arguments(call, held).map(Arguments::Command),
             Self::Scalar(target) => target.arguments(&call, held).map(Arguments::Scalar),
             // Whatever the body is, a buffer is given as it came.

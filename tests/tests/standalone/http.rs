@@ -5,7 +5,7 @@ use std::{convert::Infallible, fs, time::Duration};
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
 use futures::{StreamExt as _, channel::mpsc};
-use http_body_util::{BodyExt as _, Empty, Full, StreamBody, combinators::BoxBody};
+use http_body_util::{BodyExt, Empty, Full, StreamBody, combinators::BoxBody};
 use hyper::{
     HeaderMap, Request, Response, StatusCode,
     body::{Frame, Incoming},
@@ -122,10 +122,14 @@ async fn the_guest_has_its_own_part_of_the_path_by_host_and_by_path() -> Result<
             let answer = text(caller.get(path).await?).await?;
             assert_eq!(answer.lines().next(), Some(seen), "{path}");
         }
-        let root = Request::builder().uri("http://node.example/v1/default/web?q").header("host", "node.example");
+        let root =
+            Request::builder().uri("http://node.example/v1/default/web?q").header("host", "node.example");
         assert_eq!(caller.send(root.body(Empty::new().boxed())?).await?.status(), StatusCode::OK);
         let answer = text(caller.by_host("web.default.svc", "/v1/default/web/head?q").await?).await?;
-        assert!(answer.starts_with("Get /v1/default/web/head?q Some(Scheme::Http) web.default.svc\n"), "{answer}");
+        assert!(
+            answer.starts_with("Get /v1/default/web/head?q Some(Scheme::Http) web.default.svc\n"),
+            "{answer}"
+        );
         assert_eq!(caller.by_host("web.default", "/nothing").await?.status(), StatusCode::NOT_FOUND);
     }
     Ok(())
@@ -213,7 +217,10 @@ async fn each_way_to_fail_is_told_before_the_head_and_cuts_the_body_after_it() -
             assert_eq!(problem(caller.get(path).await?).await?, (status, slug.to_owned()), "{path}");
         }
         let large = Full::new(Bytes::from(vec![b'x'; 2000])).boxed();
-        assert_eq!(problem(caller.send(request("count", large)).await?).await?, (413, "too-large".to_owned()));
+        assert_eq!(
+            problem(caller.send(request("count", large)).await?).await?,
+            (413, "too-large".to_owned())
+        );
     }
     for path in ["half?20", "slowly?60000", "stream?10000000"] {
         for mut caller in Caller::both(&server).await? {
