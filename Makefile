@@ -14,6 +14,8 @@ export SAMOVAR_BIN_DIR := $(CARGO_TARGET_DIR)/debug
 export RUST_LIB_BACKTRACE ?= 0
 
 CARGO_DENY_VERSION := 0.20.2
+CARGO_FUZZ_VERSION := 0.13.2
+CARGO_FUZZ := $(SAMOVAR_CACHE)/tools/cargo-fuzz-$(CARGO_FUZZ_VERSION)/bin/cargo-fuzz
 CARGO_DENY := $(SAMOVAR_CACHE)/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 
 ifeq ($(filter help,$(or $(MAKECMDGOALS),help)),)
@@ -43,7 +45,7 @@ run: ## Serve examples/text without a cluster, call it once, and print the answe
 	$$samovar invoke --server http://$(LISTEN) text upper '{"text": "hello"}'
 
 .PHONY: test
-test: testbed test-unit test-standalone test-apiserver test-chart test-cluster ## All tests. Needs Rust and Go, and root for the cluster.
+test: testbed test-unit test-standalone test-hostile test-apiserver test-chart test-cluster ## All tests. Needs Rust and Go, and root for the cluster.
 
 .PHONY: test-unit
 test-unit: ## The tests that need Rust alone.
@@ -58,6 +60,28 @@ test-apiserver: programs ## The tests against a real kube-apiserver, etcd and re
 test-standalone: programs ## The tests of `samovar` without a cluster. Needs Go to build a registry.
 	bed=$$(tests/testbed/build.sh)
 	SAMOVAR_TESTBED_BIN=$$bed cargo test --workspace --test standalone
+
+.PHONY: test-hostile
+test-hostile: programs ## Guests that mean harm. SAMOVAR_HOSTILE_MODULES=10000 for a longer run, SAMOVAR_HOSTILE_SEED=N for one again.
+	cargo test --workspace --test hostile -- --skip neighbour::
+	# What it measures is disturbed by the others.
+	cargo test --workspace --test hostile -- neighbour::
+
+# What strangers write and Samovar reads, each target for so many seconds. Findings become tests.
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS := json_wit manifest problem routing tar
+
+.PHONY: fuzz
+fuzz: $(CARGO_FUZZ) ## Fuzz each target of fuzz/ for FUZZ_SECONDS (60).
+	export RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)-fuzz
+	found=$$(mktemp -d)
+	for target in $(FUZZ_TARGETS); do
+	  mkdir -p "$$found/corpus" "$$found/$$target"
+	  $(CARGO_FUZZ) run --sanitizer none $$target "$$found/corpus" fuzz/corpus/$$target -- \
+	    -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 -artifact_prefix="$$found/$$target/"
+	  rm -r "$$found/corpus"
+	done
+	rm -r "$$found"
 
 .PHONY: test-chart
 test-chart: ## The Helm chart: lint, unit tests, its README's table, its objects before a real API server.
@@ -85,7 +109,7 @@ images: programs ## Push images of the programs as built here to REGISTRY (host:
 # With a test among the targets, so that cargo chooses the features that tests have, and compiles nothing twice.
 .PHONY: programs
 programs:
-	cargo build --workspace --bins --test apiserver --test standalone --test cluster
+	cargo build --workspace --bins --test apiserver --test standalone --test hostile --test cluster
 
 .PHONY: testbed
 testbed: ## Build the servers of test-apiserver, once for each version, and print their folder.
@@ -117,7 +141,7 @@ fmt-check:
 .PHONY: clippy
 clippy:
 	cargo clippy --workspace --all-targets -- -D warnings
-	cargo clippy --workspace --test apiserver --test standalone --test cluster -- -D warnings
+	cargo clippy --workspace --test apiserver --test standalone --test hostile --test cluster -- -D warnings
 
 .PHONY: deny
 deny: $(CARGO_DENY) ## Licences, sources and bans of all dependencies.
@@ -131,6 +155,9 @@ deny-advisories: $(CARGO_DENY) ## Known vulnerabilities of all dependencies. Nee
 .PHONY: deny-fetch
 deny-fetch: $(CARGO_DENY)
 	$(CARGO_DENY) fetch db
+
+$(CARGO_FUZZ):
+	cargo install --locked --version $(CARGO_FUZZ_VERSION) --root "$(@D)/.." cargo-fuzz
 
 $(CARGO_DENY):
 	cargo install --locked --version $(CARGO_DENY_VERSION) --root "$(@D)/.." cargo-deny

@@ -26,6 +26,9 @@ mod routes;
 pub mod run;
 mod server;
 
+#[cfg(fuzzing)]
+pub mod fuzzing;
+
 pub use agent::{Agent, AgentOptions, StartError};
 pub use board::{Board, Report};
 pub use contents::OperatorOptions;

@@ -22,6 +22,8 @@ pub(crate) struct Modules {
 const MOST_ENTRIES: usize = 10_000;
 /// The most modules that are kept for the error that lists them.
 const MOST_MODULES: usize = 32;
+/// The longest path of a module, in bytes: what `modulePath` can name.
+const LONGEST_PATH: usize = 512;
 /// A tar's mark, at this place in its first block.
 const TAR_MAGIC: (usize, &[u8]) = (257, b"ustar");
 /// What a layer begins with to remove a path of the layers under it.
@@ -36,6 +38,12 @@ impl Modules {
     fn add(&mut self, path: &str, bytes: Bytes) -> Result<(), String> {
         if self.found.len() >= MOST_MODULES {
             return Err(format!("it holds over {MOST_MODULES} modules"));
+        }
+        if path.len() > LONGEST_PATH || path.chars().any(char::is_control) {
+            let begin: String = path.escape_debug().take(64).collect();
+            return Err(format!(
+                "the path of a module in it has control characters or over {LONGEST_PATH} bytes: `{begin}...`"
+            ));
         }
         // A later layer's file takes the place of an earlier one's.
         self.found.insert(path.to_owned(), bytes);
@@ -168,7 +176,8 @@ fn relative(path: &Path) -> Result<String, String> {
             Component::Normal(part) => parts.push(part.to_string_lossy()),
             Component::CurDir => {}
             Component::RootDir | Component::ParentDir | Component::Prefix(_) => {
-                return Err(format!("its layer has a path that leads out of it: `{}`", path.display()));
+                let path: String = path.to_string_lossy().escape_debug().take(LONGEST_PATH).collect();
+                return Err(format!("its layer has a path that leads out of it: `{path}`"));
             }
         }
     }
@@ -267,6 +276,19 @@ mod tests {
         for path in ["/etc/a.wasm", "../a.wasm", "lib/../../a.wasm"] {
             let error = one_of(vec![tar_of(&[(path, MODULE)])], None, 1 << 20).unwrap_err();
             assert!(error.contains("leads out"), "{path}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_no_spec_could_name_is_refused_and_not_told_whole() {
+        let long = format!("{}.wasm", "n".repeat(100_000));
+        for path in [&*long, "a\x1b[2J.wasm", "a\nb.wasm"] {
+            let mut builder = tar::Builder::new(Vec::new());
+            let mut header = tar::Header::new_gnu();
+            header.set_size(MODULE.len() as u64);
+            builder.append_data(&mut header, path, MODULE).unwrap();
+            let error = one_of(vec![builder.into_inner().unwrap()], None, 1 << 20).unwrap_err();
+            assert!(error.len() < 200 && !error.contains(char::is_control), "{error}");
         }
     }
 

@@ -5,26 +5,28 @@ use std::{
     fs,
     hash::{Hash, Hasher},
     io::{self, Read as _, Write as _},
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use bytes::Bytes;
+use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
 
 use crate::{
     Artifact, CompileError, Compiler, Engine, Kind, Metering, ModuleDigest,
     artifact::{WeakArtifact, hex},
-    compile::expected_memory,
+    compile::{ARTIFACT_BYTES, expected_memory},
+    told::told,
 };
 
 /// Compiled artifacts in a directory, one file each. Cheap to clone.
 ///
 /// A file's name says the module's digest, what made it (this build of Samovar, wasmtime's own compatibility
 /// hash, and so the CPU's features), and whether it counts fuel. Its first bytes say what kind it is and the digest of what
-/// follows. A file that does not match is removed and compiled again.
+/// follows, under that name. A file that does not match is removed and compiled again.
 #[derive(Clone)]
 pub struct ArtifactCache {
     inner: Arc<Inner>,
@@ -73,8 +75,10 @@ pub struct ArtifactFile {
 pub struct CacheError(#[from] io::Error);
 
 const MAGIC: &[u8; 8] = b"samovar1";
-/// Magic, kind, digest of the rest.
+/// Magic, kind, and the digest that seals both the rest and the file's name.
 const HEADER: usize = MAGIC.len() + 1 + 32;
+/// The largest file that is read, in bytes.
+const LARGEST: u64 = HEADER as u64 + ARTIFACT_BYTES;
 
 /// No write takes so long: a temporary file that has not changed for this time was left by a crash.
 const LEFT: Duration = Duration::from_mins(10);
@@ -165,7 +169,7 @@ impl ArtifactCache {
         })
         .await
         .map_err(|error| CompileError::Failed(error.to_string()))?
-        .map_err(|error| CompileError::Failed(error.to_string()))?;
+        .map_err(|error| CompileError::Failed(told(error)))?;
         self.remember(digest, &artifact);
         Ok(artifact)
     }
@@ -211,9 +215,16 @@ impl Inner {
 }
 
 fn read(engine: &Engine, metering: Metering, path: &Path) -> io::Result<Artifact> {
-    let mut bytes = Vec::new();
-    fs::File::open(path)?.read_to_end(&mut bytes)?;
     let refuse = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why);
+    // A link is not followed, and a pipe not waited for.
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = fs::File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() || metadata.len() > LARGEST {
+        return Err(refuse("it is no file that was written here"));
+    }
+    let mut bytes = Vec::new();
+    file.take(metadata.len()).read_to_end(&mut bytes)?;
     let (header, serialized) = bytes.split_at_checked(HEADER).ok_or_else(|| refuse("it is cut short"))?;
     let rest = header.strip_prefix(MAGIC).ok_or_else(|| refuse("it is not an artifact of Samovar"))?;
     let kind = match rest[0] {
@@ -221,7 +232,7 @@ fn read(engine: &Engine, metering: Metering, path: &Path) -> io::Result<Artifact
         1 => Kind::Component,
         _ => return Err(refuse("it is of no known kind")),
     };
-    if rest[1..] != *Sha256::digest(serialized) {
+    if rest[1..] != seal(path, kind, serialized) {
         return Err(refuse("it is damaged"));
     }
     deserialize(engine, kind, metering, serialized)
@@ -236,12 +247,19 @@ fn deserialize(engine: &Engine, kind: Kind, metering: Metering, serialized: &[u8
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("{error:#}")))
 }
 
+/// The digest of an artifact under its file's name, so that none is taken for another module's.
+fn seal(path: &Path, kind: Kind, serialized: &[u8]) -> [u8; 32] {
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    let sealed = Sha256::new().chain_update(name).chain_update([u8::from(kind == Kind::Component)]);
+    sealed.chain_update(serialized).finalize().into()
+}
+
 /// Writes a whole artifact or none: a temporary file, synced, then renamed.
 fn write(directory: &Path, path: &Path, kind: Kind, serialized: &[u8]) -> io::Result<()> {
     let mut file = tempfile::Builder::new().suffix(".tmp").tempfile_in(directory)?;
     file.write_all(MAGIC)?;
     file.write_all(&[u8::from(kind == Kind::Component)])?;
-    file.write_all(&Sha256::digest(serialized))?;
+    file.write_all(&seal(path, kind, serialized))?;
     file.write_all(serialized)?;
     file.as_file().set_permissions(fs::Permissions::from_mode(0o400))?;
     file.as_file().sync_all()?;

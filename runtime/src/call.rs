@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 
-use crate::NoMemory;
+use crate::{NoMemory, told::told};
 
 /// One call of one function.
 #[derive(Clone, Debug)]
@@ -128,6 +128,10 @@ const FRAMES: usize = 32;
 impl CallError {
     /// What a wasmtime error means to the caller.
     pub(crate) fn of_guest(error: &wasmtime::Error) -> Self {
+        // No stack was free for it: the pool's doing, not the guest's.
+        if error.is::<wasmtime::PoolConcurrencyLimitError>() {
+            return Self::AgentFull;
+        }
         if let Some(wasmtime::Trap::OutOfFuel) = error.downcast_ref() {
             return Self::FuelExhausted;
         }
@@ -138,10 +142,10 @@ impl CallError {
             match (error.downcast_ref::<wasmtime::Trap>(), error.downcast_ref::<wasmtime_wasi::I32Exit>()) {
                 (Some(trap), _) => trap.to_string(),
                 (None, Some(exit)) => format!("it exited with status {}", exit.0),
-                (None, None) => error.root_cause().to_string(),
+                (None, None) => told(error.root_cause()),
             };
         let frames = error.downcast_ref::<wasmtime::WasmBacktrace>().map_or(&[][..], |trace| trace.frames());
-        let backtrace = frames.iter().take(FRAMES).map(|frame| Frame(frame).to_string()).collect();
+        let backtrace = frames.iter().take(FRAMES).map(|frame| told(Frame(frame))).collect();
         Self::Trap { message, backtrace }
     }
 }

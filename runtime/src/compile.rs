@@ -11,9 +11,12 @@ use std::{
 
 use bytes::Bytes;
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    process::ChildStderr,
+};
 
-use crate::{Kind, Metering, NoMemory, engine, lockdown};
+use crate::{Kind, Metering, NoMemory, engine, lockdown, told::told};
 
 /// Where modules are compiled.
 #[derive(Clone, Debug)]
@@ -104,7 +107,9 @@ const CHILD_BYTES: u64 = 32 << 20;
 const CHILD_BYTES_EACH: u64 = 32;
 
 /// The largest artifact that is taken, in bytes.
-const ARTIFACT_BYTES: u64 = 1 << 30;
+pub(crate) const ARTIFACT_BYTES: u64 = 1 << 30;
+/// The most that is read of what the child says, in bytes.
+const MESSAGE_BYTES: u64 = 4096;
 /// The child's exit code for bytes that are no valid module.
 const INVALID: u8 = 2;
 /// For less memory than it takes to begin.
@@ -163,16 +168,11 @@ async fn in_child(
         let _ = stdin.write_all(order.as_bytes()).await;
         let _ = stdin.write_all(&wasm).await;
     };
-    let (mut artifact, mut message) = (Vec::new(), Vec::new());
-    let (mut stdout, mut stderr) = (stdout.take(ARTIFACT_BYTES), stderr.take(4096));
-    let ((), read, _, status) = tokio::join!(
-        write,
-        stdout.read_to_end(&mut artifact),
-        stderr.read_to_end(&mut message),
-        child.wait()
-    );
+    let mut artifact = Vec::new();
+    let mut stdout = stdout.take(ARTIFACT_BYTES);
+    let (read, message, (), status) =
+        tokio::join!(stdout.read_to_end(&mut artifact), message(stderr), write, child.wait());
     read.map_err(CompileError::Run)?;
-    let message = String::from_utf8_lossy(&message).trim().to_owned();
     ended(status.map_err(CompileError::Run)?, limits, message).map(|()| artifact)
 }
 
@@ -194,6 +194,15 @@ fn ended(status: ExitStatus, limits: CompileLimits, message: String) -> Result<(
             Err(CompileError::Crashed { limit: limits.memory, message })
         }
     }
+}
+
+/// What the child says, as much of it as helps.
+async fn message(mut stderr: ChildStderr) -> String {
+    let mut message = Vec::new();
+    let _ = (&mut stderr).take(MESSAGE_BYTES).read_to_end(&mut message).await;
+    // The rest is read too: with its pipe full, the child would wait for ever.
+    let _ = tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await;
+    told(String::from_utf8_lossy(&message).trim())
 }
 
 /// The whole life of the compiling child: limits itself, reads a module from stdin, writes its artifact to
@@ -247,13 +256,13 @@ fn compile(metering: Metering, wasm: &[u8]) -> Result<Vec<u8>, CompileError> {
     let kind = Kind::of(wasm)
         .ok_or_else(|| CompileError::Invalid("it does not begin as a WebAssembly binary does".to_owned()))?;
     let engine = wasmtime::Engine::new(&engine::config(metering))
-        .map_err(|error| CompileError::Failed(format!("{error:#}")))?;
+        .map_err(|error| CompileError::Failed(told(format_args!("{error:#}"))))?;
     match kind {
         Kind::Core => engine.precompile_module(wasm),
         Kind::Component => engine.precompile_component(wasm),
     }
     .map_err(|error| match wasmparser::validate(wasm) {
-        Err(invalid) => CompileError::Invalid(invalid.to_string()),
-        Ok(_) => CompileError::Failed(format!("{error:#}")),
+        Err(invalid) => CompileError::Invalid(told(invalid)),
+        Ok(_) => CompileError::Failed(told(format_args!("{error:#}"))),
     })
 }

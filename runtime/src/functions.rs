@@ -12,6 +12,7 @@ use crate::{
     exports::{self, Export},
     gate::Gate,
     plugin::Allowance,
+    told::told,
 };
 
 /// What a spec says of one function.
@@ -130,8 +131,8 @@ impl Function {
             .then(|| Gate::new(concurrency.unwrap_or(limits.concurrency), queue.unwrap_or(limits.queue)));
         Self {
             name,
-            export: export.full_name(),
-            signature: export.signature(),
+            export: told(export.full_name()),
+            signature: told(export.signature()),
             target,
             timeout: request.timeout.unwrap_or(limits.timeout),
             allowance: Allowance {
@@ -145,6 +146,9 @@ impl Function {
     }
 }
 
+/// The most functions that are found without being named: each is told in the plugin's status, which etcd keeps small.
+const MOST_FOUND: usize = 500;
+
 /// The plugin's functions, in the order of the spec or of the exports; at least one of them can be called.
 pub(crate) fn find(
     artifact: &Artifact,
@@ -152,7 +156,14 @@ pub(crate) fn find(
     limits: &Limits,
 ) -> Result<Vec<Arc<Function>>, LoadError> {
     let functions = if requests.is_empty() {
-        every(artifact, limits)
+        let functions = every(artifact, limits);
+        if functions.len() > MOST_FOUND {
+            return Err(LoadError::ExportNotFound(format!(
+                "the module exports {} functions, too many to take them all: name those that are wanted in spec.functions",
+                functions.len()
+            )));
+        }
+        functions
     } else {
         let exports = exports::of(artifact);
         requests
@@ -163,12 +174,12 @@ pub(crate) fn find(
     if functions.iter().all(|function| function.target.is_err()) {
         return Err(LoadError::ExportNotFound(match &functions[..] {
             [] => "the module exports no function".to_owned(),
-            _ => format!(
+            _ => told(format_args!(
                 "the module exports no function that can be called: {}",
                 list(functions.iter().map(|function| {
                     format!("{} ({})", function.export, function.not_callable().unwrap_or_default())
                 }))
-            ),
+            )),
         }));
     }
     Ok(functions)
@@ -210,12 +221,13 @@ pub(crate) fn every(artifact: &Artifact, limits: &Limits) -> Vec<Arc<Function>> 
         let target = export.target(artifact, None, &name);
         let (name, target) = match target {
             // What cannot be called needs no endpoint; its own name is told with the reason.
-            Err(why) => (export.full_name(), Err(why)),
-            Ok(_) if !name.split('.').all(is_label) => {
-                (export.full_name(), Err("its name is no DNS label: name it in spec.functions".to_owned()))
-            }
+            Err(why) => (told(export.full_name()), Err(told(why))),
+            Ok(_) if !name.split('.').all(is_label) => (
+                told(export.full_name()),
+                Err("its name is no DNS label: name it in spec.functions".to_owned()),
+            ),
             Ok(_) if !taken.insert(name.clone()) => (
-                export.full_name(),
+                told(export.full_name()),
                 Err(format!("another export is `{name}` too: name it in spec.functions")),
             ),
             Ok(target) => (name, Ok(target)),
@@ -240,7 +252,7 @@ fn requested(
         None => export.endpoint() == *name,
     };
     let found: Vec<_> = exports.iter().filter(meant).collect();
-    let refuse = |why: String| LoadError::ExportNotFound(format!("function `{name}`: {why}"));
+    let refuse = |why: String| LoadError::ExportNotFound(told(format_args!("function `{name}`: {why}")));
     let names = |exports: &mut dyn Iterator<Item = &Export>| list(exports.map(Export::full_name));
     let export = match found[..] {
         [export] => export,

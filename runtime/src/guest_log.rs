@@ -1,12 +1,11 @@
 //! A guest's stdout and stderr become log lines of its plugin, bounded in length and rate.
 
 use std::{
-    fmt::Write as _,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use crate::guest_output::Sink;
+use crate::{guest_output::Sink, told::printable};
 
 /// What is over a plugin's lines a second is counted and dropped, and its number logged when the second is over.
 const SECOND: Duration = Duration::from_secs(1);
@@ -84,18 +83,6 @@ impl GuestLog {
     }
 }
 
-/// `line` without what could forge log lines or drive a terminal.
-fn printable(line: &[u8]) -> String {
-    String::from_utf8_lossy(line).chars().fold(String::with_capacity(line.len()), |mut text, c| {
-        if c.is_control() && c != '\t' {
-            let _ = write!(text, "{}", c.escape_default());
-        } else {
-            text.push(c);
-        }
-        text
-    })
-}
-
 /// One of a guest's output streams.
 #[derive(Clone)]
 pub(crate) struct GuestStream {
@@ -144,12 +131,6 @@ impl Sink for GuestStream {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn control_characters_cannot_forge_lines_or_drive_a_terminal() {
-        assert_eq!(printable(b"a\r\x1b[2Jb\tc"), "a\\r\\u{1b}[2Jb\tc");
-        assert_eq!(printable(b"\xff"), "\u{fffd}");
-    }
 
     #[test]
     fn a_line_without_end_is_cut_and_a_flood_is_dropped() {

@@ -23,6 +23,11 @@ use crate::{
     stdio::Captured,
 };
 
+/// The most bytes that a guest may ask for at once as random ones: the host makes them all before it hands them over.
+const RANDOM_BYTES: u64 = 1 << 20;
+/// The most resources of the host that one instance may hold: streams, pollables, descriptors, fields.
+const RESOURCES: usize = 4096;
+
 /// The data of one instance's store.
 pub(crate) struct Host {
     pub(crate) memory: MemoryLimiter,
@@ -51,8 +56,6 @@ struct Wasi {
     sockets: Sockets,
 }
 
-/// Things that a guest may have a handle of at once.
-const HANDLES: usize = 1024;
 /// The most that one header section of a guest's may take in the host. On the wire it is smaller.
 const FIELD_BYTES: usize = 32 << 10;
 
@@ -113,7 +116,7 @@ impl Wasi {
         let mut builder = granted(given, program);
         sockets.build(&mut builder);
         let (mut table, mut http) = (ResourceTable::new(), WasiHttpCtx::new());
-        table.set_max_capacity(HANDLES);
+        table.set_max_capacity(RESOURCES);
         http.set_field_size_limit(FIELD_BYTES);
         Box::new(Self { context: builder.build(), table, http, outgoing, sockets })
     }
@@ -168,6 +171,7 @@ impl WasiHttpView for Host {
 fn granted(given: &Given, program: Option<Box<Program>>) -> WasiCtxBuilder {
     let Given { log, grants, .. } = given;
     let mut builder = WasiCtxBuilder::new();
+    builder.max_random_size(RANDOM_BYTES);
     grants.env.build(&mut builder);
     match program.map(|program| *program) {
         Some(Program { argv, stdin, stdout, stderr }) => {

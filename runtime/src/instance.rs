@@ -6,7 +6,7 @@ use wasmtime::{ModuleExport, Store, UpdateDeadline, component};
 
 use crate::{
     CallError, Engine, abi::Trio, budget::Share, engine::Slot, given::Given, host::Host, link::Linked,
-    plugin::Allowance,
+    plugin::Allowance, told::told,
 };
 
 /// An instance, and the store that is its alone.
@@ -172,7 +172,9 @@ async fn initialized(
 fn failure(error: &wasmtime::Error) -> String {
     match CallError::of_guest(error) {
         CallError::Trap { message, backtrace } if backtrace.is_empty() => message,
-        CallError::Trap { message, backtrace } => format!("{message}, in {}", backtrace.join(" < ")),
+        CallError::Trap { message, backtrace } => {
+            told(format_args!("{message}, in {}", backtrace.join(" < ")))
+        }
         other => other.to_string(),
     }
 }

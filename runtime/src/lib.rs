@@ -32,6 +32,7 @@ mod plugin;
 mod pool;
 mod stdio;
 mod ticker;
+mod told;
 pub mod wit;
 
 pub use abi::Abi;

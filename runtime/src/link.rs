@@ -10,6 +10,7 @@ use crate::{
     grants::{files, network},
     host::Host,
     plugin::LoadError,
+    told::told,
 };
 
 /// Everything that guests are offered, defined once for all plugins.
@@ -73,8 +74,9 @@ impl Linkers {
             Code::Component(component) => self.component.instantiate_pre(component).map(Linked::Component),
         }
         .map_err(|error| {
+            let wrong = told(format_args!("{error:#}"));
             LoadError::ImportNotGranted(format!(
-                "{error:#}; guests are given WASI 0.2 with wasi:http and wasi:config, WASI 0.3 but for its files and sockets, preview 1 and DataFlare's host functions, \
+                "{wrong}; guests are given WASI 0.2 with wasi:http and wasi:config, WASI 0.3 but for its files and sockets, preview 1 and DataFlare's host functions, \
                  and nothing else: build the module without that import"
             ))
         })
@@ -88,8 +90,9 @@ fn check(artifact: &Artifact, grants: &Grants) -> Result<(), LoadError> {
     let mut imports = ty.imports(component.engine()).map(|(name, _)| name);
     match imports.find(|name| network::is_needed_by(name)) {
         Some(import) if grants.network.is_none() => Err(LoadError::ImportNotGranted(format!(
-            "the module imports `{import}`, which is given where `securityPolicy.network` is granted: name the hosts in its \
-             `allowedHosts`; with none in it the module loads, and each of its requests is refused"
+            "the module imports `{}`, which is given where `securityPolicy.network` is granted: name the hosts in its \
+             `allowedHosts`; with none in it the module loads, and each of its requests is refused",
+            told(import)
         ))),
         _ => Ok(()),
     }

@@ -294,3 +294,15 @@ async fn a_closed_plugin_holds_no_instances_and_takes_no_calls() {
     assert_eq!(plugin.ready_instances(), 0);
     assert!(matches!(call(&plugin, "count", "").await, Err(CallError::Closed)));
 }
+
+#[tokio::test]
+async fn of_a_module_with_hundreds_of_functions_those_that_are_named_are_taken() {
+    let exports = (0..501).fold(String::new(), |all, at| all + &format!("(func (export \"f{at}\"))"));
+    let wasm = wat::parse_str(format!("(module {exports})")).unwrap();
+    let refused = loading::load(wasm.clone(), PluginSpec::default()).await.err().unwrap();
+    assert!(matches!(&refused, LoadError::ExportNotFound(why) if why.contains("501 functions")), "{refused}");
+    let f500 = FunctionRequest { name: "f500".to_owned(), ..FunctionRequest::default() };
+    let plugin =
+        loading::load(wasm, PluginSpec { functions: vec![f500], ..PluginSpec::default() }).await.unwrap();
+    assert_eq!(plugin.functions().len(), 1);
+}

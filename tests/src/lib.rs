@@ -17,6 +17,7 @@ mod plugin;
 mod process;
 mod registry;
 mod scratch;
+pub mod server;
 mod testbed;
 
 pub use api_proxy::{ApiProxy, Link, Write};

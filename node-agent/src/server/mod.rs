@@ -41,7 +41,8 @@ use tokio::{
 
 use describe::describe;
 pub(crate) use problem::{Problem, Slug};
-use target::{host, target};
+use target::host;
+pub(crate) use target::target;
 
 use crate::{
     metrics::Metrics,

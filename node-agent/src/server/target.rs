@@ -7,11 +7,11 @@ use super::Problem;
 use crate::routes::{Route, RouteTable};
 
 /// What a request is for.
-pub(super) struct Target<'a> {
+pub(crate) struct Target<'a> {
     /// The plugin.
     pub(super) route: &'a Route,
     /// The function, as the caller wrote it; `None`: the plugin itself.
-    pub(super) name: Option<&'a str>,
+    pub(crate) name: Option<&'a str>,
     /// Where the plugin's own part of the path begins: what follows its name, or all of it.
     pub(super) start: usize,
 }
@@ -24,7 +24,7 @@ pub(super) fn host(head: &Parts) -> Option<&str> {
 /// What a request to `host` and `path` is for.
 ///
 /// A host that names a plugin which is not here may be the node's own name: the path then decides.
-pub(super) fn target<'a>(
+pub(crate) fn target<'a>(
     host: Option<&str>,
     path: &'a str,
     routes: &'a RouteTable,

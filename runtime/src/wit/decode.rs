@@ -11,7 +11,7 @@ use super::{
     cases::{Cases, Wrapped},
     meter::Meter,
 };
-use crate::{CallError, Share};
+use crate::{CallError, Share, told::told};
 
 /// The arguments of a call from its JSON body: an object by parameter name, an array by position, or nothing
 /// at all where no parameter needs a value. A parameter of an option type may be left out.
@@ -22,8 +22,9 @@ use crate::{CallError, Share};
 /// What is wrong, and where in the JSON; or that there is no memory for the values.
 pub fn arguments(body: &[u8], params: &[(String, Type)], share: &Share) -> Result<Vec<Val>, CallError> {
     let meter = Meter::new(share);
-    read(body, params, &meter)
-        .map_err(|wrong| if meter.refused() { CallError::NodeMemory } else { CallError::BadArguments(wrong) })
+    read(body, params, &meter).map_err(|wrong| {
+        if meter.refused() { CallError::NodeMemory } else { CallError::BadArguments(told(wrong)) }
+    })
 }
 
 fn read(body: &[u8], params: &[(String, Type)], meter: &Meter<'_>) -> Result<Vec<Val>, String> {
@@ -39,7 +40,7 @@ fn read(body: &[u8], params: &[(String, Type)], meter: &Meter<'_>) -> Result<Vec
 fn left_out(name: &str, ty: &Type) -> Result<Val, String> {
     match ty {
         Type::Option(_) => Ok(Val::Option(None)),
-        _ => Err(format!("`{name}` is missing; it is of type {ty}")),
+        _ => Err(told(format_args!("`{name}` is missing; it is of type {ty}"))),
     }
 }
 
@@ -79,7 +80,7 @@ impl<'de> DeserializeSeed<'de> for At<'_> {
         let Self(name, ty, meter) = self;
         Seed(ty, meter)
             .deserialize(deserializer)
-            .map_err(|error| D::Error::custom(format_args!("{name}: {error}")))
+            .map_err(|error| D::Error::custom(told(format_args!("{}: {error}", short(name)))))
     }
 }
 
@@ -129,7 +130,7 @@ impl Seed<'_> {
                 return Err(E::custom(format_args!("expected {self}, found the number {number}")));
             }
         };
-        value.ok_or_else(|| E::custom(format_args!("{number} is out of range for {}", self.0)))
+        value.ok_or_else(|| E::custom(format_args!("{number} is out of range for {self}")))
     }
 }
 
@@ -146,13 +147,19 @@ impl fmt::Display for Seed<'_> {
                 write!(f, "an object with {}", quoted(fields.iter().map(|(name, _)| name)))
             }
             Type::Option(some) => write!(f, "{} or null", Seed(some, self.1)),
-            ty => write!(f, "{ty}"),
+            ty => f.write_str(&told(ty)),
         }
     }
 }
 
+/// The names that there are: the first of them, where they are many.
 pub(super) fn quoted<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
-    names.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+    let mut names = names.into_iter();
+    let mut list: Vec<_> = names.by_ref().take(LISTED).map(|name| format!("`{}`", short(name))).collect();
+    if names.next().is_some() {
+        list.push("...".to_owned());
+    }
+    list.join(", ")
 }
 
 impl<'de> Visitor<'de> for Seed<'_> {
@@ -297,7 +304,7 @@ fn fields<'de, A: MapAccess<'de>>(
             return Err(A::Error::custom(format_args!("`{}` is not known; known are {known}", short(&key))));
         };
         if values[at].is_some() {
-            return Err(A::Error::custom(format_args!("`{key}` comes twice")));
+            return Err(A::Error::custom(format_args!("`{}` comes twice", short(&key))));
         }
         values[at] = Some(map.next_value_seed(At(&types[at].0, &types[at].1, meter))?);
     }
@@ -326,7 +333,10 @@ fn float<F: std::str::FromStr>(text: &str) -> Option<F> {
     }
 }
 
-/// Enough of a caller's own text to recognise it in an error.
+/// Names that an error lists.
+const LISTED: usize = 12;
+
+/// Enough of a text to recognise it in an error.
 pub(super) fn short(text: &str) -> &str {
     &text[..text.floor_char_boundary(64)]
 }

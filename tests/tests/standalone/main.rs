@@ -9,4 +9,5 @@ mod grants;
 mod http;
 mod limits;
 mod run;
-mod server;
+
+use samovar_tests::server;

@@ -343,7 +343,9 @@ mod tests {
             };
             assert!(tree.used() <= 64 << 10);
         }
-        held.into_iter().for_each(|node| tree.release(node));
+        for node in held {
+            tree.release(node);
+        }
         clear(&mut tree, ROOT);
         assert_eq!((tree.used(), tree.entry(ROOT, ROOT).unwrap().is_some()), (0, false));
         assert!(budget.used() > 0);

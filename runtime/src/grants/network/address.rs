@@ -12,8 +12,7 @@ const fn v4(a: u8, b: u8, c: u8, d: u8, prefix: u8, what: &'static str) -> Close
 }
 
 const fn v6(segments: [u16; 8], prefix: u8, what: &'static str) -> Closed<Ipv6Net> {
-    let [a, b, c, d, e, f, g, h] = segments;
-    Closed(Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, d, e, f, g, h), prefix), what)
+    Closed(Ipv6Net::new_assert(Ipv6Addr::from_segments(segments), prefix), what)
 }
 
 const METADATA: &str = "the cloud's metadata service";
@@ -44,7 +43,7 @@ const V4: [Closed<Ipv4Net>; 21] = [
     v4(240, 0, 0, 0, 4, "reserved or broadcast"),
 ];
 
-/// The same for IPv6, where all outside 2000::/3 is something else than public.
+/// The same for IPv6, where all outside `2000::/3` is something else than public.
 const V6: [Closed<Ipv6Net>; 16] = [
     v6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254], 128, METADATA),
     v6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23], 128, METADATA),

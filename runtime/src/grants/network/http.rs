@@ -45,8 +45,8 @@ const BODY_BYTES: u64 = 64 << 20;
 const REQUEST_BYTES: u64 = 192 << 10;
 /// The longest to connect, to the first byte of a response, and from one to the next. A guest may ask for less.
 const CONNECT: Duration = Duration::from_secs(10);
-const FIRST_BYTE: Duration = Duration::from_secs(60);
-const BETWEEN_BYTES: Duration = Duration::from_secs(60);
+const FIRST_BYTE: Duration = Duration::from_mins(1);
+const BETWEEN_BYTES: Duration = Duration::from_mins(1);
 
 /// Sends the requests of one instance.
 pub(crate) struct Outgoing {
@@ -242,7 +242,7 @@ async fn connect(reach: &Reach, target: &Target) -> Result<TcpStream, Error> {
                 return Ok(stream);
             }
             Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                last = Error::ConnectionRefused
+                last = Error::ConnectionRefused;
             }
             Ok(Err(_)) => last = Error::DestinationUnavailable,
             Err(_) => last = Error::ConnectionTimeout,

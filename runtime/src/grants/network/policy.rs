@@ -269,12 +269,7 @@ mod tests {
             ("2001:db8::1", "[2001:db8::1]", true),
             ("2001:db8::/32", "2001:db8:ffff::1", true),
             ("192.0.2.0/24", "example.com", false),
-            ("*.2.1", "192.0.2.1", false),
         ] {
-            if pattern == "*.2.1" {
-                assert!(Pattern::parse(pattern).is_err());
-                continue;
-            }
             assert_eq!(allowed(pattern, host, HTTPS), is, "{pattern} {host}");
         }
     }
@@ -323,7 +318,7 @@ mod tests {
             "u@example.com",
             "a b.com",
             "a..com",
-            "-",
+            "*.2.1",
             "[::1",
             "::1]",
             "[192.0.2.1]",
@@ -345,7 +340,7 @@ mod tests {
             "example.com?",
         ] {
             let parsed = Pattern::parse(pattern);
-            assert!(parsed.is_err() || pattern == "-", "{pattern}: {parsed:?}");
+            assert!(parsed.is_err(), "{pattern}: {parsed:?}");
         }
     }
 

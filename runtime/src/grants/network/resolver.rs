@@ -36,8 +36,11 @@ pub(super) struct Resolver {
     name_servers: Vec<SocketAddr>,
     client: OnceLock<TokioResolver>,
     lookups: Semaphore,
-    remembered: Mutex<HashMap<Box<str>, (Instant, Arc<[IpAddr]>)>>,
+    remembered: Mutex<HashMap<Box<str>, Answer>>,
 }
+
+/// What a name has, and until when.
+type Answer = (Instant, Arc<[IpAddr]>);
 
 /// Why a name has no address.
 #[derive(Debug, PartialEq, Eq)]

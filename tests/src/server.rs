@@ -6,26 +6,35 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use samovar_tests::{Process, free_port, scratch};
 use serde_json::Value;
+
+use crate::{Process, free_port, process::built, scratch};
 
 /// What takes a moment, on a machine that runs many tests at once.
 pub const SOON: Duration = Duration::from_secs(30);
 
 /// A running `samovar run` and the folder of its files.
 pub struct Server {
+    /// Its manifests and modules.
     pub folder: PathBuf,
+    /// The process.
     pub process: Process,
+    /// Where it answers calls.
     pub url: String,
     ops: String,
+    client: reqwest::Client,
 }
 
 /// An answer over HTTP.
 #[derive(Debug)]
 pub struct Answer {
+    /// Its HTTP status.
     pub status: u16,
+    /// Its Retry-After header.
     pub retry_after: Option<String>,
+    /// The fuel that the call took, where its plugin counts it.
     pub fuel: Option<u64>,
+    /// Its body.
     pub body: String,
 }
 
@@ -49,6 +58,28 @@ impl Server {
 
     /// The same, with more flags.
     pub async fn start_with(folder: PathBuf, flags: &[&str]) -> Result<Self> {
+        Self::start_by(folder, flags, |arguments| Process::samovar("samovar", arguments, &[])).await
+    }
+
+    /// The same, with its state on a disk of so many KiB, which only this process sees.
+    pub async fn start_on_a_small_disk(folder: PathBuf, kib: u32) -> Result<Self> {
+        let mount = format!("mount -t tmpfs -o size={kib}k tmpfs \"$0/state\" && exec \"$@\"");
+        std::fs::create_dir_all(folder.join("state"))?;
+        let in_folder = folder.clone();
+        Self::start_by(folder, &[], |arguments| {
+            let mut command = std::process::Command::new("unshare");
+            command.args(["--map-root-user", "--mount", "sh", "-c", &mount]).arg(in_folder);
+            command.arg(built("samovar")?).args(arguments);
+            Process::start("samovar", command)
+        })
+        .await
+    }
+
+    async fn start_by(
+        folder: PathBuf,
+        flags: &[&str],
+        start: impl FnOnce(Vec<String>) -> Result<Process>,
+    ) -> Result<Self> {
         let (listen, ops) = (format!("127.0.0.1:{}", free_port()?), format!("127.0.0.1:{}", free_port()?));
         let state = folder.join("state");
         let own = [
@@ -58,11 +89,10 @@ impl Server {
             format!("--ops-listen={ops}"),
             format!("--state-dir={}", state.display()),
         ];
-        let arguments = own.into_iter().chain(flags.iter().map(|&flag| flag.to_owned()));
-        let mut process = Process::samovar("samovar", arguments, &[])?;
+        let mut process = start(own.into_iter().chain(flags.iter().map(|&flag| flag.to_owned())).collect())?;
         let ops = format!("http://{ops}");
         process.answers(&format!("{ops}/readyz"), SOON).await?;
-        Ok(Self { folder, process, url: format!("http://{listen}"), ops })
+        Ok(Self { folder, process, url: format!("http://{listen}"), ops, client: reqwest::Client::new() })
     }
 
     /// The value of a metric that has no labels.
@@ -80,9 +110,10 @@ impl Server {
         Ok(line.split_whitespace().nth(1).unwrap_or_default().parse()?)
     }
 
+    /// Calls a function of a plugin in the namespace `default`.
     pub async fn call(&self, plugin: &str, function: &str, body: impl Into<reqwest::Body>) -> Result<Answer> {
         let url = format!("{}/v1/default/{plugin}/{function}", self.url);
-        let request = reqwest::Client::new().post(url).header("content-type", "application/json").body(body);
+        let request = self.client.post(url).header("content-type", "application/json").body(body);
         let answer = request.send().await?;
         let header = |name| answer.headers().get(name).and_then(|value| value.to_str().ok());
         Ok(Answer {

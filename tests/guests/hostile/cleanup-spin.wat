@@ -1,0 +1,6 @@
+;; DataFlare's trio that answers well, and never comes back from its `plugin_cleanup`.
+(module
+  (memory (export "memory") 1)
+  (func (export "plugin_init") (param i32 i32) (result i32) (i32.const 0))
+  (func (export "process_data") (param i32 i32) (result i32) (i32.const 0))
+  (func (export "plugin_cleanup") (result i32) (loop $forever (br $forever)) (i32.const 0)))

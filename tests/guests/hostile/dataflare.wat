@@ -1,0 +1,16 @@
+;; Lies to DataFlare's host functions, and floods them.
+(module
+  (import "env" "log" (func $log (param i32 i32 i32)))
+  (import "env" "host_log" (func $host_log (param i32 i32 i32 i32)))
+  (import "env" "random" (func $random (param i64) (result i64)))
+  (memory (export "memory") 1)
+  (data (i32.const 0) "\0d\0a\1b]0;owned\07%n%n%n{}")
+  (func (export "log-control-characters") (call $log (i32.const -7) (i32.const 0) (i32.const 24)))
+  (func (export "log-past-the-end") (call $log (i32.const 1) (i32.const 65530) (i32.const 100)))
+  (func (export "log-4-gib") (call $log (i32.const 1) (i32.const 0) (i32.const -1)))
+  (func (export "log-at-a-level-past-the-end")
+    (call $host_log (i32.const -1) (i32.const 10) (i32.const 0) (i32.const 10)))
+  (func (export "log-for-ever")
+    (loop $forever (call $log (i32.const 1) (i32.const 0) (i32.const 65536)) (br $forever)))
+  (func (export "random-below-nothing") (result i64) (call $random (i64.const 0)))
+  (func (export "random-below-everything") (result i64) (call $random (i64.const -1))))

@@ -1,0 +1,4 @@
+;; Never gets through its `_initialize`.
+(module
+  (func (export "_initialize") (loop $forever (br $forever)))
+  (func (export "f")))

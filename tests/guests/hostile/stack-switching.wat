@@ -1,0 +1,8 @@
+;; Suspends itself: a proposal that is not on, so that the module is refused.
+(module
+  (type $f (func))
+  (type $c (cont $f))
+  (tag $yield)
+  (func $g (suspend $yield))
+  (elem declare func $g)
+  (func (export "run") (resume $c (cont.new $c (ref.func $g)))))

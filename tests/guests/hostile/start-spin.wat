@@ -1,0 +1,5 @@
+;; Never gets through its start function.
+(module
+  (func $start (loop $forever (br $forever)))
+  (start $start)
+  (func (export "f")))

@@ -1,0 +1,5 @@
+;; DataFlare's trio with a `plugin_init` that never comes back.
+(module
+  (memory (export "memory") 1)
+  (func (export "plugin_init") (param i32 i32) (result i32) (loop $forever (br $forever)) (i32.const 0))
+  (func (export "process_data") (param i32 i32) (result i32) (i32.const 0)))

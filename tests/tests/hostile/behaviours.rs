@@ -1,0 +1,168 @@
+//! What hostile guests do, one function each, and how each ends.
+
+/// How a call may end: HTTP status and the kind of problem.
+pub type Ends = &'static [(u16, &'static str)];
+
+const STOPPED: Ends = &[(504, "timeout")];
+const TRAPS: Ends = &[(500, "trap")];
+const NO_MEMORY: Ends = &[(500, "memory-limit")];
+/// It takes time to take so much: on a busy machine its time is over first.
+const NO_MEMORY_OR_STOPPED: Ends = &[(500, "memory-limit"), (504, "timeout")];
+const NO_HANDLES_OR_STOPPED: Ends = &[(500, "trap"), (504, "timeout")];
+const TOO_LARGE_OR_STOPPED: Ends = &[(502, "response-too-large"), (504, "timeout")];
+const TOO_LARGE: Ends = &[(502, "response-too-large")];
+const ANSWERS: Ends = &[(200, "")];
+/// It never became ready: its module, or what runs when an instance is made, was refused.
+const NOT_READY: Ends = &[(503, "not-ready")];
+
+/// A function of a module in `tests/guests/hostile`, the body of a call, and how it ends.
+pub type Behaviour = (&'static str, &'static str, &'static str, Ends);
+
+/// Every one of them.
+#[rustfmt::skip]
+pub const BEHAVIOURS: &[Behaviour] = &[
+    ("cpu", "spin", "", STOPPED),
+    ("cpu", "spin-on-floats", "", STOPPED),
+    ("cpu", "spin-on-calls", "", STOPPED),
+    ("cpu", "spin-through-a-table", "", STOPPED),
+    ("cpu", "spin-on-tail-calls", "", STOPPED),
+    ("cpu", "recurse", "", TRAPS),
+    ("cpu", "recurse-in-turns", "", TRAPS),
+    ("cpu", "recurse-with-large-frames", "[1, 2, 3, 4]", TRAPS),
+    ("cpu", "fork", "[1000]", STOPPED),
+    ("cpu", "call-nothing", "", TRAPS),
+    ("cpu", "call-past-the-table", "", TRAPS),
+    ("cpu", "call-by-a-wrong-type", "", TRAPS),
+    ("cpu", "divide-by-zero", "[0]", TRAPS),
+    ("cpu", "overflow", "", TRAPS),
+    ("cpu", "make-nan-a-number", "", TRAPS),
+    ("cpu", "give-up", "", TRAPS),
+
+    ("memory", "fill", "", STOPPED),
+    ("memory", "copy", "", STOPPED),
+    ("memory", "fill-past-the-end", "", TRAPS),
+    ("memory", "copy-past-the-end", "", TRAPS),
+    ("memory", "touch-every-page", "", STOPPED),
+    ("memory", "grow-and-mind", "", NO_MEMORY),
+    ("memory", "grow-and-ignore", "", NO_MEMORY),
+    ("memory", "grow-by-all-there-is", "", NO_MEMORY),
+    ("memory", "grow-by-nothing", "", STOPPED),
+    ("memory", "grow-a-table", "", TRAPS),
+    ("memory", "grow-a-table-by-all-there-is", "", TRAPS),
+    ("memory", "fill-a-table", "", STOPPED),
+    ("memory", "fill-past-a-table", "", TRAPS),
+    ("memory", "load-past-the-end", "", TRAPS),
+    ("memory", "load-far-past-the-end", "", TRAPS),
+    ("memory", "load-one-past-the-end", "", TRAPS),
+    ("memory", "store-past-the-end", "", TRAPS),
+    ("memory", "load-misaligned", "", TRAPS),
+    ("memory", "add-misaligned", "", TRAPS),
+    ("memory", "wait", "", TRAPS),
+
+    ("heap", "keep", "", NO_MEMORY_OR_STOPPED),
+    ("heap", "litter", "", STOPPED),
+    ("heap", "take-one-huge-thing", "", TRAPS),
+    ("heap", "fill-past-the-end", "", TRAPS),
+    ("heap", "follow-null", "", TRAPS),
+    ("heap", "cast-what-it-is-not", "", TRAPS),
+
+    ("exceptions", "throw", "", TRAPS),
+    ("exceptions", "throw-nothing", "", TRAPS),
+    ("exceptions", "throw-and-catch-without-end", "", STOPPED),
+    ("exceptions", "keep-every-exception", "", STOPPED),
+    ("exceptions", "throw-from-the-depths", "[1000]", TRAPS),
+
+    ("stack-switching", "run", "", NOT_READY),
+    ("start-spin", "f", "", NOT_READY),
+    ("start-grow", "f", "", NOT_READY),
+    ("initialize-spin", "f", "", NOT_READY),
+    ("initialize-recurse", "f", "", NOT_READY),
+    ("too-large", "f", "", NOT_READY),
+    ("trio-init-spin", "process-data", "", NOT_READY),
+
+    ("alloc-past-the-end", "f", "x", TRAPS),
+    ("alloc-spin", "f", "x", STOPPED),
+    ("alloc-trap", "f", "x", TRAPS),
+    ("answers", "past-the-end", "x", TRAPS),
+    ("answers", "across-the-end", "x", TRAPS),
+    ("answers", "all-of-4-gib", "x", TOO_LARGE),
+    ("answers", "wrapping", "x", TOO_LARGE),
+    ("answers", "too-long", "x", TOO_LARGE),
+    ("trio", "process-data", "x", TOO_LARGE),
+    ("cleanup-spin", "process-data", "x", STOPPED),
+    ("heap-base", "f", "{}", TRAPS),
+
+    ("wasi", "poll-without-waiting", "", STOPPED),
+    ("wasi", "sleep-for-an-hour", "", STOPPED),
+    ("wasi", "sleep-for-ever", "", STOPPED),
+    ("wasi", "poll-for-everything", "", ANSWERS),
+    ("wasi", "poll-past-the-end", "", ANSWERS),
+    ("wasi", "poll-for-nothing", "", STOPPED),
+    ("wasi", "log-control-characters", "", ANSWERS),
+    ("wasi", "flood-the-log", "", STOPPED),
+    ("wasi", "flood-the-log-without-newlines", "", STOPPED),
+    ("wasi", "write-past-the-end", "", TRAPS),
+    ("wasi", "write-4-gib", "", ANSWERS),
+    ("wasi", "write-from-lists-past-the-end", "", ANSWERS),
+    ("wasi", "write-from-lists-without-end", "", ANSWERS),
+    ("wasi", "write-to-stdin", "", ANSWERS),
+    ("wasi", "write-to-what-is-not-open", "", ANSWERS),
+    ("wasi", "read-for-ever", "", STOPPED),
+    ("wasi", "close-everything", "", ANSWERS),
+    ("wasi", "renumber-everything", "", STOPPED),
+    ("wasi", "open-a-file", "", TRAPS),
+    ("wasi", "random-without-end", "", STOPPED),
+    ("wasi", "random-of-1-gib", "", TRAPS),
+    ("wasi", "random-past-the-end", "", TRAPS),
+    ("wasi", "ask-the-time-for-ever", "", STOPPED),
+    ("wasi", "ask-the-time-past-the-end", "", TRAPS),
+    ("wasi", "ask-the-time-misaligned", "", TRAPS),
+    ("wasi", "ask-a-clock-that-is-not-there", "", TRAPS),
+    ("wasi", "arguments-past-the-end", "", ANSWERS),
+    ("wasi", "yield-for-ever", "", STOPPED),
+    ("wasi", "exit", "", TRAPS),
+    ("wasi", "exit-as-no-process-can", "", TRAPS),
+    ("flood", "run", "", TOO_LARGE_OR_STOPPED),
+    ("complain", "run", "", STOPPED),
+
+    ("dataflare", "log-control-characters", "", ANSWERS),
+    ("dataflare", "log-past-the-end", "", TRAPS),
+    ("dataflare", "log-4-gib", "", TRAPS),
+    ("dataflare", "log-at-a-level-past-the-end", "", TRAPS),
+    ("dataflare", "log-for-ever", "", STOPPED),
+    ("dataflare", "random-below-nothing", "", ANSWERS),
+    ("dataflare", "random-below-everything", "", ANSWERS),
+
+    ("lies", "text-past-the-end", "", TRAPS),
+    ("lies", "text-of-4-gib", "", TRAPS),
+    ("lies", "text-that-is-none", "", TRAPS),
+    ("lies", "text-of-another-encoding", "", ANSWERS),
+    ("lies", "list-past-the-end", "", TRAPS),
+    ("lies", "list-of-4-gib", "", TRAPS),
+    ("lies", "answer-at-no-address", "", TRAPS),
+    ("lies", "answer-at-an-odd-address", "", TRAPS),
+    ("lies", "list-at-an-odd-address", "", TRAPS),
+    ("lies", "megabytes-out-of-kilobytes", "", TRAPS),
+    ("lies", "enum-that-is-none", "", TRAPS),
+    ("lies", "flags-that-are-none", "", ANSWERS),
+    ("lies", "char-that-is-none", "", TRAPS),
+    ("lies", "bool-that-is-none", "", ANSWERS),
+    ("lies", "u8-that-is-none", "", ANSWERS),
+    ("lies", "variant-at-an-odd-address", "", TRAPS),
+
+    ("realloc", "realloc-traps", r#"["x"]"#, TRAPS),
+    ("realloc", "realloc-spins", r#"["x"]"#, STOPPED),
+    ("realloc", "realloc-past-the-end", r#"["x"]"#, TRAPS),
+    ("realloc", "realloc-misaligned", "[[1, 2]]", TRAPS),
+    ("realloc", "realloc-over-itself", r#"[["x", "y"]]"#, ANSWERS),
+    ("realloc", "post-return-traps", "", TRAPS),
+    ("realloc", "post-return-spins", "", STOPPED),
+
+    ("handles", "keep-handles", "", NO_HANDLES_OR_STOPPED),
+    ("handles", "drop-twice", "", TRAPS),
+    ("handles", "drop-what-is-not-there", "", TRAPS),
+    ("handles", "keep-pollables", "", NO_HANDLES_OR_STOPPED),
+    ("handles", "random-of-one-gib", "", TRAPS),
+    ("handles", "random-of-everything", "", TRAPS),
+    ("handles", "random-again-and-again", "", TRAPS),
+];

@@ -1,0 +1,205 @@
+//! Guests that do all they can to a running agent, and the plugin beside them that notices nothing.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use futures::{StreamExt as _, stream};
+use samovar_tests::server::{Server, file, folder, plugin};
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::behaviours::{BEHAVIOURS, Behaviour};
+
+/// The limit of a hostile call.
+const TIMEOUT: Duration = Duration::from_millis(200);
+/// How much later than that it may be over.
+const LATE: Duration = Duration::from_millis(200);
+/// How long the neighbour is watched before each hostile guest.
+const QUIET: Duration = Duration::from_millis(50);
+/// How long a guest that ends at once is called again.
+const AGAIN: Duration = Duration::from_millis(50);
+/// How often the neighbour is called.
+const PACE: Duration = Duration::from_millis(2);
+/// What the agent's memory may have grown by when all is over, in KiB.
+const GROWN: u64 = 10 << 10;
+
+/// Calls of the neighbour, one after another at a steady pace, from a thread that does nothing else: what the test
+/// itself does meanwhile is not in their times.
+struct Neighbour {
+    hostile: Arc<AtomicBool>,
+    calls: Arc<Mutex<Vec<Call>>>,
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Result<()>>,
+}
+
+struct Call {
+    hostile: bool,
+    started: Instant,
+    took: Duration,
+}
+
+impl Neighbour {
+    fn start(url: String) -> Self {
+        let [hostile, stop] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+        let calls = Arc::default();
+        let thread = {
+            let (hostile, stop, calls) = (Arc::clone(&hostile), Arc::clone(&stop), Arc::clone(&calls));
+            thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                runtime.block_on(steady(&url, &hostile, &stop, &calls))
+            })
+        };
+        Self { hostile, calls, stop, thread }
+    }
+
+    fn beside(&self, hostile: bool) {
+        self.hostile.store(hostile, Ordering::Relaxed);
+    }
+
+    fn calls(&self) -> MutexGuard<'_, Vec<Call>> {
+        self.calls.lock().unwrap()
+    }
+
+    /// The slowest call since then.
+    fn slowest_since(&self, since: Instant) -> Duration {
+        let calls = self.calls();
+        calls
+            .iter()
+            .rev()
+            .take_while(|call| call.started >= since)
+            .map(|call| call.took)
+            .max()
+            .unwrap_or_default()
+    }
+
+    /// How many calls there were beside hostile guests, or alone, and their p99.
+    fn p99(&self, hostile: bool) -> (usize, Duration) {
+        let mut took: Vec<_> =
+            self.calls().iter().filter(|call| call.hostile == hostile).map(|call| call.took).collect();
+        took.sort_unstable();
+        (took.len(), took[took.len() * 99 / 100])
+    }
+
+    fn stop(self) -> Result<()> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
+    }
+}
+
+async fn steady(url: &str, hostile: &AtomicBool, stop: &AtomicBool, calls: &Mutex<Vec<Call>>) -> Result<()> {
+    let client = reqwest::Client::new();
+    let mut pace = interval(PACE);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while !stop.load(Ordering::Relaxed) {
+        pace.tick().await;
+        let (hostile, started) = (hostile.load(Ordering::Relaxed), Instant::now());
+        let answer = client.post(url).body("hello").send().await?;
+        ensure!(answer.status() == 200, "the neighbour's call: {answer:?}");
+        ensure!(answer.text().await? == "hello");
+        calls.lock().unwrap().push(Call { hostile, started, took: started.elapsed() });
+    }
+    Ok(())
+}
+
+async fn agent() -> Result<Server> {
+    let folder = folder("hostile")?;
+    let limits = format!(
+        "limits: {{ timeout: {}ms, memory: 16Mi, responseBytes: 1Mi }}, instances: {{ warm: 1 }}",
+        TIMEOUT.as_millis()
+    );
+    let modules: BTreeSet<_> = BEHAVIOURS.iter().map(|(module, ..)| *module).collect();
+    for module in modules {
+        let name = format!("{module}.wat");
+        fs::copy(file(&format!("tests/guests/hostile/{name}")), folder.join(&name))?;
+        fs::write(folder.join(format!("{module}.yaml")), plugin(module, &name, &limits))?;
+    }
+    fs::copy(file("tests/guests/echo.wat"), folder.join("echo.wat"))?;
+    fs::write(folder.join("neighbour.yaml"), plugin("neighbour", "echo.wat", ""))?;
+    Server::start(folder).await
+}
+
+/// One call, and how long it took.
+async fn one(server: &Server, (module, function, body, ends): &Behaviour) -> Result<Duration> {
+    let started = Instant::now();
+    let answer =
+        server.call(module, function, *body).await.with_context(|| format!("{module}/{function}"))?;
+    let took = started.elapsed();
+    let ended = (answer.status, &*answer.problem());
+    ensure!(ends.contains(&ended), "{module}/{function} ended otherwise: {answer:?}");
+    ensure!(answer.body.len() <= 2 << 20, "{module}/{function}: {} bytes", answer.body.len());
+    Ok(took)
+}
+
+/// One after another where they end early; the longest that one took.
+async fn attack(server: &Server, behaviour: &Behaviour) -> Result<Duration> {
+    let started = Instant::now();
+    let mut longest = Duration::ZERO;
+    while started.elapsed() < AGAIN {
+        longest = longest.max(one(server, behaviour).await?);
+    }
+    Ok(longest)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_hostile_guest_ends_at_its_limit_and_its_neighbour_does_not_notice() -> Result<()> {
+    let mut server = agent().await?;
+    let mut wrong: Vec<_> = stream::iter(BEHAVIOURS)
+        .map(|behaviour| one(&server, behaviour))
+        .buffer_unordered(4)
+        .filter_map(async |ended| ended.err().map(|error| format!("{error:#}")))
+        .collect()
+        .await;
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+
+    let before = server.resident()?;
+    let neighbour = Neighbour::start(format!("{}/v1/default/neighbour/echo", server.url));
+    for behaviour in BEHAVIOURS {
+        let (module, function, ..) = behaviour;
+        neighbour.beside(false);
+        tokio::time::sleep(QUIET).await;
+        neighbour.beside(true);
+        let started = Instant::now();
+        let took = attack(&server, behaviour).await?;
+        // A call of a guest that does nothing takes this long on this machine just now: that is not the hostile one's.
+        let measuring = neighbour.slowest_since(started);
+        if took > TIMEOUT + LATE + measuring {
+            wrong.push(format!(
+                "{module}/{function} took {took:?}, and its neighbour's slowest call {measuring:?}"
+            ));
+        }
+    }
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let ((quiet, alone), (calls, beside)) = (neighbour.p99(false), neighbour.p99(true));
+    println!(
+        "{} behaviours; the neighbour's p99: {alone:?} over {quiet} calls alone, {beside:?} over {calls} beside them",
+        BEHAVIOURS.len(),
+    );
+    neighbour.stop()?;
+    ensure!(
+        beside <= 2 * alone,
+        "the neighbour's p99 is {beside:?} beside hostile guests, and {alone:?} alone"
+    );
+
+    ensure!(server.process.exit_status()?.is_none(), "the agent ended");
+    let log = server.process.log();
+    let forged = log
+        .lines()
+        .find(|line| line.starts_with("forged") || line.chars().any(|c| c.is_control() && c != '\t'));
+    ensure!(forged.is_none(), "a guest wrote into the log by itself: {forged:?}");
+    let mut look = interval(Duration::from_millis(20));
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while server.resident()? > before + GROWN {
+        ensure!(Instant::now() < deadline, "{} KiB are left, and there were {before}", server.resident()?);
+        look.tick().await;
+    }
+    println!("the agent has {} KiB after them all, and had {before}", server.resident()?);
+    Ok(())
+}
