@@ -146,7 +146,7 @@ impl Server {
             Called::Guest(serving, endpoint, start) => {
                 return self.exchange(&serving, endpoint, head, start, body).await;
             }
-            Called::Nothing(answer) => answer,
+            Called::Nothing(answer) => *answer,
         };
         if !answer.status().is_success() && answer.status() != StatusCode::GATEWAY_TIMEOUT {
             discard(&head, body).await;
@@ -157,7 +157,7 @@ impl Server {
     /// What a request calls, or the answer to one that calls nothing.
     fn called(&self, head: &Parts) -> Called {
         let routes = self.routes.load();
-        let problem = |problem: Problem| Called::Nothing(problem.answer());
+        let problem = |problem: Problem| Called::Nothing(Box::new(problem.answer()));
         let target = match target(host(head), head.uri.path(), &routes) {
             Ok(target) => target,
             Err(why) => return problem(why),
@@ -170,7 +170,7 @@ impl Server {
             return Called::Guest(Arc::clone(serving), Arc::clone(endpoint), target.start);
         }
         match (target.name, &head.method) {
-            (None, &Method::GET | &Method::HEAD) => Called::Nothing(describe(serving)),
+            (None, &Method::GET | &Method::HEAD) => Called::Nothing(Box::new(describe(serving))),
             (None, _) => problem(Problem::method_not_allowed("GET")),
             (Some(name), method) => {
                 let Some(endpoint) = serving.endpoint(name) else {
@@ -192,7 +192,7 @@ enum Called {
     /// A guest that takes whole requests, and where its own part of the path begins.
     Guest(Arc<Serving>, Arc<Endpoint>, usize),
     /// Nothing: this is the answer.
-    Nothing(Answer),
+    Nothing(Box<Answer>),
 }
 
 /// Reads on for a while and throws away, so that a caller who is still sending when the answer is known gets to

@@ -5,7 +5,7 @@ use std::{convert::Infallible, fs, time::Duration};
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
 use futures::{StreamExt as _, channel::mpsc};
-use http_body_util::{BodyExt as _, Empty, Full, StreamBody, combinators::BoxBody};
+use http_body_util::{BodyExt, Empty, Full, StreamBody, combinators::BoxBody};
 use hyper::{
     HeaderMap, Request, Response, StatusCode,
     body::{Frame, Incoming},
