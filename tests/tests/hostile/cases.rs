@@ -130,7 +130,14 @@ fn mutated(numbers: &mut Numbers) -> Case {
 fn cut(numbers: &mut Numbers) -> Case {
     let (path, mut bytes) = whole(numbers);
     let &[start, content, end] = numbers.one_of(&sections(&bytes));
-    let at = *numbers.one_of(&[start, start + 1, content, (content + end) / 2, end.saturating_sub(1), end]);
+    let at = *numbers.one_of(&[
+        start,
+        start + 1,
+        content,
+        usize::midpoint(content, end),
+        end.saturating_sub(1),
+        end,
+    ]);
     bytes.truncate(at);
     Case { how: format!("{path}, its first {at} bytes"), bytes }
 }

@@ -114,7 +114,7 @@ pub fn all() -> Vec<(&'static str, Make)> {
             let ty = [&[0x60, 0][..], &leb(1000), &[I32; 1000]].concat();
             core(&[row(TYPE, 1, &ty), one_function(), exported(), body(&[0], &[0x41, 0].repeat(1000))])
         },
-        "a type of 100,000 parameters" => core(&[row(TYPE, 1, &[&[0x60][..], &leb(100_000), &[I32; 100_000], &[0]].concat())]),
+        "a type of 100,000 parameters" => core(&[row(TYPE, 1, &[&[0x60][..], &leb(100_000), &vec![I32; 100_000], &[0]].concat())]),
         "a group of 100,000 types that name each other" => {
             let types = many(100_000, |at| [&[0x60, 1, 0x63][..], &leb(at), &[0]].concat());
             core(&[row(TYPE, 1, &[&[0x4e][..], &leb(100_000), &types].concat())])
@@ -145,7 +145,7 @@ pub fn all() -> Vec<(&'static str, Make)> {
         },
         "two exports of one name" => core(&[takes_nothing(), one_function(), row(EXPORT, 2, &[1, b'f', 0, 0, 1, b'f', 0, 0]), body(&[0], &[])]),
         "two exports of one name of 90 KB" => {
-            let export = [&name(&[b'n'; 90_000])[..], &[0, 0]].concat();
+            let export = [&name(&vec![b'n'; 90_000])[..], &[0, 0]].concat();
             core(&[takes_nothing(), one_function(), row(EXPORT, 2, &export.repeat(2)), body(&[0], &[])])
         },
         "an export's name of 1 MB" => with_export(&vec![b'n'; 1 << 20]),
@@ -154,8 +154,8 @@ pub fn all() -> Vec<(&'static str, Make)> {
         "an export without a name" => with_export(b""),
         "an export's name that is no UTF-8" => with_export(b"\xff\xfe"),
         "an export's name that is a path" => with_export(b"../../../../etc/passwd"),
-        "an import's name of 90 KB" => with_import(b"env", &[b'n'; 90_000]),
-        "an import's module of 90 KB" => with_import(&[b'n'; 90_000], b"f"),
+        "an import's name of 90 KB" => with_import(b"env", &vec![b'n'; 90_000]),
+        "an import's module of 90 KB" => with_import(&vec![b'n'; 90_000], b"f"),
         "an import's name of control characters" => with_import(b"env\n", b"\x1b[2Jf\r\n"),
         "an import of a memory that is shared" => core(&[row(IMPORT, 1, &[&name(b"env")[..], &name(b"memory"), &[2, 3, 1, 2]].concat())]),
         "4,294,967,295 locals" => function_of(&[&[1][..], &leb(u32::MAX.into()), &[I32]].concat(), &[]),
@@ -166,7 +166,7 @@ pub fn all() -> Vec<(&'static str, Make)> {
         "1,000,000 loops inside each other" => function_of(&[0], &[[0x03, 0x40].repeat(1_000_000), vec![END; 1_000_000]].concat()),
         "20,000 ifs inside each other" => function_of(&[0], &[[0x41, 0, 0x04, 0x40].repeat(20_000), vec![END; 20_000]].concat()),
         "blocks that do not end" => function_of(&[0], &[0x02, 0x40].repeat(1000)),
-        "a table of 100,000 branches" => function_of(&[0], &[&[0x02, 0x40, 0x41, 0, 0x0e][..], &leb(100_000), &[0; 100_001], &[END]].concat()),
+        "a table of 100,000 branches" => function_of(&[0], &[&[0x02, 0x40, 0x41, 0, 0x0e][..], &leb(100_000), &vec![0; 100_001], &[END]].concat()),
         "a table of more branches than there may be" => function_of(&[0], &[&[0x02, 0x40, 0x41, 0, 0x0e][..], &leb(10_000_000), &[END]].concat()),
         "a stack of 100,000 values" => function_of(&[0], &[[0x41, 0].repeat(100_000), vec![0x1a; 100_000]].concat()),
         "a body of 2 MB" => function_of(&[0], &[0x41, 0, 0x1a].repeat(700_000)),
@@ -201,7 +201,7 @@ pub fn all() -> Vec<(&'static str, Make)> {
         "a custom section whose name is longer than it" => core(&[section(0, &[&leb(1 << 30)])]),
         "function names that lie" => [function_of(&[0], &[0x00]), section(0, &[&name(b"name"), &[1], &leb(8), &leb(1), &leb(0), &leb(5), b"a\x1b[2J"])].concat(),
         "a function's name of 90 KB" => {
-            let named = [&leb(1)[..], &leb(0), &name(&[b'n'; 90_000])].concat();
+            let named = [&leb(1)[..], &leb(0), &name(&vec![b'n'; 90_000])].concat();
             [function_of(&[0], &[0x00]), section(0, &[&name(b"name"), &[1], &leb(named.len() as u64), &named])].concat()
         },
         "continuations" => core(&[row(TYPE, 2, &[0x60, 0, 0, 0x5d, 0]), one_function(), exported(), body(&[0], &[0xd2, 0, 0xe0, 1, 0x1a])]),

@@ -116,8 +116,8 @@ async fn the_guest_has_its_own_part_of_the_path_by_host_and_by_path() -> Result<
     let server = serve("http-paths", "").await?;
     for mut caller in Caller::both(&server).await? {
         for (path, seen) in [
-            ("a/head?q=%20", "Post /a/head?q=%20 Some(Scheme::Http) node.example"),
-            ("/head", "Post //head Some(Scheme::Http) node.example"),
+            ("a/head?q=%20", "Method::Post /a/head?q=%20 Some(Scheme::Http) node.example"),
+            ("/head", "Method::Post //head Some(Scheme::Http) node.example"),
         ] {
             let answer = text(caller.get(path).await?).await?;
             assert_eq!(answer.lines().next(), Some(seen), "{path}");
@@ -127,7 +127,7 @@ async fn the_guest_has_its_own_part_of_the_path_by_host_and_by_path() -> Result<
         assert_eq!(caller.send(root.body(Empty::new().boxed())?).await?.status(), StatusCode::OK);
         let answer = text(caller.by_host("web.default.svc", "/v1/default/web/head?q").await?).await?;
         assert!(
-            answer.starts_with("Get /v1/default/web/head?q Some(Scheme::Http) web.default.svc\n"),
+            answer.starts_with("Method::Get /v1/default/web/head?q Some(Scheme::Http) web.default.svc\n"),
             "{answer}"
         );
         assert_eq!(caller.by_host("web.default", "/nothing").await?.status(), StatusCode::NOT_FOUND);
@@ -146,12 +146,13 @@ async fn headers_of_the_connection_stay_behind_and_all_others_go_through() -> Re
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
     let (_, seen) = answer.split_once("\r\n\r\n").context("a head")?;
-    let lines: Vec<_> = seen.lines().collect();
+    let mut lines: Vec<_> = seen.lines().collect();
+    lines.sort_unstable();
     // HTTP/1.0 names no host: the guest is told its own.
     let wanted = [
-        "Get /head Some(Scheme::Http) web.default",
-        "x-theirs: 2",
+        "Method::Get /head Some(Scheme::Http) web.default",
         "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        "x-theirs: 2",
     ];
     assert_eq!(lines, wanted);
     Ok(())
@@ -174,7 +175,8 @@ async fn both_bodies_are_streamed_at_once() -> Result<()> {
             assert_eq!(frame.data_ref().map(AsRef::as_ref), Some(word.as_bytes()));
         }
         drop(send);
-        assert!(echoed.frame().await.is_none());
+        // HTTP/2 may end with a frame that has nothing in it.
+        assert_eq!(echoed.collect().await?.to_bytes(), "");
     }
     Ok(())
 }
@@ -237,16 +239,16 @@ async fn a_caller_that_breaks_off_ends_its_guest() -> Result<()> {
     let server = serve("http-breaks", ", limits: { timeout: 10m }").await?;
     for path in ["hang", "slowly?600000"] {
         for mut caller in Caller::both(&server).await? {
-            {
-                let sent = caller.get(path);
-                tokio::pin!(sent);
-                tokio::select! {
-                    _ = sent.as_mut() => {}
-                    ran = running(&server, 1) => ran?,
-                }
+            let begun = tokio::select! {
+                begun = caller.get(path) => Some(begun?),
+                ran = running(&server, 1) => ran.map(|()| None)?,
+            };
+            if begun.is_some() {
+                running(&server, 1).await?;
             }
-            running(&server, 1).await?;
             caller.break_off();
+            // HTTP/2 keeps a connection for as long as anybody reads from it.
+            drop(begun);
             running(&server, 0).await?;
         }
     }
