@@ -94,11 +94,25 @@ pub enum Metering {
     Fuel,
 }
 
+/// How code was compiled, and so what runs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Build {
+    pub(crate) metering: Metering,
+    /// Whether it has what several calls at once of one component take: WASI 0.3, async functions, streams. All of a
+    /// component's calls are slower then, by a third where they are short: only those that need it have it.
+    pub(crate) is_concurrent: bool,
+}
+
+impl Build {
+    /// That of most modules.
+    pub(crate) const PLAIN: Self = Self { metering: Metering::Off, is_concurrent: false };
+}
+
 /// The compiled code of one module. Cheap to clone; plugins of the same module share it.
 #[derive(Clone)]
 pub struct Artifact {
     resident: Arc<Resident>,
-    metering: Metering,
+    build: Build,
     bytes: u64,
 }
 
@@ -123,10 +137,10 @@ impl Artifact {
     pub(crate) unsafe fn deserialize(
         engine: &Engine,
         kind: Kind,
-        metering: Metering,
+        build: Build,
         serialized: &[u8],
     ) -> wasmtime::Result<Self> {
-        let wasmtime = &engine.machine(metering)?.wasmtime;
+        let wasmtime = &engine.machine(build)?.wasmtime;
         let code = match kind {
             // SAFETY: the caller's contract is wasmtime's.
             Kind::Core => Code::Core(unsafe { wasmtime::Module::deserialize(wasmtime, serialized)? }),
@@ -135,7 +149,7 @@ impl Artifact {
         };
         let bytes = serialized.len() as u64;
         let resident = Arc::new(Resident { code, _memory: engine.memory().counted(bytes) });
-        Ok(Self { resident, metering, bytes })
+        Ok(Self { resident, build, bytes })
     }
 
     /// Whether it is a core module's or a component's.
@@ -146,9 +160,8 @@ impl Artifact {
         }
     }
 
-    /// Whether its code counts what it executes.
-    pub(crate) fn metering(&self) -> Metering {
-        self.metering
+    pub(crate) fn build(&self) -> Build {
+        self.build
     }
 
     /// The size of the compiled code and its data, in bytes.
@@ -161,21 +174,21 @@ impl Artifact {
     }
 
     pub(crate) fn downgrade(&self) -> WeakArtifact {
-        WeakArtifact { resident: Arc::downgrade(&self.resident), metering: self.metering, bytes: self.bytes }
+        WeakArtifact { resident: Arc::downgrade(&self.resident), build: self.build, bytes: self.bytes }
     }
 }
 
 /// An artifact that lives only while a plugin uses it.
 pub(crate) struct WeakArtifact {
     resident: std::sync::Weak<Resident>,
-    metering: Metering,
+    build: Build,
     bytes: u64,
 }
 
 impl WeakArtifact {
     pub(crate) fn upgrade(&self) -> Option<Artifact> {
-        let Self { resident, metering, bytes } = self;
-        Some(Artifact { resident: resident.upgrade()?, metering: *metering, bytes: *bytes })
+        let Self { resident, build, bytes } = self;
+        Some(Artifact { resident: resident.upgrade()?, build: *build, bytes: *bytes })
     }
 }
 

@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     Artifact, CompileError, Compiler, Engine, Kind, Metering, ModuleDigest,
-    artifact::{WeakArtifact, hex},
+    artifact::{Build, WeakArtifact, hex},
     compile::{ARTIFACT_BYTES, expected_memory},
     told::told,
 };
@@ -45,7 +45,7 @@ struct Inner {
 pub struct Compiled {
     digest: ModuleDigest,
     kind: Kind,
-    metering: Metering,
+    build: Build,
     serialized: Vec<u8>,
 }
 
@@ -75,6 +75,10 @@ pub struct ArtifactFile {
 pub struct CacheError(#[from] io::Error);
 
 const MAGIC: &[u8; 8] = b"samovar1";
+/// What an artifact is of.
+const CORE: u8 = 0;
+const COMPONENT: u8 = 1;
+const CONCURRENT: u8 = 2;
 /// Magic, kind, and the digest that seals both the rest and the file's name.
 const HEADER: usize = MAGIC.len() + 1 + 32;
 /// The largest file that is read, in bytes.
@@ -151,8 +155,8 @@ impl ArtifactCache {
         let most = memory.total().map_or(u64::MAX, |total| total / 4);
         let share = memory.share_mapped();
         share.grow(expected_memory(wasm.len()).min(most))?;
-        let serialized = self.inner.compiler.compile(self.metering, wasm).await?;
-        Ok(Compiled { digest: *digest, kind, metering: self.metering, serialized })
+        let (build, serialized) = self.inner.compiler.compile(self.metering, wasm).await?;
+        Ok(Compiled { digest: *digest, kind, build, serialized })
     }
 
     /// Keeps what was compiled. Where the disk refuses, the artifact is used all the same.
@@ -160,12 +164,12 @@ impl ArtifactCache {
         let inner = Arc::clone(&self.inner);
         let digest = compiled.digest;
         let artifact = tokio::task::spawn_blocking(move || {
-            let Compiled { digest, kind, metering, serialized } = compiled;
-            let path = inner.path(&digest, metering);
-            if let Err(error) = write(&inner.directory, &path, kind, &serialized) {
+            let Compiled { digest, kind, build, serialized } = compiled;
+            let path = inner.path(&digest, build.metering);
+            if let Err(error) = write(&inner.directory, &path, kind, build, &serialized) {
                 tracing::warn!(module = %digest, %error, "an artifact could not be kept; it is compiled again next time");
             }
-            deserialize(&inner.engine, kind, metering, &serialized)
+            deserialize(&inner.engine, kind, build, &serialized)
         })
         .await
         .map_err(|error| CompileError::Failed(error.to_string()))?
@@ -198,7 +202,7 @@ impl ArtifactCache {
     fn remember(&self, digest: ModuleDigest, artifact: &Artifact) {
         let mut loaded = self.inner.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         loaded.retain(|_, artifact| artifact.upgrade().is_some());
-        loaded.insert((digest, artifact.metering()), artifact.downgrade());
+        loaded.insert((digest, artifact.build().metering), artifact.downgrade());
     }
 }
 
@@ -227,39 +231,45 @@ fn read(engine: &Engine, metering: Metering, path: &Path) -> io::Result<Artifact
     file.take(metadata.len()).read_to_end(&mut bytes)?;
     let (header, serialized) = bytes.split_at_checked(HEADER).ok_or_else(|| refuse("it is cut short"))?;
     let rest = header.strip_prefix(MAGIC).ok_or_else(|| refuse("it is not an artifact of Samovar"))?;
-    let kind = match rest[0] {
-        0 => Kind::Core,
-        1 => Kind::Component,
+    let (kind, is_concurrent) = match rest[0] {
+        CORE => (Kind::Core, false),
+        COMPONENT => (Kind::Component, false),
+        CONCURRENT => (Kind::Component, true),
         _ => return Err(refuse("it is of no known kind")),
     };
-    if rest[1..] != seal(path, kind, serialized) {
+    if rest[1..] != seal(path, rest[0], serialized) {
         return Err(refuse("it is damaged"));
     }
-    deserialize(engine, kind, metering, serialized)
+    deserialize(engine, kind, Build { metering, is_concurrent }, serialized)
 }
 
 #[expect(unsafe_code, reason = "the one place where compiled code is loaded; see Artifact::deserialize")]
-fn deserialize(engine: &Engine, kind: Kind, metering: Metering, serialized: &[u8]) -> io::Result<Artifact> {
+fn deserialize(engine: &Engine, kind: Kind, build: Build, serialized: &[u8]) -> io::Result<Artifact> {
     // SAFETY: `serialized` either came out of this program's compiler a moment ago, or was read from a file in
     // the agent's own directory whose name and digest say that it did, and is checked and loaded from one
     // buffer, so that a file swapped meanwhile changes nothing.
-    unsafe { Artifact::deserialize(engine, kind, metering, serialized) }
+    unsafe { Artifact::deserialize(engine, kind, build, serialized) }
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("{error:#}")))
 }
 
 /// The digest of an artifact under its file's name, so that none is taken for another module's.
-fn seal(path: &Path, kind: Kind, serialized: &[u8]) -> [u8; 32] {
+fn seal(path: &Path, form: u8, serialized: &[u8]) -> [u8; 32] {
     let name = path.file_name().unwrap_or_default().as_encoded_bytes();
-    let sealed = Sha256::new().chain_update(name).chain_update([u8::from(kind == Kind::Component)]);
+    let sealed = Sha256::new().chain_update(name).chain_update([form]);
     sealed.chain_update(serialized).finalize().into()
 }
 
 /// Writes a whole artifact or none: a temporary file, synced, then renamed.
-fn write(directory: &Path, path: &Path, kind: Kind, serialized: &[u8]) -> io::Result<()> {
+fn write(directory: &Path, path: &Path, kind: Kind, build: Build, serialized: &[u8]) -> io::Result<()> {
+    let form = match (kind, build.is_concurrent) {
+        (Kind::Core, _) => CORE,
+        (Kind::Component, false) => COMPONENT,
+        (Kind::Component, true) => CONCURRENT,
+    };
     let mut file = tempfile::Builder::new().suffix(".tmp").tempfile_in(directory)?;
     file.write_all(MAGIC)?;
-    file.write_all(&[u8::from(kind == Kind::Component)])?;
-    file.write_all(&seal(path, kind, serialized))?;
+    file.write_all(&[form])?;
+    file.write_all(&seal(path, form, serialized))?;
     file.write_all(serialized)?;
     file.as_file().set_permissions(fs::Permissions::from_mode(0o400))?;
     file.as_file().sync_all()?;

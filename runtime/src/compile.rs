@@ -16,7 +16,7 @@ use tokio::{
     process::ChildStderr,
 };
 
-use crate::{Kind, Metering, NoMemory, engine, lockdown, told::told};
+use crate::{Kind, Metering, NoMemory, artifact::Build, engine, lockdown, told::told};
 
 /// Where modules are compiled.
 #[derive(Clone, Debug)]
@@ -108,6 +108,8 @@ const CHILD_BYTES_EACH: u64 = 32;
 
 /// The largest artifact that is taken, in bytes.
 pub(crate) const ARTIFACT_BYTES: u64 = 1 << 30;
+/// What the byte after an artifact says of one that is concurrent.
+const CONCURRENT: u8 = 1;
 /// The most that is read of what the child says, in bytes.
 const MESSAGE_BYTES: u64 = 4096;
 /// The child's exit code for bytes that are no valid module.
@@ -123,9 +125,13 @@ pub(crate) fn expected_memory(wasm: usize) -> u64 {
 }
 
 impl Compiler {
-    /// The serialized artifact of `wasm`.
-    pub(crate) async fn compile(&self, metering: Metering, wasm: Bytes) -> Result<Vec<u8>, CompileError> {
-        match self {
+    /// The serialized artifact of `wasm`, and how it was made.
+    pub(crate) async fn compile(
+        &self,
+        metering: Metering,
+        wasm: Bytes,
+    ) -> Result<(Build, Vec<u8>), CompileError> {
+        let mut serialized = match self {
             Self::InProcess => tokio::task::spawn_blocking(move || compile(metering, &wasm))
                 .await
                 .map_err(|error| CompileError::Failed(error.to_string()))?,
@@ -136,7 +142,9 @@ impl Compiler {
                     .await
                     .map_err(|_| CompileError::TimeLimit(limits.time))?
             }
-        }
+        }?;
+        let is_concurrent = serialized.pop() == Some(CONCURRENT);
+        Ok((Build { metering, is_concurrent }, serialized))
     }
 }
 
@@ -252,17 +260,26 @@ fn limited_compile() -> Result<(), CompileError> {
     io::stdout().lock().write_all(&artifact).map_err(CompileError::Run)
 }
 
+/// The serialized artifact of `wasm`, and one byte more: whether it is concurrent. What need not be is not.
 fn compile(metering: Metering, wasm: &[u8]) -> Result<Vec<u8>, CompileError> {
     let kind = Kind::of(wasm)
         .ok_or_else(|| CompileError::Invalid("it does not begin as a WebAssembly binary does".to_owned()))?;
-    let engine = wasmtime::Engine::new(&engine::config(metering))
-        .map_err(|error| CompileError::Failed(told(format_args!("{error:#}"))))?;
-    match kind {
-        Kind::Core => engine.precompile_module(wasm),
-        Kind::Component => engine.precompile_component(wasm),
-    }
-    .map_err(|error| match wasmparser::validate(wasm) {
+    let precompile = |is_concurrent| {
+        let engine = wasmtime::Engine::new(&engine::config(Build { metering, is_concurrent }))?;
+        match kind {
+            Kind::Core => engine.precompile_module(wasm),
+            Kind::Component => engine.precompile_component(wasm),
+        }
+    };
+    let (form, serialized) = match precompile(false) {
+        // What needs to be concurrent is not valid without.
+        Err(_) if kind == Kind::Component => (CONCURRENT, precompile(true)),
+        plain => (0, plain),
+    };
+    let mut serialized = serialized.map_err(|error| match wasmparser::validate(wasm) {
         Err(invalid) => CompileError::Invalid(told(invalid)),
         Ok(_) => CompileError::Failed(told(format_args!("{error:#}"))),
-    })
+    })?;
+    serialized.push(form);
+    Ok(serialized)
 }

@@ -8,7 +8,7 @@ use std::sync::{
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::{
-    Metering, NetworkOptions, budget::MemoryBudget, grants::network::Network, link::Linkers, ticker::Ticker,
+    Metering, NetworkOptions, artifact::Build, budget::MemoryBudget, grants::network::Network, link::Linkers, ticker::Ticker,
 };
 
 /// The wasmtime engine of this process. Cheap to clone; made once.
@@ -19,9 +19,9 @@ pub struct Engine {
 
 struct Inner {
     plain: Machine,
-    /// Made for the first plugin that asks for fuel: most nodes have none, and need not set its address space aside.
-    metered: OnceLock<Machine>,
-    making_metered: Mutex<()>,
+    /// Made for the first plugin that needs it: most nodes have none, and need not set its address space aside.
+    others: [OnceLock<Machine>; 3],
+    making_another: Mutex<()>,
     ticker: Ticker,
     memory: MemoryBudget,
     network: Arc<Network>,
@@ -93,7 +93,7 @@ impl Engine {
     /// Starts the engine and its ticker.
     pub fn new(options: &EngineOptions) -> Result<Self, EngineError> {
         let instances = options.instances.max(1);
-        let plain = Machine::new(Metering::Off, instances)?;
+        let plain = Machine::new(Build::PLAIN, instances)?;
         let ticker = Ticker::start(plain.wasmtime.clone());
         let memory = MemoryBudget::new(options.memory);
         let network = Arc::new(Network::new(&options.network, memory.clone()));
@@ -101,8 +101,8 @@ impl Engine {
         let result_bytes = options.memory.map_or(u64::MAX, |budget| budget / RESULTS / threads);
         let inner = Inner {
             plain,
-            metered: OnceLock::new(),
-            making_metered: Mutex::default(),
+            others: [const { OnceLock::new() }; 3],
+            making_another: Mutex::default(),
             ticker,
             memory,
             network,
@@ -113,24 +113,28 @@ impl Engine {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// What runs code that counts nothing.
+    /// What runs code of most modules.
     pub(crate) fn plain(&self) -> &wasmtime::Engine {
         &self.inner.plain.wasmtime
     }
 
     /// What runs code compiled so.
-    pub(crate) fn machine(&self, metering: Metering) -> Result<&Machine, EngineError> {
+    pub(crate) fn machine(&self, build: Build) -> Result<&Machine, EngineError> {
         let inner = &*self.inner;
-        if metering == Metering::Off {
-            return Ok(&inner.plain);
+        let [metered, concurrent, both] = &inner.others;
+        let machine = match (build.metering, build.is_concurrent) {
+            (Metering::Off, false) => return Ok(&inner.plain),
+            (Metering::Fuel, false) => metered,
+            (Metering::Off, true) => concurrent,
+            (Metering::Fuel, true) => both,
+        };
+        let _one_at_a_time = inner.making_another.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(machine) = machine.get() {
+            return Ok(machine);
         }
-        let _one_at_a_time = inner.making_metered.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(metered) = inner.metered.get() {
-            return Ok(metered);
-        }
-        let metered = Machine::new(metering, inner.instances)?;
-        inner.ticker.ticks_also(metered.wasmtime.clone());
-        Ok(inner.metered.get_or_init(|| metered))
+        let made = Machine::new(build, inner.instances)?;
+        inner.ticker.ticks_also(made.wasmtime.clone());
+        Ok(machine.get_or_init(|| made))
     }
 
     /// A place for one more instance, of either way of compiling; `None` where as many exist as may.
@@ -160,7 +164,7 @@ impl Engine {
 }
 
 impl Machine {
-    fn new(metering: Metering, instances: u32) -> Result<Self, EngineError> {
+    fn new(build: Build, instances: u32) -> Result<Self, EngineError> {
         let mut pool = PoolingAllocationConfig::new();
         pool.total_component_instances(instances)
             .total_core_instances(instances.saturating_mul(CORE_INSTANCES_EACH))
@@ -173,25 +177,29 @@ impl Machine {
             .table_keep_resident(KEPT_RESIDENT)
             .async_stack_keep_resident(KEPT_RESIDENT)
             .pagemap_scan(wasmtime::Enabled::Auto);
-        let mut config = config(metering);
+        let mut config = config(build);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
         let wasmtime = wasmtime::Engine::new(&config).map_err(EngineError)?;
-        let linkers = Linkers::new(&wasmtime).map_err(EngineError)?;
+        let linkers = Linkers::new(&wasmtime, build).map_err(EngineError)?;
         Ok(Self { wasmtime, linkers })
     }
 }
 
 /// What decides the compiled code. The process that compiles and the one that runs must agree in all of it;
 /// the pooling allocator is not part of it.
-pub(crate) fn config(metering: Metering) -> Config {
+pub(crate) fn config(Build { metering, is_concurrent }: Build) -> Config {
     let mut config = Config::new();
     config
         .epoch_interruption(true)
         .consume_fuel(metering == Metering::Fuel)
         .wasm_component_model(true)
-        .wasm_component_model_async(true)
         .async_stack_size(STACK)
         .max_wasm_stack(GUEST_STACK)
         .memory_init_cow(true);
+    if is_concurrent {
+        config.wasm_component_model_async(true);
+    } else {
+        config.concurrency_support(false);
+    }
     config
 }

@@ -5,7 +5,7 @@ use wasmtime::{ModuleExport, component};
 use crate::{
     Grants,
     abi::Trio,
-    artifact::{Artifact, Code},
+    artifact::{Artifact, Build, Code},
     dataflare,
     grants::{files, network},
     host::Host,
@@ -44,7 +44,7 @@ impl Linked {
 }
 
 impl Linkers {
-    pub(crate) fn new(engine: &wasmtime::Engine) -> wasmtime::Result<Self> {
+    pub(crate) fn new(engine: &wasmtime::Engine, build: Build) -> wasmtime::Result<Self> {
         let mut core = wasmtime::Linker::new(engine);
         wasmtime_wasi::p1::wasi_snapshot_preview1::add_to_linker(&mut core, Host::preview1)?;
         dataflare::add_to_linker(&mut core)?;
@@ -53,11 +53,13 @@ impl Linkers {
         files::add_to_linker(&mut component)?;
         network::add_to_linker(&mut component)?;
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut component)?;
-        // Of WASI 0.3, what needs no grant: its files and sockets would not be those that are granted.
-        wasmtime_wasi::p3::cli::add_to_linker(&mut component)?;
-        wasmtime_wasi::p3::clocks::add_to_linker(&mut component)?;
-        wasmtime_wasi::p3::random::add_to_linker(&mut component)?;
-        wasmtime_wasi_http::p3::add_to_linker(&mut component)?;
+        if build.is_concurrent {
+            // Of WASI 0.3, what needs no grant: its files and sockets would not be those that are granted.
+            wasmtime_wasi::p3::cli::add_to_linker(&mut component)?;
+            wasmtime_wasi::p3::clocks::add_to_linker(&mut component)?;
+            wasmtime_wasi::p3::random::add_to_linker(&mut component)?;
+            wasmtime_wasi_http::p3::add_to_linker(&mut component)?;
+        }
         wasmtime_wasi_config::add_to_linker(&mut component, Host::wasi_config)?;
         Ok(Self { core, component })
     }

@@ -158,7 +158,7 @@ impl Plugin {
     /// Links an artifact, finds its functions, and makes its warm instances.
     pub async fn load(engine: &Engine, artifact: &Artifact, spec: PluginSpec) -> Result<Self, LoadError> {
         let PluginSpec { name, functions, limits, instances, config, grants, http } = spec;
-        let linked = engine.machine(artifact.metering())?.linkers.link(artifact, &grants)?;
+        let linked = engine.machine(artifact.build())?.linkers.link(artifact, &grants)?;
         let functions = if http {
             vec![Arc::new(functions::handler(artifact, &limits)?)]
         } else {
@@ -167,7 +167,7 @@ impl Plugin {
         let mounted = engine.memory().counted(grants.files.bytes());
         let (log, config) = (GuestLog::new(&name, limits.log_lines), Config::new(config));
         // Start functions have as much as a call.
-        let fuel = (artifact.metering() == Metering::Fuel).then(|| limits.fuel.unwrap_or(u64::MAX));
+        let fuel = (artifact.build().metering == Metering::Fuel).then(|| limits.fuel.unwrap_or(u64::MAX));
         let reach = Arc::new(Reach::new(engine.network(), grants.network.clone(), log.clone()));
         let given = Given { memory_limit: limits.memory, fuel, log, config, grants, reach };
         let pool = Pool::new(engine.clone(), linked, given, instances);
