@@ -8,7 +8,8 @@ use std::sync::{
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::{
-    Metering, NetworkOptions, artifact::Build, budget::MemoryBudget, grants::network::Network, link::Linkers, ticker::Ticker,
+    Metering, NetworkOptions, artifact::Build, budget::MemoryBudget, grants::network::Network, link::Linkers,
+    ticker::Ticker,
 };
 
 /// The wasmtime engine of this process. Cheap to clone; made once.
