@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsString,
+    fmt,
     io::{self, BufRead as _, Read as _, Write as _},
     os::unix::process::ExitStatusExt as _,
     path::PathBuf,
@@ -16,7 +17,7 @@ use tokio::{
     process::ChildStderr,
 };
 
-use crate::{Kind, Metering, NoMemory, artifact::Build, engine, lockdown, told::told};
+use crate::{Kind, Metering, NoMemory, artifact::Build, bulk, engine, lockdown, told::told};
 
 /// Where modules are compiled.
 #[derive(Clone, Debug)]
@@ -264,11 +265,16 @@ fn limited_compile() -> Result<(), CompileError> {
 fn compile(metering: Metering, wasm: &[u8]) -> Result<Vec<u8>, CompileError> {
     let kind = Kind::of(wasm)
         .ok_or_else(|| CompileError::Invalid("it does not begin as a WebAssembly binary does".to_owned()))?;
+    let invalid = |otherwise: &dyn fmt::Display| match wasmparser::validate(wasm) {
+        Err(invalid) => CompileError::Invalid(told(invalid)),
+        Ok(_) => CompileError::Failed(told(otherwise)),
+    };
+    let pieces = bulk::in_pieces(kind, wasm).map_err(|error| invalid(&error))?;
     let precompile = |is_concurrent| {
         let engine = wasmtime::Engine::new(&engine::config(Build { metering, is_concurrent }))?;
         match kind {
-            Kind::Core => engine.precompile_module(wasm),
-            Kind::Component => engine.precompile_component(wasm),
+            Kind::Core => engine.precompile_module(&pieces),
+            Kind::Component => engine.precompile_component(&pieces),
         }
     };
     let (form, serialized) = match precompile(false) {
@@ -276,10 +282,7 @@ fn compile(metering: Metering, wasm: &[u8]) -> Result<Vec<u8>, CompileError> {
         Err(_) if kind == Kind::Component => (CONCURRENT, precompile(true)),
         plain => (0, plain),
     };
-    let mut serialized = serialized.map_err(|error| match wasmparser::validate(wasm) {
-        Err(invalid) => CompileError::Invalid(told(invalid)),
-        Ok(_) => CompileError::Failed(told(format_args!("{error:#}"))),
-    })?;
+    let mut serialized = serialized.map_err(|error| invalid(&format_args!("{error:#}")))?;
     serialized.push(form);
     Ok(serialized)
 }

@@ -8,6 +8,7 @@ mod abi;
 mod allocator;
 mod artifact;
 mod budget;
+mod bulk;
 mod cache;
 mod call;
 mod compile;

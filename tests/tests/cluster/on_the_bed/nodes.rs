@@ -33,6 +33,7 @@ async fn called(name: &str, more: &str) -> Result<Alone> {
     stage.client_that("caller", Some("node1"), &CALLER.replace("URL", &url)).await?;
     let pods: Api<Pod> = stage.cluster.api();
     timeout(SOON, await_condition(pods, "caller", is_pod_running())).await??;
+    calls_past(&stage, 0).await?;
     Ok(stage)
 }
 
@@ -40,6 +41,23 @@ async fn called(name: &str, more: &str) -> Result<Alone> {
 async fn calls(stage: &Alone) -> Result<(usize, usize)> {
     let log = stage.cluster.kubectl(&["logs", "caller"]).await?;
     Ok((log.lines().count(), log.lines().filter(|line| *line != "200").count()))
+}
+
+/// The same, once there are some more than so many.
+async fn calls_past(stage: &Alone, so_many: usize) -> Result<(usize, usize)> {
+    eventually(async || {
+        let (all, failed) = calls(stage).await?;
+        ensure!(all > so_many + 20, "too few calls yet: {all}");
+        Ok((all, failed))
+    })
+    .await
+}
+
+/// No call failed twice: none until now, and none of the next.
+async fn no_call_failed(stage: &Alone) -> Result<()> {
+    let (all, failed) = calls_past(stage, calls(stage).await?.0).await?;
+    ensure!(failed == 0, "{failed} of {all} calls failed twice");
+    Ok(())
 }
 
 /// The nodes in the plugin's EndpointSlices that are ready.
@@ -83,9 +101,7 @@ async fn a_node_that_is_drained_cordoned_or_tainted_and_back_costs_no_call() -> 
     kubectl("taint node node2 reserved-").await?;
     stage.on_nodes("add", 3, 3, SOON).await?;
 
-    let (all, failed) = calls(&stage).await?;
-    ensure!(all > 50 && failed == 0, "{failed} of {all} calls failed twice");
-    Ok(())
+    no_call_failed(&stage).await
 }
 
 /// Neither plugin tolerates the taint: no call goes to node2 any more.
@@ -102,9 +118,7 @@ async fn agents_that_are_replaced_one_after_the_other_cost_no_call() -> Result<(
     stage.cluster.kubectl(&status).await?;
     endpoints_are(&stage, &["node1", "node2", "node3"]).await?;
     stage.all_ready("add").await?;
-    let (all, failed) = calls(&stage).await?;
-    ensure!(all > 50 && failed == 0, "{failed} of {all} calls failed twice");
-    Ok(())
+    no_call_failed(&stage).await
 }
 
 #[tokio::test]
@@ -128,12 +142,7 @@ async fn a_node_without_power_is_left_and_comes_back() -> Result<()> {
     let (before, failed_before) = calls(&stage).await?;
     // Of two nodes one is dead: a call in four fails twice.
     ensure!(failed_before <= before / 2 + 2, "{failed_before} of {before} calls failed twice");
-    let more = async || {
-        let (all, failed) = calls(&stage).await?;
-        ensure!(all > before + 50, "too few calls yet");
-        Ok(failed)
-    };
-    let failed_after = eventually(more).await?;
+    let (_, failed_after) = calls_past(&stage, before).await?;
     println!(
         "figure: calls that failed twice until a node without power was known as such: {failed_before} of {before}"
     );
@@ -161,9 +170,7 @@ async fn a_node_that_is_deleted_while_it_runs_is_left_and_taken_again() -> Resul
     stage.world.bed()?.node("node3")?.stop_kubelet();
     stage.world.bed()?.restart_kubelet("node3").await?;
     endpoints_are(&stage, &["node1", "node2", "node3"]).await?;
-    let (all, failed) = calls(&stage).await?;
-    ensure!(all > 0 && failed == 0, "{failed} of {all} calls failed twice");
-    Ok(())
+    no_call_failed(&stage).await
 }
 
 #[tokio::test]
@@ -211,9 +218,7 @@ async fn an_agent_that_is_killed_is_back_at_once_and_costs_no_call() -> Result<(
     };
     eventually(another).await?;
     endpoints_are(&stage, &["node1", "node2", "node3"]).await?;
-    let (all, failed) = calls(&stage).await?;
-    ensure!(all > 0 && failed == 0, "{failed} of {all} calls failed twice");
-    Ok(())
+    no_call_failed(&stage).await
 }
 
 #[tokio::test]

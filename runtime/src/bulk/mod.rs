@@ -1,0 +1,401 @@
+//! Long instructions, made of shorter ones.
+//!
+//! A guest's deadline is looked at where a function begins and where a loop begins again, not within an instruction;
+//! and `memory.fill` and `memory.copy` are one instruction each, over all the memory there is if the guest likes. Before
+//! a module is compiled, each of them that may be long becomes a call of a function that is added to the module and does
+//! the same piece by piece. What it does with the module's memory and where it traps is as
+//! [the specification](https://webassembly.github.io/spec/core/exec/instructions.html#memory-instructions) has it.
+//!
+//! The other bulk instructions are short: they are bounded by a module's own data and by the tables' limit.
+
+mod pieces;
+
+use std::{borrow::Cow, collections::BTreeSet, ops::Range};
+
+use wasm_encoder::{
+    ComponentSectionId, Encode, Instruction, NameMap, NameSection, RawSection, Section as _, SectionId,
+};
+use wasmparser::{
+    BinaryReader, BinaryReaderError, CodeSectionReader, CustomSectionReader, FunctionBody, MemoryType,
+    Operator, OperatorsReader, Parser, Payload, TypeRef,
+};
+
+use self::pieces::{Bulk, PIECE};
+use crate::Kind;
+
+/// The deepest that components may be nested. Those that tools make have two or three levels.
+const LEVELS: usize = 32;
+/// What begins a module or component: the magic bytes, the version, the layer.
+const PREAMBLE: usize = 8;
+/// How sections begin that speak of instructions by their place in a function, which is another after this.
+const BY_PLACE: &str = "metadata.code.";
+
+/// Why a module's long instructions could not be found.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BulkError {
+    /// It is not what its first bytes say.
+    #[error(transparent)]
+    Malformed(#[from] BinaryReaderError),
+    /// Each level takes stack and a copy.
+    #[error("its components are nested more than {LEVELS} deep")]
+    TooDeep,
+}
+
+/// `wasm` without long instructions; itself where it has none.
+pub(crate) fn in_pieces(kind: Kind, wasm: &[u8]) -> Result<Cow<'_, [u8]>, BulkError> {
+    let split = match kind {
+        Kind::Core => module(wasm)?,
+        Kind::Component => component(wasm, LEVELS)?,
+    };
+    Ok(split.map_or(Cow::Borrowed(wasm), Cow::Owned))
+}
+
+/// A component with the long instructions of its modules in pieces; `None` where there are none.
+fn component(wasm: &[u8], levels: usize) -> Result<Option<Vec<u8>>, BulkError> {
+    const MODULE: u8 = ComponentSectionId::CoreModule as u8;
+    const COMPONENT: u8 = ComponentSectionId::Component as u8;
+
+    let levels = levels.checked_sub(1).ok_or(BulkError::TooDeep)?;
+    let mut is_split = false;
+    let split = each_section(wasm, |id, data| {
+        let inner = match id {
+            MODULE => module(data)?,
+            COMPONENT => component(data, levels)?,
+            _ => None,
+        };
+        is_split |= inner.is_some();
+        Ok(Some(inner.map_or(Cow::Borrowed(data), Cow::Owned)))
+    })?;
+    Ok(is_split.then_some(split))
+}
+
+/// A module with its long instructions in pieces; `None` where there are none.
+fn module(wasm: &[u8]) -> Result<Option<Vec<u8>>, BulkError> {
+    const CUSTOM: u8 = SectionId::Custom as u8;
+    const TYPE: u8 = SectionId::Type as u8;
+    const FUNCTION: u8 = SectionId::Function as u8;
+    const CODE: u8 = SectionId::Code as u8;
+
+    let found = Found::in_module(wasm)?;
+    let Found { types, functions, memories, bulk } = &found;
+    if bulk.is_empty() {
+        return Ok(None);
+    }
+    let mut split = each_section(wasm, |id, data| {
+        Ok(Some(match id {
+            TYPE => longer(data, bulk.iter().map(|bulk| bulk.ty(memories)))?.into(),
+            FUNCTION => longer(data, (0..bulk.len() as u32).map(|at| encoded(types + at)))?.into(),
+            CODE => found.code(data)?.into(),
+            CUSTOM if is_by_place(data)? => return Ok(None),
+            _ => data.into(),
+        }))
+    })?;
+    let mut names = NameMap::new();
+    bulk.iter().zip(*functions..).for_each(|(bulk, function)| names.append(function, bulk.name()));
+    let mut section = NameSection::new();
+    section.functions(&names);
+    section.append_to(&mut split);
+    Ok(Some(split))
+}
+
+/// All sections of a module or component, each as it then is, without those that are then none.
+fn each_section<'a>(
+    wasm: &'a [u8],
+    mut section: impl FnMut(u8, &'a [u8]) -> Result<Option<Cow<'a, [u8]>>, BulkError>,
+) -> Result<Vec<u8>, BulkError> {
+    let mut reader = BinaryReader::new(wasm, 0);
+    let mut written = reader.read_bytes(PREAMBLE)?.to_vec();
+    while !reader.eof() {
+        let id = reader.read_u8()?;
+        let mut data = reader.read_reader()?;
+        if let Some(data) = section(id, data.read_bytes(data.bytes_remaining())?)? {
+            RawSection { id, data: &data }.append_to(&mut written);
+        }
+    }
+    Ok(written)
+}
+
+/// A section that is a list, and more items at its end.
+fn longer(data: &[u8], more: impl ExactSizeIterator<Item = Vec<u8>>) -> Result<Vec<u8>, BulkError> {
+    let mut reader = BinaryReader::new(data, 0);
+    let count = reader.read_var_u32()?;
+    let mut written = Vec::with_capacity(data.len());
+    count.saturating_add(more.len() as u32).encode(&mut written);
+    written.extend(reader.read_bytes(reader.bytes_remaining())?);
+    more.for_each(|item| written.extend(item));
+    Ok(written)
+}
+
+fn encoded(item: impl Encode) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    item.encode(&mut bytes);
+    bytes
+}
+
+/// What of a module is needed to add functions to it.
+#[derive(Default)]
+struct Found {
+    types: u32,
+    functions: u32,
+    memories: Vec<MemoryType>,
+    /// Its long instructions, of each kind one. The functions that are added are in this order.
+    bulk: BTreeSet<Bulk>,
+}
+
+impl Found {
+    fn in_module(wasm: &[u8]) -> Result<Self, BulkError> {
+        let mut found = Self::default();
+        for payload in Parser::new(0).parse_all(wasm) {
+            match payload? {
+                Payload::TypeSection(groups) => {
+                    for group in groups {
+                        found.types += group?.types().len() as u32;
+                    }
+                }
+                Payload::ImportSection(imports) => {
+                    for import in imports.into_imports() {
+                        match import?.ty {
+                            TypeRef::Func(_) | TypeRef::FuncExact(_) => found.functions += 1,
+                            TypeRef::Memory(memory) => found.memories.push(memory),
+                            TypeRef::Table(_) | TypeRef::Global(_) | TypeRef::Tag(_) => {}
+                        }
+                    }
+                }
+                Payload::FunctionSection(functions) => {
+                    for function in functions {
+                        function?;
+                        found.functions += 1;
+                    }
+                }
+                Payload::MemorySection(memories) => {
+                    for memory in memories {
+                        found.memories.push(memory?);
+                    }
+                }
+                Payload::CodeSectionEntry(body) => {
+                    for (_, bulk) in long(&body)? {
+                        // Where it has no such memory it is not valid, which is for others to say.
+                        let is_there = |memory: u32| (memory as usize) < found.memories.len();
+                        found.bulk.extend(bulk.memories().into_iter().all(is_there).then_some(bulk));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(found)
+    }
+
+    /// The section of functions' bodies, with calls of the functions that are added, and these.
+    fn code(&self, section: &[u8]) -> Result<Vec<u8>, BulkError> {
+        let Self { functions, memories, bulk: kinds, .. } = self;
+        let bodies = CodeSectionReader::new(BinaryReader::new(section, 0))?;
+        let mut code = Vec::with_capacity(section.len());
+        bodies.count().saturating_add(kinds.len() as u32).encode(&mut code);
+        for body in bodies {
+            let body = body?;
+            let bytes = body.as_bytes();
+            let mut written = Vec::with_capacity(bytes.len());
+            let mut end = 0;
+            for (place, bulk) in long(&body)? {
+                let added = kinds.iter().zip(*functions..).find(|(kind, _)| **kind == bulk);
+                let Some((_, function)) = added else { continue };
+                written.extend(&bytes[end..place.start]);
+                Instruction::Call(function).encode(&mut written);
+                end = place.end;
+            }
+            written.extend(&bytes[end..]);
+            written.encode(&mut code);
+        }
+        for bulk in kinds {
+            bulk.body(memories).encode(&mut code);
+        }
+        Ok(code)
+    }
+}
+
+/// The instructions of a function that may be long, and where in its bytes they are.
+fn long(body: &FunctionBody<'_>) -> Result<Vec<(Range<usize>, Bulk)>, BulkError> {
+    let mut long = Vec::new();
+    let mut reader = body.get_operators_reader()?;
+    let at = |reader: &OperatorsReader<'_>| (reader.original_position() - body.range().start) as usize;
+    let mut length = None;
+    while !reader.eof() {
+        let start = at(&reader);
+        let operator = reader.read()?;
+        let bulk = match operator {
+            Operator::MemoryFill { mem } => Some(Bulk::Fill(mem)),
+            Operator::MemoryCopy { dst_mem, src_mem } => Some(Bulk::Copy { to: dst_mem, from: src_mem }),
+            _ => None,
+        };
+        // Most are of a length that the instruction before them says.
+        if let Some(bulk) = bulk
+            && length.is_none_or(|length| length > PIECE)
+        {
+            long.push((start..at(&reader), bulk));
+        }
+        length = match operator {
+            Operator::I32Const { value } => Some(u64::from(value.cast_unsigned())),
+            Operator::I64Const { value } => Some(value.cast_unsigned()),
+            _ => None,
+        };
+    }
+    Ok(long)
+}
+
+fn is_by_place(custom: &[u8]) -> Result<bool, BulkError> {
+    Ok(CustomSectionReader::new(BinaryReader::new(custom, 0))?.name().starts_with(BY_PLACE))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
+
+    use wasmtime::{Engine, Instance, Memory, Module, Store, Trap, Val};
+
+    use super::*;
+
+    fn pieces(wat: &str) -> Vec<u8> {
+        let wasm = wat::parse_str(wat).unwrap();
+        let split = in_pieces(Kind::of(&wasm).unwrap(), &wasm).unwrap().into_owned();
+        assert_ne!(split, wasm);
+        wasmparser::validate(&split).unwrap();
+        split
+    }
+
+    /// How a call of `f` ends, and what the memories then hold.
+    fn run(module: &Module, operands: &[Val]) -> (Option<Trap>, Vec<Vec<u8>>) {
+        let mut store = Store::new(module.engine(), ());
+        let instance = Instance::new(&mut store, module, &[]).unwrap();
+        let memories = ["a", "b"].map(|name| instance.get_memory(&mut store, name));
+        let memories: Vec<Memory> = memories.into_iter().flatten().collect();
+        for memory in &memories {
+            memory.write(&mut store, 0, &DISTINCT).unwrap();
+        }
+        let ended = instance.get_func(&mut store, "f").unwrap().call(&mut store, operands, &mut []);
+        let trap = ended.err().map(|error| error.downcast().unwrap());
+        (trap, memories.iter().map(|memory| memory.data(&store).to_vec()).collect())
+    }
+
+    /// The instruction and its pieces do the same.
+    fn assert_same(wat: &str, of: impl IntoIterator<Item = [Val; 3]>) {
+        let engine = Engine::default();
+        let [whole, split] =
+            [wat::parse_str(wat).unwrap(), pieces(wat)].map(|wasm| Module::new(&engine, wasm).unwrap());
+        for operands in of {
+            assert!(run(&whole, &operands) == run(&split, &operands), "{wat} {operands:?}");
+        }
+    }
+
+    fn val(ty: &str, value: u64) -> Val {
+        if ty == "i32" { Val::I32((value as u32).cast_signed()) } else { Val::I64(value.cast_signed()) }
+    }
+
+    /// How large the memories are: three pieces and a page.
+    const PAGES: u64 = 3 * PIECE / 65536 + 1;
+    /// No two pieces of it are the same.
+    static DISTINCT: LazyLock<Vec<u8>> = LazyLock::new(|| {
+        (1..)
+            .flat_map(|at: u32| at.wrapping_mul(0x9e37_79b9).to_le_bytes())
+            .take((PAGES << 16) as usize)
+            .collect()
+    });
+    /// None, one piece, a byte more or less, many, past the end, past all addresses.
+    const LENGTHS: [u64; 7] =
+        [0, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE + 12345, PAGES << 16, u32::MAX as u64];
+    const PLACES: [u64; 4] = [0, 7, PIECE + 1, PAGES << 16];
+
+    #[test]
+    fn a_fill_in_pieces_does_what_the_instruction_does() {
+        for address in ["i32", "i64"] {
+            let wat = format!(
+                r#"(module (memory (export "a") {address} {PAGES}) (func (export "f") (param {address} i32 {address})
+                    (memory.fill (local.get 0) (local.get 1) (local.get 2))))"#
+            );
+            let val = |value| val(address, value);
+            let each = LENGTHS
+                .into_iter()
+                .flat_map(|length| PLACES.map(|at| [val(at), Val::I32(0x1ab), val(length)]));
+            assert_same(&wat, each);
+        }
+    }
+
+    #[test]
+    fn a_copy_in_pieces_does_what_the_instruction_does() {
+        let wide = ["i64", "i64"];
+        // Within one memory, and between two of other addresses.
+        for (types, to, from) in
+            [(["i32", "i64"], 0, 0), (wide, 1, 1), (["i64", "i32"], 0, 1), (["i32", "i64"], 0, 1)]
+        {
+            let operands = [types[to], types[from]];
+            let length = if operands == wide { "i64" } else { "i32" };
+            let wat = format!(
+                r#"(module (memory (export "a") {} {PAGES}) (memory (export "b") {} {PAGES})
+                    (func (export "f") (param {} {} {length})
+                        (memory.copy {to} {from} (local.get 0) (local.get 1) (local.get 2))))"#,
+                types[0], types[1], operands[0], operands[1],
+            );
+            let places = PLACES.into_iter().flat_map(|at| PLACES.map(|what| (at, what)));
+            let each = places.flat_map(|(at, what)| {
+                LENGTHS.map(|bytes| [val(operands[0], at), val(operands[1], what), val(length, bytes)])
+            });
+            assert_same(&wat, each);
+        }
+    }
+
+    #[test]
+    fn past_the_last_address_it_traps_and_does_not_begin_anew() {
+        // All that 32 bits can address, of which nothing is touched.
+        let split = pieces(
+            r#"(module (memory (export "a") 65536) (func (export "f") (param i32 i32 i32)
+                (memory.fill (local.get 0) (local.get 1) (local.get 2))))"#,
+        );
+        let engine = Engine::default();
+        let module = Module::new(&engine, split).unwrap();
+        let mut store = Store::new(&engine, ());
+        let instance = Instance::new(&mut store, &module, &[]).unwrap();
+        let fill = instance.get_typed_func::<(u32, u32, u32), ()>(&mut store, "f").unwrap();
+        let error = fill.call(&mut store, (0xfff0_0000, 1, 0x20_0000)).unwrap_err();
+        assert_eq!(error.downcast_ref(), Some(&Trap::MemoryOutOfBounds));
+        let trapped_in = error.downcast_ref::<wasmtime::WasmBacktrace>().unwrap().frames()[0].func_name();
+        assert_eq!(trapped_in, Some("memory.fill"));
+        let memory = instance.get_memory(&mut store, "a").unwrap();
+        assert_eq!((memory.data(&store)[0], memory.data(&store)[0xfff0_0000]), (0, 0));
+    }
+
+    #[test]
+    fn what_is_short_stays_as_it_is_and_what_is_long_is_found_in_each_module_of_a_component() {
+        let short = wat::parse_str(format!(
+            "(module (memory 64) (func (param i32) (memory.fill (local.get 0) (i32.const 0) (i32.const {PIECE}))))"
+        ));
+        assert!(matches!(in_pieces(Kind::Core, &short.unwrap()).unwrap(), Cow::Borrowed(_)));
+        let long = format!("(memory.fill (i32.const 0) (i32.const 0) (i32.const {}))", PIECE + 1);
+        let split = pieces(&format!(
+            "(component (core module (memory 64) (func {long}))
+                (component (core module (import \"\" \"f\" (func)) (memory 64) (func) (func {long} {long}))))"
+        ));
+        let mut calls = 0;
+        for payload in Parser::new(0).parse_all(&split) {
+            let Payload::CodeSectionEntry(body) = payload.unwrap() else { continue };
+            let operators = body.get_operators_reader().unwrap().into_iter();
+            calls += operators.filter(|operator| matches!(operator, Ok(Operator::Call { .. }))).count();
+        }
+        assert_eq!(calls, 3);
+    }
+
+    #[test]
+    fn components_too_deep_and_bytes_that_are_none_are_refused() {
+        let nested = |levels: usize| {
+            let wat = format!("{}{}", "(component".repeat(levels), ")".repeat(levels));
+            in_pieces(Kind::Component, &wat::parse_str(wat).unwrap()).map(drop)
+        };
+        assert!(matches!((nested(LEVELS), nested(LEVELS + 1)), (Ok(()), Err(BulkError::TooDeep))));
+        let whole = wat::parse_str(
+            "(module (memory 1) (func (param i32) (memory.fill (local.get 0) (local.get 0) (local.get 0))))",
+        )
+        .unwrap();
+        for end in PREAMBLE..whole.len() {
+            let _ = in_pieces(Kind::Core, &whole[..end]);
+        }
+        assert!(matches!(in_pieces(Kind::Core, &whole[..whole.len() - 1]), Err(BulkError::Malformed(_))));
+    }
+}
