@@ -67,21 +67,11 @@ test-hostile: programs ## Guests that mean harm. SAMOVAR_HOSTILE_MODULES=10000 f
 	# What it measures is disturbed by the others.
 	cargo test --workspace --test hostile -- neighbour::
 
-# What strangers write and Samovar reads, each target for so many seconds. Findings become tests.
 FUZZ_SECONDS ?= 60
-FUZZ_TARGETS := json_wit manifest problem routing tar
 
 .PHONY: fuzz
-fuzz: $(CARGO_FUZZ) ## Fuzz each target of fuzz/ for FUZZ_SECONDS (60).
-	export RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)-fuzz
-	found=$$(mktemp -d)
-	for target in $(FUZZ_TARGETS); do
-	  mkdir -p "$$found/corpus" "$$found/$$target"
-	  $(CARGO_FUZZ) run --sanitizer none $$target "$$found/corpus" fuzz/corpus/$$target -- \
-	    -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 -artifact_prefix="$$found/$$target/"
-	  rm -r "$$found/corpus"
-	done
-	rm -r "$$found"
+fuzz: $(CARGO_FUZZ) ## Fuzz what strangers write and Samovar reads, each target of fuzz/ for FUZZ_SECONDS (60).
+	PATH=$(dir $(CARGO_FUZZ)):$$PATH fuzz/run.sh $(FUZZ_SECONDS)
 
 .PHONY: test-chart
 test-chart: ## The Helm chart: lint, unit tests, its README's table, its objects before a real API server.

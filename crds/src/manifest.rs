@@ -1,6 +1,6 @@
 //! Manifests as people write them: what no schema knows is said, not swallowed.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::LazyLock};
 
 use kube::CustomResourceExt;
 use serde_json::Value;
@@ -12,16 +12,18 @@ use crate::{PluginTemplate, WasmPlugin};
 #[error("{}", .0.join("; "))]
 pub struct ManifestError(pub Vec<String>);
 
+/// The schema of a `WasmPlugin`, as the API server has it.
+static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
+    let versions = WasmPlugin::crd().spec.versions;
+    serde_json::to_value(versions.into_iter().next().and_then(|version| version.schema)).unwrap_or_default()
+});
+
 impl WasmPlugin {
     /// Reads a plugin from a manifest as strictly as `kubectl apply` does: unknown fields, wrong types and
     /// the CRD's own rules are all refused, with a sentence each.
     pub fn from_manifest(manifest: &Value) -> Result<Self, ManifestError> {
-        let schema = serde_json::to_value(
-            Self::crd().spec.versions.first().and_then(|version| version.schema.as_ref()),
-        )
-        .unwrap_or_default();
         let mut unknown = Vec::new();
-        unknown_fields("", &schema["openAPIV3Schema"], manifest, &mut unknown);
+        unknown_fields("", &SCHEMA["openAPIV3Schema"], manifest, &mut unknown);
         if !unknown.is_empty() {
             return Err(ManifestError(
                 unknown.into_iter().map(|path| format!("unknown field `{path}`")).collect(),

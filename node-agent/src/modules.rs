@@ -149,7 +149,9 @@ pub(crate) fn remove(file: &Path) -> io::Result<()> {
 /// Writes a whole file or none: a temporary one, synced, then renamed.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(folder)?;
+    // What it says of an error names the path, which is no one's business.
+    let file = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(folder);
+    let mut file = file.map_err(|error| error.kind())?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;

@@ -266,7 +266,9 @@ fn write(directory: &Path, path: &Path, kind: Kind, build: Build, serialized: &[
         (Kind::Component, false) => COMPONENT,
         (Kind::Component, true) => CONCURRENT,
     };
-    let mut file = tempfile::Builder::new().suffix(".tmp").tempfile_in(directory)?;
+    // What it says of an error names the path, which is no one's business.
+    let file = tempfile::Builder::new().suffix(".tmp").tempfile_in(directory);
+    let mut file = file.map_err(|error| error.kind())?;
     file.write_all(MAGIC)?;
     file.write_all(&[form])?;
     file.write_all(&seal(path, form, serialized))?;

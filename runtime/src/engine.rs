@@ -80,6 +80,8 @@ const MEMORIES_EACH: u32 = 2;
 const TABLES_EACH: u32 = 3;
 /// Bytes of an idle slot's memory that stay mapped and are cleared by hand: cheaper than giving them back.
 const KEPT_RESIDENT: usize = 64 << 10;
+/// The same of an idle stack. Most calls need less; what a deeper one took goes back.
+const KEPT_STACK: usize = 16 << 10;
 /// Slots that keep those bytes while nothing uses them. Bounds what an idle agent holds.
 const WARM_SLOTS: u32 = 64;
 /// The part of the memory budget that results may take beside it while they are read out of guests, over all threads:
@@ -176,7 +178,7 @@ impl Machine {
             .max_unused_warm_slots(WARM_SLOTS)
             .linear_memory_keep_resident(KEPT_RESIDENT)
             .table_keep_resident(KEPT_RESIDENT)
-            .async_stack_keep_resident(KEPT_RESIDENT)
+            .async_stack_keep_resident(KEPT_STACK)
             .pagemap_scan(wasmtime::Enabled::Auto);
         let mut config = config(build);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
@@ -195,6 +197,8 @@ pub(crate) fn config(Build { metering, is_concurrent }: Build) -> Config {
         .consume_fuel(metering == Metering::Fuel)
         .wasm_component_model(true)
         .async_stack_size(STACK)
+        // Without it a stack would stay as large as the deepest call has made it.
+        .async_stack_zeroing(true)
         .max_wasm_stack(GUEST_STACK)
         .memory_init_cow(true);
     if is_concurrent {

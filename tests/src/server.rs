@@ -63,12 +63,23 @@ impl Server {
 
     /// The same, with its state on a disk of so many KiB, which only this process sees.
     pub async fn start_on_a_small_disk(folder: PathBuf, kib: u32) -> Result<Self> {
-        let mount = format!("mount -t tmpfs -o size={kib}k tmpfs \"$0/state\" && exec \"$@\"");
-        std::fs::create_dir_all(folder.join("state"))?;
-        let in_folder = folder.clone();
+        Self::start_on(folder, format!("mount -t tmpfs -o size={kib}k tmpfs \"$0\"")).await
+    }
+
+    /// The same, with its state as it was left, where it can write nothing more.
+    pub async fn start_on_a_read_only_disk(folder: PathBuf) -> Result<Self> {
+        Self::start_on(folder, "mount --bind \"$0\" \"$0\" && mount -o remount,bind,ro \"$0\"".to_owned())
+            .await
+    }
+
+    /// With its state where a shell mounts something first, at `$0`.
+    async fn start_on(folder: PathBuf, mount: String) -> Result<Self> {
+        let state = folder.join("state");
+        std::fs::create_dir_all(&state)?;
+        let shell = mount + " && exec \"$@\"";
         Self::start_by(folder, &[], |arguments| {
             let mut command = std::process::Command::new("unshare");
-            command.args(["--map-root-user", "--mount", "sh", "-c", &mount]).arg(in_folder);
+            command.args(["--map-root-user", "--mount", "sh", "-c", &shell]).arg(state);
             command.arg(built("samovar")?).args(arguments);
             Process::start("samovar", command)
         })
@@ -112,9 +123,7 @@ impl Server {
 
     /// Calls a function of a plugin in the namespace `default`.
     pub async fn call(&self, plugin: &str, function: &str, body: impl Into<reqwest::Body>) -> Result<Answer> {
-        let url = format!("{}/v1/default/{plugin}/{function}", self.url);
-        let request = self.client.post(url).header("content-type", "application/json").body(body);
-        let answer = request.send().await?;
+        let answer = self.ask(plugin, function, body).await?;
         let header = |name| answer.headers().get(name).and_then(|value| value.to_str().ok());
         Ok(Answer {
             status: answer.status().as_u16(),
@@ -122,6 +131,18 @@ impl Server {
             fuel: header("samovar-fuel").and_then(|fuel| fuel.parse().ok()),
             body: answer.text().await?,
         })
+    }
+
+    /// The same, up to the beginning of the answer.
+    pub async fn ask(
+        &self,
+        plugin: &str,
+        function: &str,
+        body: impl Into<reqwest::Body>,
+    ) -> Result<reqwest::Response> {
+        let url = format!("{}/v1/default/{plugin}/{function}", self.url);
+        let request = self.client.post(url).header("content-type", "application/json").body(body);
+        Ok(request.send().await?)
     }
 
     /// Waits until a call answers so.
@@ -150,10 +171,15 @@ impl Server {
 impl Answer {
     /// The last part of a problem's type.
     pub fn problem(&self) -> String {
-        let problem: Value = serde_json::from_str(&self.body).unwrap_or_default();
-        let type_ = problem["type"].as_str().unwrap_or_default();
-        type_.strip_prefix("https://samovar.dev/problems/").unwrap_or_default().to_owned()
+        problem(&self.body)
     }
+}
+
+/// The last part of a problem's type; nothing of what is no problem.
+pub fn problem(body: &str) -> String {
+    let problem: Value = serde_json::from_str(body).unwrap_or_default();
+    let type_ = problem["type"].as_str().unwrap_or_default();
+    type_.strip_prefix("https://samovar.dev/problems/").unwrap_or_default().to_owned()
 }
 
 /// A manifest of one module file.

@@ -8,6 +8,11 @@
 //!
 //! The other bulk instructions are short: they are bounded by a module's own data and by the tables' limit.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "a module that is taken is smaller than 4 GiB, and so is whatever is counted in it"
+)]
+
 mod pieces;
 
 use std::{borrow::Cow, collections::BTreeSet, ops::Range};

@@ -56,7 +56,9 @@ impl Bulk {
         let operands = self.operands(memories);
         let mut ty = vec![FUNCTION_TYPE];
         operands.len().encode(&mut ty);
-        operands.iter().for_each(|operand| operand.encode(&mut ty));
+        for operand in operands {
+            operand.encode(&mut ty);
+        }
         NO_RESULTS.encode(&mut ty);
         ty
     }
@@ -127,7 +129,9 @@ impl Code<'_> {
 
     /// The instruction itself, on all that is left.
     fn rest(&mut self) {
-        [TO, WHAT, LENGTH].into_iter().for_each(|operand| self.operand(operand));
+        for operand in [TO, WHAT, LENGTH] {
+            self.operand(operand);
+        }
         self.instruction();
     }
 
@@ -161,7 +165,9 @@ impl Code<'_> {
     /// The pieces from the lowest on.
     fn upwards(&mut self) {
         self.to.loop_(BlockType::Empty);
-        [TO, WHAT].into_iter().for_each(|operand| self.operand(operand));
+        for operand in [TO, WHAT] {
+            self.operand(operand);
+        }
         self.piece();
         for (place, _) in self.places() {
             self.to.local_get(WIDE + place).i64_const(PIECE.cast_signed()).i64_add().local_set(WIDE + place);

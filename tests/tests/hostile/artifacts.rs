@@ -9,8 +9,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use samovar_runtime::{ArtifactCache, Compiler, Engine, EngineOptions, ModuleDigest, Plugin, PluginSpec};
+use samovar_runtime::{
+    ArtifactCache, Compiler, Engine, EngineOptions, Metering, ModuleDigest, Plugin, PluginSpec,
+};
 use samovar_tests::scratch;
+
+/// What an artifact's file begins with; the byte after it says of what form it is.
+const MAGIC: &[u8] = b"samovar1";
 
 struct Setup {
     directory: PathBuf,
@@ -109,6 +114,27 @@ async fn an_artifact_in_the_place_of_another_is_not_loaded() {
     setup.refused_and_healed(&seven, "half, beside a whole one of another version").await;
     fs::remove_file(&seven.file).unwrap();
     assert!(setup.open().get(&seven.digest).await.is_none(), "the one of another version is loaded");
+}
+
+#[tokio::test]
+async fn code_that_counts_fuel_and_code_that_does_not_never_stand_for_each_other() {
+    let setup = Setup::new("configurations");
+    let plain = setup.keep(SEVEN).await;
+    let metered = || setup.open().metered(Metering::Fuel);
+    metered().compile(&plain.digest, plain.wasm.clone()).await.unwrap();
+    let file = setup.open().files().unwrap().into_iter().find(|file| file.path != plain.file).unwrap().path;
+    let counts = fs::read(&file).unwrap();
+    put(&plain.file, &counts);
+    setup.refused_and_healed(&plain, "code that counts").await;
+    put(&file, &plain.whole);
+    assert!(metered().get(&plain.digest).await.is_none(), "code that does not count is loaded");
+
+    // Of a component, whether it may be called several times at once is in the file, and sealed with it.
+    let component = setup.keep(COMPONENT).await;
+    let mut concurrent = component.whole.clone();
+    concurrent[MAGIC.len()] = 2;
+    put(&component.file, &concurrent);
+    setup.refused_and_healed(&component, "another form").await;
 }
 
 #[tokio::test]

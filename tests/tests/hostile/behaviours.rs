@@ -10,12 +10,25 @@ const NO_MEMORY: Ends = &[(500, "memory-limit")];
 const NO_MEMORY_OR_STOPPED: Ends = &[(500, "memory-limit"), (504, "timeout")];
 const NO_HANDLES_OR_STOPPED: Ends = &[(500, "trap"), (504, "timeout")];
 const TOO_LARGE_OR_STOPPED: Ends = &[(502, "response-too-large"), (504, "timeout")];
+/// The guest was told, and gave that back as its error.
+const GUEST_IS_TOLD: Ends = &[(502, "guest-error")];
+const GUEST_IS_TOLD_OR_STOPPED: Ends = &[(502, "guest-error"), (504, "timeout")];
+/// The answer had begun, and ends before its end.
+const CUT_OFF: Ends = &[(200, CUT)];
 const TOO_LARGE: Ends = &[(502, "response-too-large")];
 const ANSWERS: Ends = &[(200, "")];
 /// It never became ready: its module, or what runs when an instance is made, was refused.
 const NOT_READY: Ends = &[(503, "not-ready")];
 
-/// A function of a module in `tests/guests/hostile`, the body of a call, and how it ends.
+/// The kind of an answer whose body does not come to its end.
+pub const CUT: &str = "cut-off";
+/// A body that is never sent.
+pub const WITHHELD: &str = "WITHHELD";
+/// In a body: the host and port of an upstream that answers as none should.
+pub const UPSTREAM: &str = "UPSTREAM";
+
+/// A function of a module in `tests/guests/hostile` (or of the plugins `web`, `out` and `files`), the body of a call, and
+/// how it ends.
 pub type Behaviour = (&'static str, &'static str, &'static str, Ends);
 
 /// Every one of them.
@@ -165,4 +178,43 @@ pub const BEHAVIOURS: &[Behaviour] = &[
     ("handles", "random-of-one-gib", "", TRAPS),
     ("handles", "random-of-everything", "", TRAPS),
     ("handles", "random-again-and-again", "", TRAPS),
+
+    ("web", "hang", "", STOPPED),
+    ("web", "spin", "", STOPPED),
+    ("web", "silent", "", TRAPS),
+    ("web", "trap", "", TRAPS),
+    ("web", "count", WITHHELD, STOPPED),
+    ("web", "echo", WITHHELD, CUT_OFF),
+    ("web", "stream?1000000000000", "", CUT_OFF),
+    ("web", "slowly?600000", "", CUT_OFF),
+    ("web", "half?1", "", CUT_OFF),
+    ("web", "short", "", TRAPS),
+    ("web", "linger?600000", "", ANSWERS),
+    ("web", "headers?1000000", "", TRAPS),
+    ("web", "handles?1000000000", "", NO_HANDLES_OR_STOPPED),
+    ("web", "grow?100000000", "", NO_MEMORY),
+
+    ("out", "fetch", r#"["http", "UPSTREAM", "/never-answers"]"#, STOPPED),
+    ("out", "fetch", r#"["http", "UPSTREAM", "/drips-its-head"]"#, STOPPED),
+    ("out", "fetch", r#"["http", "UPSTREAM", "/drips-its-body"]"#, STOPPED),
+    ("out", "fetch", r#"["http", "UPSTREAM", "/headers-without-end"]"#, GUEST_IS_TOLD),
+    ("out", "fetch", r#"["http", "UPSTREAM", "/one-header-without-end"]"#, GUEST_IS_TOLD),
+    ("out", "fetch", r#"["http", "UPSTREAM", "/hints-without-end"]"#, GUEST_IS_TOLD_OR_STOPPED),
+    ("out", "fetch", r#"["http", "UPSTREAM", "/body-without-end"]"#, GUEST_IS_TOLD_OR_STOPPED),
+    ("out", "fetch", r#"["http", "UPSTREAM", "/chunks-without-end"]"#, GUEST_IS_TOLD_OR_STOPPED),
+    ("out", "fetch", r#"["http", "UPSTREAM", "/half-a-body"]"#, GUEST_IS_TOLD),
+    ("out", "fetch", r#"["http", "UPSTREAM", "/no-http"]"#, GUEST_IS_TOLD),
+    ("out", "fetch", r#"["http", "UPSTREAM", "/redirects-to-itself"]"#, GUEST_IS_TOLD),
+    ("out", "fetch", r#"["http", "UPSTREAM", "/hangs-up"]"#, GUEST_IS_TOLD),
+    ("out", "storm", r#"["UPSTREAM", 1000]"#, STOPPED),
+    ("out", "storm", r#"["UPSTREAM", 100000]"#, NO_HANDLES_OR_STOPPED),
+    ("out", "send", r#"["POST", "UPSTREAM", ""]"#, STOPPED),
+    ("out", "connect", r#"["127.0.0.1", 1, ""]"#, GUEST_IS_TOLD),
+    ("out", "hoard", "[1000000]", ANSWERS),
+
+    ("files", "run", "fill\t/tmp/x\t1000000000", NO_MEMORY),
+    ("files", "run", "many\t/tmp\t100000000", ANSWERS),
+    ("files", "run", "write\t/tmp/x\tx\nopen-many\t/tmp/x", ANSWERS),
+    ("files", "run", "mkdir\t/tmp/a\nrename\t/tmp/a\t/tmp/a/b", ANSWERS),
+    ("files", "run", WITHHELD, STOPPED),
 ];

@@ -5,8 +5,8 @@ use std::{fmt::Write as _, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use samovar_runtime::{
-    ArtifactCache, Call, CallError, Compiler, Engine, EngineOptions, Format, Instances, Limits, ModuleDigest,
-    Plugin, PluginSpec, Reuse,
+    ArtifactCache, Call, CallError, Compiler, Engine, EngineOptions, FilesGrant, Format, Grants, Instances,
+    Limits, ModuleDigest, Mount, MountSource, Plugin, PluginSpec, Reuse,
 };
 use samovar_tests::scratch;
 
@@ -18,13 +18,28 @@ const AT_ONCE: usize = 6;
 /// How long a guest that never ends is let go on.
 const TIMEOUT: Duration = Duration::from_millis(20);
 
+const IMPORT: &str = r#"
+          (import "wasi_snapshot_preview1" "path_open"
+            (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))"#;
+/// Opens the file named `m` in the first granted folder: it must not be there, and can then be made.
+const FILE: &str = r"
+            (i32.store8 (i32.const 8) (i32.const 0x6d))
+            (if (i32.eqz (call $open (i32.const 3) (i32.const 0) (i32.const 8) (i32.const 1) (i32.const 0)
+                  (i64.const 0) (i64.const 0) (i32.const 0) (i32.const 16)))
+              (then (return (i64.const -3))))
+            (if (call $open (i32.const 3) (i32.const 0) (i32.const 8) (i32.const 1) (i32.const 1)
+                  (i64.const 64) (i64.const 0) (i32.const 0) (i32.const 16))
+              (then (return (i64.const -4))))";
+
 /// A core module whose mark is this byte. `mark` looks at all that it was given: its memory past its own data, what the
 /// memory grows by, a global, a table, its locals, the stack of its calls. It returns what is there and should not be,
-/// or 0; and leaves its mark in all of it. `mark-and-trap` then traps, `mark-and-spin` never ends.
-fn module(mark: u8, pages: u32) -> String {
+/// or 0; and leaves its mark in all of it. `mark-and-trap` then traps, `mark-and-spin` never ends. With `files`, it looks for
+/// a file too, and leaves one.
+fn module(mark: u8, pages: u32, files: bool) -> String {
+    let (import, file) = if files { (IMPORT, FILE) } else { ("", "") };
     let data = format!("\\{mark:02x}").repeat(8);
     format!(
-        r#"(module
+        r#"(module {import}
           (memory (export "memory") {pages})
           (data (i32.const 0) "{data}")
           (table $table 32 funcref)
@@ -57,6 +72,7 @@ fn module(mark: u8, pages: u32) -> String {
             (loop $next
               (if (i32.eqz (ref.is_null (table.get $table (local.get $at)))) (then (return (i64.const -2))))
               (br_if $next (i32.lt_u (local.tee $at (i32.add (local.get $at) (i32.const 1))) (i32.const 32))))
+            {file}
             (memory.fill (i32.const 0) (i32.const {mark}) (local.get $end))
             (global.set $global (i64.load (i32.const 0)))
             (table.fill $table (i32.const 0) (ref.func $mark) (i32.const 32))
@@ -73,10 +89,10 @@ fn module(mark: u8, pages: u32) -> String {
 
 /// The same inside a component.
 fn component(mark: u8, pages: u32) -> String {
-    let core = module(mark, pages);
+    let core = module(mark, pages, false);
     let mut text = format!(
         "(component (core module $m {}\n(core instance $i (instantiate $m))",
-        &core["(module".len()..]
+        &core["(module ".len()..]
     );
     for name in ["mark", "mark-and-trap", "mark-and-spin"] {
         write!(text, "\n(func (export \"{name}\") (result s64) (canon lift (core func $i \"{name}\")))")
@@ -94,10 +110,12 @@ async fn load(
 ) -> Plugin {
     let wasm = wat::parse_str(text).unwrap();
     let artifact = cache.compile(&ModuleDigest::of(&wasm), wasm.into()).await.unwrap();
+    let scratch = Mount { path: "/tmp".to_owned(), source: MountSource::Scratch { size_limit: 4096 } };
     let spec = PluginSpec {
         name,
         limits: Limits { timeout: TIMEOUT, ..Limits::default() },
         instances: Instances { warm: 0, reuse },
+        grants: Grants { files: FilesGrant::new(&[scratch]).unwrap(), ..Grants::default() },
         ..PluginSpec::default()
     };
     Plugin::load(engine, &artifact, spec).await.unwrap()
@@ -112,7 +130,7 @@ async fn a_mark_that_is_there_is_found() {
     let engine = Engine::new(&EngineOptions { instances: 2, ..EngineOptions::default() }).unwrap();
     let directory = scratch().join("hostile-canaries-found");
     let cache = ArtifactCache::open(directory, engine.clone(), Compiler::InProcess).unwrap();
-    for text in [module(0x55, 1), component(0x66, 2)] {
+    for text in [module(0x55, 1, false), component(0x66, 2)] {
         // An instance that serves again finds what it left itself: so would it what another left.
         let reuse = Some(Reuse { max_calls: 2, idle: Duration::from_mins(1) });
         let plugin = load(&engine, &cache, "found".to_owned(), text, reuse).await;
@@ -130,7 +148,10 @@ async fn no_guest_finds_what_another_left_behind() {
     let cache = ArtifactCache::open(directory, engine.clone(), Compiler::InProcess).unwrap();
     let mut plugins = Vec::new();
     for (mark, pages) in [(0x11, 1), (0x22, 1), (0x33, 2), (0x44, 3)] {
-        plugins.push(load(&engine, &cache, format!("core-{mark:x}"), module(mark, pages), None).await);
+        for (name, files) in [("core", false), ("files", true)] {
+            let name = format!("{name}-{mark:x}");
+            plugins.push(load(&engine, &cache, name, module(mark, pages, files), None).await);
+        }
         plugins.push(
             load(&engine, &cache, format!("component-{mark:x}"), component(mark + 1, pages), None).await,
         );

@@ -15,6 +15,7 @@ mod neighbour;
 mod numbers;
 mod odd;
 mod trial;
+mod upstream;
 
 use std::path::{Path, PathBuf};
 

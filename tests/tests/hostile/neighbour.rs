@@ -13,10 +13,14 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use futures::{StreamExt as _, stream};
-use samovar_tests::server::{Server, file, folder, plugin};
+use reqwest::Body;
+use samovar_tests::server::{Server, file, folder, plugin, problem};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::behaviours::{BEHAVIOURS, Behaviour};
+use crate::{
+    behaviours::{BEHAVIOURS, Behaviour, CUT, UPSTREAM, WITHHELD},
+    upstream::Upstream,
+};
 
 /// The limit of a hostile call.
 const TIMEOUT: Duration = Duration::from_millis(200);
@@ -24,10 +28,14 @@ const TIMEOUT: Duration = Duration::from_millis(200);
 const LATE: Duration = Duration::from_millis(200);
 /// How long the neighbour is watched before each hostile guest.
 const QUIET: Duration = Duration::from_millis(50);
-/// How long a guest that ends at once is called again.
+/// How long a guest that ends at once is called again, and how often. Calls without a pause disturb others whatever
+/// their guests do.
 const AGAIN: Duration = Duration::from_millis(50);
+const AGAIN_EVERY: Duration = Duration::from_millis(10);
 /// How often the neighbour is called.
 const PACE: Duration = Duration::from_millis(2);
+/// How often what is late is tried before it counts.
+const TRIES: u32 = 3;
 /// What the agent's memory may have grown by when all is over, in KiB.
 const GROWN: u64 = 10 << 10;
 
@@ -109,17 +117,26 @@ async fn steady(url: &str, hostile: &AtomicBool, stop: &AtomicBool, calls: &Mute
     Ok(())
 }
 
-async fn agent() -> Result<Server> {
+async fn agent(upstream: &Upstream) -> Result<Server> {
     let folder = folder("hostile")?;
     let limits = format!(
         "limits: {{ timeout: {}ms, memory: 16Mi, responseBytes: 1Mi }}, instances: {{ warm: 1 }}",
         TIMEOUT.as_millis()
     );
+    let granted = |grants: &str| format!("{limits}, securityPolicy: {{ {grants} }}");
+    let network = format!("network: {{ allowedHosts: ['{}'] }}", upstream.authority);
+    let scratch = "files: [{ path: /tmp, scratch: { sizeLimit: 1Mi } }]";
     let modules: BTreeSet<_> = BEHAVIOURS.iter().map(|(module, ..)| *module).collect();
     for module in modules {
-        let name = format!("{module}.wat");
-        fs::copy(file(&format!("tests/guests/hostile/{name}")), folder.join(&name))?;
-        fs::write(folder.join(format!("{module}.yaml")), plugin(module, &name, &limits))?;
+        let (path, spec) = match module {
+            "web" => ("http/http.wasm", format!("type: Http, {limits}")),
+            "out" => ("outgoing/outgoing.wasm", granted(&network)),
+            "files" => ("files/files.wasm", granted(scratch)),
+            _ => (&*format!("hostile/{module}.wat"), limits.clone()),
+        };
+        let name = path.replace('/', "-");
+        fs::copy(file("tests/guests").join(path), folder.join(&name))?;
+        fs::write(folder.join(format!("{module}.yaml")), plugin(module, &name, &spec))?;
     }
     fs::copy(file("tests/guests/echo.wat"), folder.join("echo.wat"))?;
     fs::write(folder.join("neighbour.yaml"), plugin("neighbour", "echo.wat", ""))?;
@@ -127,32 +144,83 @@ async fn agent() -> Result<Server> {
 }
 
 /// One call, and how long it took.
-async fn one(server: &Server, (module, function, body, ends): &Behaviour) -> Result<Duration> {
+async fn one(server: &Server, upstream: &Upstream, behaviour: &Behaviour) -> Result<Duration> {
+    let (module, function, body, ends) = behaviour;
+    let what = || format!("{module}/{function} {body}");
+    let body = match *body {
+        WITHHELD => Body::wrap_stream(stream::pending::<Result<Vec<u8>>>()),
+        body => body.replace(UPSTREAM, &upstream.authority).into(),
+    };
     let started = Instant::now();
-    let answer =
-        server.call(module, function, *body).await.with_context(|| format!("{module}/{function}"))?;
+    let answer = server.ask(module, function, body).await.with_context(what)?;
+    let status = answer.status().as_u16();
+    let kind = match answer.text().await {
+        Ok(text) => {
+            ensure!(text.len() <= 2 << 20, "{}: {} bytes", what(), text.len());
+            problem(&text)
+        }
+        Err(_) => CUT.to_owned(),
+    };
     let took = started.elapsed();
-    let ended = (answer.status, &*answer.problem());
-    ensure!(ends.contains(&ended), "{module}/{function} ended otherwise: {answer:?}");
-    ensure!(answer.body.len() <= 2 << 20, "{module}/{function}: {} bytes", answer.body.len());
+    ensure!(ends.contains(&(status, &*kind)), "{} ended otherwise: {status} {kind}", what());
     Ok(took)
 }
 
+/// Every behaviour beside the neighbour: none takes longer than it may, and the neighbour's p99 is twice its own at most.
+async fn beside_a_neighbour(server: &Server, upstream: &Upstream) -> Result<()> {
+    let neighbour = Neighbour::start(format!("{}/v1/default/neighbour/echo", server.url));
+    for behaviour in BEHAVIOURS {
+        neighbour.beside(false);
+        tokio::time::sleep(QUIET).await;
+        neighbour.beside(true);
+        let mut tries = 0;
+        loop {
+            let started = Instant::now();
+            let took = attack(server, upstream, behaviour).await?;
+            // A call of a guest that does nothing takes this long on this machine just now: that is not the hostile one's.
+            let measuring = neighbour.slowest_since(started);
+            if took <= TIMEOUT + LATE + measuring {
+                break;
+            }
+            tries += 1;
+            ensure!(
+                tries < TRIES,
+                "{behaviour:?} took {took:?}, and its neighbour's slowest call {measuring:?}"
+            );
+        }
+    }
+    let ((quiet, alone), (calls, beside)) = (neighbour.p99(false), neighbour.p99(true));
+    neighbour.stop()?;
+    println!(
+        "{} behaviours; the neighbour's p99: {alone:?} over {quiet} calls alone, {beside:?} over {calls} beside them",
+        BEHAVIOURS.len(),
+    );
+    ensure!(
+        beside <= 2 * alone,
+        "the neighbour's p99 is {beside:?} beside hostile guests, and {alone:?} alone"
+    );
+    Ok(())
+}
+
 /// One after another where they end early; the longest that one took.
-async fn attack(server: &Server, behaviour: &Behaviour) -> Result<Duration> {
+async fn attack(server: &Server, upstream: &Upstream, behaviour: &Behaviour) -> Result<Duration> {
     let started = Instant::now();
     let mut longest = Duration::ZERO;
+    let mut pace = interval(AGAIN_EVERY);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while started.elapsed() < AGAIN {
-        longest = longest.max(one(server, behaviour).await?);
+        pace.tick().await;
+        longest = longest.max(one(server, upstream, behaviour).await?);
     }
     Ok(longest)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_hostile_guest_ends_at_its_limit_and_its_neighbour_does_not_notice() -> Result<()> {
-    let mut server = agent().await?;
-    let mut wrong: Vec<_> = stream::iter(BEHAVIOURS)
-        .map(|behaviour| one(&server, behaviour))
+    let upstream = Upstream::start().await?;
+    let mut server = agent(&upstream).await?;
+    let wrong: Vec<_> = stream::iter(BEHAVIOURS)
+        .map(|behaviour| one(&server, &upstream, behaviour))
         .buffer_unordered(4)
         .filter_map(async |ended| ended.err().map(|error| format!("{error:#}")))
         .collect()
@@ -160,33 +228,13 @@ async fn every_hostile_guest_ends_at_its_limit_and_its_neighbour_does_not_notice
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
 
     let before = server.resident()?;
-    let neighbour = Neighbour::start(format!("{}/v1/default/neighbour/echo", server.url));
-    for behaviour in BEHAVIOURS {
-        let (module, function, ..) = behaviour;
-        neighbour.beside(false);
-        tokio::time::sleep(QUIET).await;
-        neighbour.beside(true);
-        let started = Instant::now();
-        let took = attack(&server, behaviour).await?;
-        // A call of a guest that does nothing takes this long on this machine just now: that is not the hostile one's.
-        let measuring = neighbour.slowest_since(started);
-        if took > TIMEOUT + LATE + measuring {
-            wrong.push(format!(
-                "{module}/{function} took {took:?}, and its neighbour's slowest call {measuring:?}"
-            ));
-        }
+    // What disturbs a neighbour does so each time; a busy machine may do so once.
+    let mut tries = 0;
+    while let Err(error) = beside_a_neighbour(&server, &upstream).await {
+        tries += 1;
+        ensure!(tries < TRIES, "{error:#}");
+        println!("{error:#}: tried again");
     }
-    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
-    let ((quiet, alone), (calls, beside)) = (neighbour.p99(false), neighbour.p99(true));
-    println!(
-        "{} behaviours; the neighbour's p99: {alone:?} over {quiet} calls alone, {beside:?} over {calls} beside them",
-        BEHAVIOURS.len(),
-    );
-    neighbour.stop()?;
-    ensure!(
-        beside <= 2 * alone,
-        "the neighbour's p99 is {beside:?} beside hostile guests, and {alone:?} alone"
-    );
 
     ensure!(server.process.exit_status()?.is_none(), "the agent ended");
     let log = server.process.log();
