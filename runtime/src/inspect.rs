@@ -34,7 +34,7 @@ const FILES: &str = "securityPolicy.files";
 const NETWORK: &str = "securityPolicy.network";
 
 /// WASI as guests are given it, by the start of an import's name, the grant that it needs, and what works of it.
-const GIVEN: [(&str, Option<&str>, &str); 15] = [
+const GIVEN: [(&str, Option<&str>, &str); 17] = [
     ("wasi:io/", None, "works"),
     ("wasi:clocks/", None, "works"),
     ("wasi:random/", None, "works"),
@@ -43,7 +43,9 @@ const GIVEN: [(&str, Option<&str>, &str); 15] = [
     ("wasi:cli/stderr", None, "becomes log lines"),
     ("wasi:cli/stdin", None, "is empty; a program's is the body"),
     ("wasi:cli/environment", Some(ENV), "has the variables that are granted, and a program's arguments"),
-    ("wasi:cli/", None, "has no terminal"),
+    ("wasi:cli/exit", None, "ends the call"),
+    ("wasi:cli/terminal", None, "has no terminal"),
+    ("wasi:cli/", None, "works"),
     ("wasi:filesystem/", Some(FILES), "has the folders that are granted, and no others"),
     ("wasi:sockets/", Some(NETWORK), "reaches the hosts that are granted with a port, and no others"),
     ("wasi:http/types", None, "works"),

@@ -24,7 +24,7 @@ const POLICY: &str = "securityPolicy: {env: [
     {name: ABSENT, valueFrom: {secretKeyRef: {name: nowhere, key: none, optional: true}}}]}";
 
 /// A stage whose agents know the operator.
-async fn stage(name: &str, agents: usize) -> Result<Stage> {
+pub async fn stage(name: &str, agents: usize) -> Result<Stage> {
     let operator = Operator::shared().await?;
     let mut stage = Stage::new(name, 0).await?;
     for at in 0..agents {
@@ -81,14 +81,14 @@ impl Stage {
         self.apply(name, &self.image("wasi"), policy).await
     }
 
-    async fn config_map(&self, locale: &str) -> Result<()> {
+    pub async fn config_map(&self, locale: &str) -> Result<()> {
         let yaml = format!(
             "{{apiVersion: v1, kind: ConfigMap, metadata: {{name: words}}, data: {{locale: {locale}}}}}"
         );
         self.cluster.apply(&yaml).await.map(drop)
     }
 
-    async fn secret(&self, token: &str) -> Result<()> {
+    pub async fn secret(&self, token: &str) -> Result<()> {
         let yaml = format!(
             "{{apiVersion: v1, kind: Secret, metadata: {{name: api}}, stringData: {{token: {token}}}}}"
         );

@@ -7,6 +7,7 @@ mod control_plane;
 mod converge;
 mod crds;
 mod failures;
+mod files_and_hosts;
 mod grants;
 mod leader;
 mod lifecycle;

@@ -1,0 +1,93 @@
+//! Granted files and hosts, from a policy on the API server to a guest on an agent.
+
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+};
+
+use crate::{
+    grants::stage,
+    stage::{Stage, message},
+};
+
+/// A guest that does with files what each line says.
+const FILES: &[u8] = include_bytes!("../../guests/files/files.wasm");
+/// A guest that tries to reach hosts.
+const OUTGOING: &[u8] = include_bytes!("../../guests/outgoing/outgoing.wasm");
+
+/// What a guest is asked for, and its answer in JSON.
+async fn ask(stage: &Stage, plugin: &str, function: &str, arguments: &Value) -> Result<Value> {
+    let (status, answer) =
+        stage.agents[0].call(&stage.cluster.namespace, plugin, function, &arguments.to_string()).await?;
+    ensure!(status == 200 || status == 502, "{plugin}/{function}: {status} {answer}");
+    Ok(serde_json::from_str(&answer)?)
+}
+
+#[tokio::test]
+async fn files_of_objects_are_read_only_change_with_them_and_scratch_is_a_calls_own() -> Result<()> {
+    let stage = stage("files", 1).await?;
+    stage.registry.push("demo/math", "files", FILES).await?;
+    stage.config_map("en").await?;
+    stage.secret("hidden").await?;
+    let policy = "securityPolicy: {files: [
+        {path: /words, configMap: {name: words}},
+        {path: /keys, secret: {name: api}},
+        {path: /none, secret: {name: nowhere, optional: true}},
+        {path: /tmp, scratch: {sizeLimit: 64Ki}}]}";
+    stage.apply("files", &stage.image("files"), policy).await?;
+    stage.all_ready("files").await?;
+
+    let namespace = stage.cluster.namespace.clone();
+    let script = "read\t/words/locale\nread\t/keys/token\nlist\t/none\nwrite\t/keys/token\tmine\nlist\t/tmp\n\
+                  fill\t/tmp/a\t60000\nfill\t/tmp/b\t60000\nread\t/etc/passwd\nlist\t/";
+    // 76 is WASI's ENOTCAPABLE: no granted folder leads there.
+    let refused = "ReadOnlyFilesystem\nok\nok\nStorageFull\nerrno 76\nerrno 76\n";
+    let answer = |locale: &str, token: &str| format!("ok {locale}\nok {token}\nok\n{refused}");
+    // Twice: what the first call leaves in scratch is gone.
+    for _ in 0..2 {
+        let (status, said) = stage.agents[0].call(&namespace, "files", "run", script).await?;
+        ensure!((status, &*said) == (200, &*answer("en", "hidden")), "{status} {said}");
+    }
+    stage.secret("changed").await?;
+    stage.config_map("de").await?;
+    stage.agents[0].answers(&namespace, "files", "run", script, &answer("de", "changed")).await
+}
+
+#[tokio::test]
+async fn a_guest_reaches_the_hosts_of_its_policy_and_no_others() -> Result<()> {
+    let stage = stage("hosts", 1).await?;
+    stage.registry.push("demo/math", "outgoing", OUTGOING).await?;
+    let [allowed, other] = [TcpListener::bind("127.0.0.1:0").await?, TcpListener::bind("127.0.0.1:0").await?];
+    let [authority, elsewhere] = [allowed.local_addr()?.to_string(), other.local_addr()?.to_string()];
+    stage.apply("out", &stage.image("outgoing"), "").await?;
+    let plugin = stage.ready("out", "False", "ImportNotGranted").await?;
+    ensure!(message(&plugin).contains("securityPolicy.network"), "{}", message(&plugin));
+
+    let policy = format!("securityPolicy: {{network: {{allowedHosts: ['{authority}']}}}}");
+    stage.apply("out", &stage.image("outgoing"), &policy).await?;
+    stage.all_ready("out").await?;
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = allowed.accept().await {
+            let mut head = [0; 1024];
+            let _ = stream.read(&mut head).await;
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await;
+        }
+    });
+    let answer = ask(&stage, "out", "fetch", &json!(["http", authority, "/"])).await?;
+    ensure!(answer["status"] == 200 && answer["bytes"] == 2, "{answer}");
+    for (host, why) in [
+        (elsewhere.as_str(), "DestinationIpProhibited"),
+        ("169.254.169.254", "DestinationIpProhibited"),
+        ("kubernetes.default.svc", "HttpRequestDenied"),
+    ] {
+        let answer = ask(&stage, "out", "fetch", &json!(["http", host, "/"])).await?;
+        ensure!(answer.to_string().contains(why), "{host}: {answer}");
+    }
+    tokio::select! {
+        biased;
+        _ = other.accept() => anyhow::bail!("a host that is not allowed was reached"),
+        () = std::future::ready(()) => Ok(()),
+    }
+}
