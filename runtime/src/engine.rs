@@ -78,6 +78,12 @@ const CORE_INSTANCES_EACH: u32 = 4;
 const MEMORIES_EACH: u32 = 2;
 /// The same for tables: the main module's and the adapter's shim's.
 const TABLES_EACH: u32 = 3;
+/// The most memories and tables of one core module: WebAssembly 3.0 allows several, and compilers make few.
+const MEMORIES_OF_ONE: u32 = 8;
+const TABLES_OF_ONE: u32 = 16;
+/// The most elements of one table, at least one for each function that is called by its address. It is address space,
+/// not memory; what is used of it counts to the plugin's limit.
+const TABLE_ELEMENTS: usize = 100_000;
 /// Bytes of an idle slot's memory that stay mapped and are cleared by hand: cheaper than giving them back.
 const KEPT_RESIDENT: usize = 64 << 10;
 /// The same of an idle stack. Most calls need less; what a deeper one took goes back.
@@ -173,6 +179,9 @@ impl Machine {
             .total_core_instances(instances.saturating_mul(CORE_INSTANCES_EACH))
             .total_memories(instances.saturating_mul(MEMORIES_EACH))
             .total_tables(instances.saturating_mul(TABLES_EACH))
+            .max_memories_per_module(MEMORIES_OF_ONE)
+            .max_tables_per_module(TABLES_OF_ONE)
+            .table_elements(TABLE_ELEMENTS)
             .total_stacks(instances)
             .total_gc_heaps(instances)
             .max_unused_warm_slots(WARM_SLOTS)

@@ -241,6 +241,27 @@ async fn past_as_many_instances_as_the_node_may_have_calls_are_refused() {
     assert_eq!((run(2).await, run(5).await, run(6).await), (4, 1, 0));
 }
 
+/// Two memories of 64 KiB and two tables of 400 KiB; and one memory more.
+const SEVERAL: &str = r#"(module
+    (memory $a 1) (memory $b 1) (table $c 50000 funcref) (table $d 50000 funcref)
+    (func (export "grow") (param i32) (result i32) (memory.grow $b (local.get 0)))
+    (func (export "must-grow") (if (i32.eq (memory.grow $a (i32.const 16)) (i32.const -1)) (then unreachable))))"#;
+
+#[tokio::test]
+async fn all_memories_and_tables_of_a_module_count_together() {
+    let limited = |memory| PluginSpec {
+        instances: Instances { warm: 0, reuse: None },
+        ..spec(Limits { memory, ..limits() })
+    };
+    let (large, small) = (load(SEVERAL, limited(2 << 20)).await, load(SEVERAL, limited(1 << 20)).await);
+    assert_eq!(call(&large, "grow", "[16]").await.unwrap().body, "1");
+    assert_eq!(call(&small, "grow", "[16]").await.unwrap().body, "-1");
+    assert!(call(&large, "must-grow", "").await.is_ok());
+    assert!(matches!(call(&small, "must-grow", "").await, Err(CallError::MemoryLimit { .. })));
+    let refused = Node::new(20).load(SEVERAL, limited(512 << 10)).await;
+    assert!(matches!(refused, Err(LoadError::Init(_))), "{:?}", refused.err());
+}
+
 const COUNT: &str = r#"(module
     (global $calls (mut i32) (i32.const 0))
     (func $count (export "count") (result i32)

@@ -61,6 +61,12 @@ impl Server {
         Self::start_by(folder, flags, |arguments| Process::samovar("samovar", arguments, &[])).await
     }
 
+    /// The same, on a machine that trusts these certificates and no others.
+    pub async fn start_trusting(folder: PathBuf, certificates: &Path) -> Result<Self> {
+        let environment = [("SSL_CERT_FILE", certificates)];
+        Self::start_by(folder, &[], |arguments| Process::samovar("samovar", arguments, &environment)).await
+    }
+
     /// The same, with its state on a disk of so many KiB, which only this process sees.
     pub async fn start_on_a_small_disk(folder: PathBuf, kib: u32) -> Result<Self> {
         Self::start_on(folder, format!("mount -t tmpfs -o size={kib}k tmpfs \"$0\"")).await

@@ -7,6 +7,7 @@ mod commands;
 mod forms;
 mod grants;
 mod http;
+mod https;
 mod limits;
 mod run;
 

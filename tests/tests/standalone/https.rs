@@ -1,0 +1,63 @@
+//! Guests that call hosts over HTTPS: whom they trust is what the machine trusts.
+
+use std::{fs, sync::Arc};
+
+use anyhow::{Result, ensure};
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer};
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+};
+use tokio_rustls::TlsAcceptor;
+
+use crate::server::{Server, file, folder, plugin};
+
+/// A host on 127.0.0.1 with a certificate for that name: its port, and the certificate.
+async fn host(name: &str) -> Result<(u16, String)> {
+    let CertifiedKey { cert, signing_key } = generate_simple_self_signed([name.to_owned()])?;
+    let key = PrivateKeyDer::try_from(signing_key.serialize_der()).map_err(anyhow::Error::msg)?;
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(vec![cert.der().clone()], key)?;
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let port = listener.local_addr()?.port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let mut head = [0; 1024];
+            let _ = stream.read(&mut head).await;
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await;
+            let _ = stream.shutdown().await;
+        }
+    });
+    Ok((port, cert.pem()))
+}
+
+#[tokio::test]
+async fn a_guest_trusts_the_hosts_that_its_machine_trusts_and_no_others() -> Result<()> {
+    let (trusted, certificate) = host("127.0.0.1").await?;
+    let (of_another_name, other_certificate) = host("api.example").await?;
+    let (unknown, _) = host("127.0.0.1").await?;
+    let folder = folder("https")?;
+    let certificates = folder.join("trusted.pem");
+    fs::write(&certificates, certificate + &other_certificate)?;
+    fs::copy(file("tests/guests/outgoing/outgoing.wasm"), folder.join("out.wasm"))?;
+    let allowed = [trusted, of_another_name, unknown].map(|port| format!("127.0.0.1:{port}"));
+    let policy = format!("securityPolicy: {{network: {{allowedHosts: {}}}}}", json!(allowed));
+    fs::write(folder.join("out.yaml"), plugin("out", "out.wasm", &policy))?;
+    let server = Server::start_trusting(folder, &certificates).await?;
+    for (port, status, says) in [
+        (trusted, 200, r#""status":200"#),
+        (of_another_name, 502, "TlsCertificateError"),
+        (unknown, 502, "TlsCertificateError"),
+    ] {
+        let arguments = json!(["https", format!("127.0.0.1:{port}"), "/"]).to_string();
+        let answer = server.call("out", "fetch", arguments).await?;
+        ensure!(answer.status == status && answer.body.contains(says), "{port}: {answer:?}");
+    }
+    Ok(())
+}
