@@ -1,10 +1,6 @@
 //! One call: its body in, its answer out. The hot path.
 
-use std::{
-    fmt::Write as _,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{fmt::Write as _, sync::Arc, time::Instant};
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
@@ -171,16 +167,14 @@ async fn read(body: &mut Incoming, function: &Function, held: &Share) -> Result<
 
 /// Where the time went, in milliseconds: <https://www.w3.org/TR/server-timing/>.
 fn server_timing(Timing { queue, instantiate, run }: Timing) -> Option<HeaderValue> {
-    let millis = |duration: Duration| duration.as_secs_f64() * 1e3;
     let mut text = String::with_capacity(64);
-    write!(
-        text,
-        "queue;dur={:.3}, instantiate;dur={:.3}, run;dur={:.3}",
-        millis(queue),
-        millis(instantiate),
-        millis(run)
-    )
-    .ok()?;
+    for (separator, name, took) in
+        [("", "queue", queue), (", ", "instantiate", instantiate), (", ", "run", run)]
+    {
+        // By hand: formatting three floats took 1 % of a short call.
+        let (millis, micros) = (took.as_micros() / 1000, took.subsec_micros() % 1000);
+        write!(text, "{separator}{name};dur={millis}.{micros:03}").ok()?;
+    }
     HeaderValue::try_from(text).ok()
 }
 
