@@ -180,6 +180,8 @@ fn server_timing(Timing { queue, instantiate, run }: Timing) -> Option<HeaderVal
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
