@@ -259,6 +259,15 @@ async fn a_guest_that_fails_is_told_from_one_that_ends() {
     }
     let Err(CallError::GuestError(code)) = get(&plugin, "refuse").await else { panic!("it refused") };
     assert!(code.contains("LoopDetected"), "{code}");
+    // One that returns and leaves its body without an end, whether its instance goes or would serve again.
+    let reuse = Instances { warm: 1, reuse: Some(Reuse { max_calls: 9, idle: Duration::from_mins(9) }) };
+    for plugin in [&plugin, &guest(PluginSpec { instances: reuse, ..spec() }).await] {
+        let broken = match get(plugin, "leave").await {
+            Ok(begun) => begun.into_body().collect().await.unwrap_err().0,
+            Err(error) => error,
+        };
+        assert!(broken.to_string().contains("did not finish"), "{broken}");
+    }
     let half = get(&plugin, "half?20").await.unwrap();
     let broken = half.into_body().collect().await.unwrap_err();
     assert!(matches!(broken.0, CallError::Trap { .. }), "{broken}");

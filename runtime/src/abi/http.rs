@@ -1,6 +1,6 @@
 //! Http: the whole request goes to the guest, and the whole response comes from it.
 
-use std::future::poll_fn;
+use std::{future::poll_fn, mem};
 
 use bytes::Bytes;
 use http_body::Body;
@@ -8,7 +8,10 @@ use tokio::sync::oneshot;
 use wasmtime::component::{Accessor, ComponentExportIndex, Resource};
 use wasmtime_wasi_http::{
     Error, WasiBody, WasiHttpCtxView, WasiHttpView as _,
-    p2::bindings::http::types::{IncomingRequest, ResponseOutparam, Scheme},
+    p2::{
+        bindings::http::types::{IncomingRequest, ResponseOutparam, Scheme},
+        body::{HostOutgoingBody, StreamContext},
+    },
     p3,
 };
 
@@ -128,4 +131,19 @@ impl Target {
         }
         .await)
     }
+}
+
+/// Breaks off the bodies that a guest has left without an end, so that no reader takes what there is for all, nor waits for
+/// more. Whether there was one.
+pub(crate) fn break_off_bodies(instance: &mut Instance) -> bool {
+    let Ok((_, store)) = instance.component() else { return false };
+    let mut any = false;
+    for entry in store.data_mut().http().table.iter_mut() {
+        if let Some(body) = entry.downcast_mut::<HostOutgoingBody>() {
+            let (another, _) = HostOutgoingBody::new(StreamContext::Response, None, 1, 1);
+            mem::replace(body, another).abort();
+            any = true;
+        }
+    }
+    any
 }

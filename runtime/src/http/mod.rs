@@ -23,7 +23,10 @@ pub use response::{BrokenOff, ResponseBody};
 
 use crate::{
     CallError, Function, Plugin, Share,
-    abi::{Target, http::Head},
+    abi::{
+        Target,
+        http::{Head, break_off_bodies},
+    },
     engine::GUEST_STACK,
     gate::{Full, Pass},
     instance::Instance,
@@ -124,6 +127,8 @@ impl Admission {
         };
         let ended = timeout_at(deadline, work).await.unwrap_or(Err(CallError::Timeout { limit }));
         match ended.and_then(|()| instance.fuel_taken()) {
+            // Its stream may be open still: it ends with the instance.
+            Ok(_) if break_off_bodies(&mut instance) => {}
             Ok(_) => drop(pool.give_back(instance)),
             // Before the instance is gone: its end is the end of the body, and would pass for a good one.
             Err(trap @ CallError::Trap { .. }) => fault.set(instance.memory_refusal().unwrap_or(trap)),

@@ -15,6 +15,7 @@ const GUEST_IS_TOLD: Ends = &[(502, "guest-error")];
 const GUEST_IS_TOLD_OR_STOPPED: Ends = &[(502, "guest-error"), (504, "timeout")];
 /// The answer had begun, and ends before its end.
 const CUT_OFF: Ends = &[(200, CUT)];
+const TRAPS_OR_CUT_OFF: Ends = &[(500, "trap"), (200, CUT)];
 const TOO_LARGE: Ends = &[(502, "response-too-large")];
 const ANSWERS: Ends = &[(200, "")];
 /// It never became ready: its module, or what runs when an instance is made, was refused.
@@ -189,6 +190,7 @@ pub const BEHAVIOURS: &[Behaviour] = &[
     ("web", "slowly?600000", "", CUT_OFF),
     ("web", "half?1", "", CUT_OFF),
     ("web", "short", "", TRAPS),
+    ("web", "leave", "", TRAPS_OR_CUT_OFF),
     ("web", "linger?600000", "", ANSWERS),
     ("web", "headers?1000000", "", TRAPS),
     ("web", "handles?1000000000", "", NO_HANDLES_OR_STOPPED),

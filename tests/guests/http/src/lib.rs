@@ -60,6 +60,12 @@ impl Guest for Http {
                 let body = respond(out, headers);
                 write(&body, b"short");
             }
+            // Half a body, of which nobody is told that it ends.
+            "leave" => {
+                let body = respond(out, Fields::new());
+                write(&body, b"half");
+                std::mem::forget(body);
+            }
             "half" => {
                 let body = respond(out, Fields::new());
                 write(&body, b"half");
