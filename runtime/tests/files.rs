@@ -254,7 +254,7 @@ async fn scratch_is_empty_at_each_call_also_where_an_instance_serves_again() {
             (call $write (i32.load (i32.const 32)) (i32.const 0) (i32.const 1) (i32.const 40))))"#;
     let mut spec = spec(&[scratch("/tmp", 64 * KIB)]);
     spec.instances =
-        Instances { warm: 1, reuse: Some(Reuse { max_calls: 100, idle: Duration::from_mins(1) }) };
+        Instances { warm: 0, reuse: Some(Reuse { max_calls: 100, idle: Duration::from_mins(1) }) };
     let plugin = load(wat::parse_str(module).unwrap(), spec).await.unwrap();
     let call = async |name: &str| {
         let call = Call { body: "[]".into(), format: Format::Json, answer_bytes: false };
