@@ -12,27 +12,18 @@ cargo-fuzz build --fuzz-dir . --sanitizer none
 
 found=$(mktemp -d)
 fuzz() {
-  mkdir -p "$found/$1/grown" "$found/$1/broken"
-  "$CARGO_TARGET_DIR/$target/release/$1" "$found/$1/grown" "corpus/$1" -max_total_time="$seconds" -timeout=10 \
-    -rss_limit_mb=2048 -artifact_prefix="$found/$1/broken/" -verbosity=1 >"$found/$1/log" 2>&1
-}
-broken=()
-running=()
-for name in $(cargo-fuzz list --fuzz-dir .); do
-  while [ "$(jobs -pr | wc -l)" -ge "$(nproc)" ]; do wait -n || true; done
-  fuzz "$name" &
-  running+=("$name=$!")
-done
-for each in "${running[@]}"; do
-  if wait "${each#*=}"; then
-    printf '%-10s %s\n' "${each%=*}" "$(grep '^Done' "$found/${each%=*}/log")"
+  local at=$found/$1
+  mkdir -p "$at/grown" "$at/broken"
+  if "$CARGO_TARGET_DIR/$target/release/$1" "$at/grown" "corpus/$1" -max_total_time="$seconds" -timeout=10 \
+    -rss_limit_mb=2048 -artifact_prefix="$at/broken/" -verbosity=1 >"$at/log" 2>&1; then
+    printf '%-10s %s\n' "$1" "$(grep '^Done' "$at/log")"
   else
-    tail -n 40 "$found/${each%=*}/log" >&2
-    broken+=("${each%=*}")
+    tail -n 40 "$at/log" >&2
+    echo "$1 is broken; what breaks it is in $at/broken. Make a test of it." >&2
+    return 1
   fi
-done
-if [ ${#broken[@]} -gt 0 ]; then
-  echo "broken: ${broken[*]}; what breaks them is in $found/*/broken. Make a test of it." >&2
-  exit 1
-fi
+}
+export -f fuzz
+export found seconds target
+cargo-fuzz list --fuzz-dir . | xargs -P "$(nproc)" -I{} bash -c 'fuzz {}'
 rm -r "$found"

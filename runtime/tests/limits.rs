@@ -241,7 +241,7 @@ async fn past_as_many_instances_as_the_node_may_have_calls_are_refused() {
     assert_eq!((run(2).await, run(5).await, run(6).await), (4, 1, 0));
 }
 
-/// Two memories of 64 KiB and two tables of 400 KiB; and one memory more.
+/// Two memories of 64 KiB and two tables of 400 KiB.
 const SEVERAL: &str = r#"(module
     (memory $a 1) (memory $b 1) (table $c 50000 funcref) (table $d 50000 funcref)
     (func (export "grow") (param i32) (result i32) (memory.grow $b (local.get 0)))
