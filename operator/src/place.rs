@@ -14,7 +14,8 @@ pub(crate) struct Placement {
     pub(crate) nodes: Vec<ChosenNode>,
     /// Nodes that were asked for: as many as `replicas`, or all that match.
     pub(crate) desired: usize,
-    /// Agents that end, by node: they take nothing new, and serve what they have until they are gone.
+    /// Agents that end, and those of nodes that would match if they were Ready, by node: they take nothing new, and
+    /// serve what they have until they are gone.
     pub(crate) leaving: Vec<ChosenNode>,
 }
 
@@ -52,9 +53,9 @@ const SAID_ELSEWHERE: [&str; 3] =
     ["node.kubernetes.io/unschedulable", "node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
 
 /// Chooses nodes. A node must be Ready, match the node selector, have no taint that the plugin does not tolerate,
-/// and have an agent. A cordoned node keeps what it carries and takes nothing new, as it does with Pods. Of more
-/// nodes than `replicas`, those with a ready agent come first, then rendezvous hashing decides, so that few
-/// plugins move when a node comes or goes.
+/// and have an agent. A cordoned node keeps what it carries and takes nothing new, as it does with Pods; so does one
+/// that is not Ready, and it does not count: `docs/decisions/0014`. Of more nodes than `replicas`, those with a ready
+/// agent come first, then rendezvous hashing decides, so that few plugins move when a node comes or goes.
 pub(crate) fn place(
     plugin: &WasmPlugin,
     nodes: &[Arc<Node>],
@@ -70,22 +71,17 @@ pub(crate) fn place(
             by_node.entry(node).or_default().push(agent);
         }
     }
-    let matches = |node: &&Arc<Node>| {
-        let facts = NodeFacts::of(node);
-        facts.is_ready
-            && (!facts.is_cordoned || carries(&node.name_any()))
+    let mut chosen = Vec::new();
+    for node in nodes {
+        let (name, facts) = (node.name_any(), NodeFacts::of(node));
+        let matches = (!facts.is_cordoned || carries(&name))
             && facts.has_labels(&plugin.spec.node_selector)
-            && facts.is_tolerated(&plugin.spec.tolerations)
-    };
-    let mut chosen: Vec<ChosenNode> = nodes
-        .iter()
-        .filter(matches)
-        .filter_map(|node| {
-            let mut agents = by_node.remove(&node.name_any())?;
-            agents.sort_by(|a, b| a.reference.cmp(&b.reference));
-            Some(ChosenNode { name: node.name_any(), agents })
-        })
-        .collect();
+            && facts.is_tolerated(&plugin.spec.tolerations);
+        let Some(mut agents) = by_node.remove(&name).filter(|_| matches) else { continue };
+        agents.sort_by(|a, b| a.reference.cmp(&b.reference));
+        let list = if facts.is_ready { &mut chosen } else { &mut leaving };
+        list.push(ChosenNode { name, agents });
+    }
     let desired =
         plugin.spec.replicas.map_or(chosen.len(), |replicas| usize::try_from(replicas).unwrap_or(0));
     if desired < chosen.len() {
@@ -97,7 +93,7 @@ pub(crate) fn place(
         chosen.truncate(desired);
     }
     chosen.sort_by(|a, b| a.name.cmp(&b.name));
-    if desired == 0 {
+    if plugin.spec.replicas == Some(0) {
         leaving.clear();
     }
     Placement { nodes: chosen, desired, leaving }
@@ -289,6 +285,18 @@ mod tests {
         );
         let none = place(&plugin("text", json!({ "replicas": 0 })), &nodes, &agents, |_| true);
         assert!(none.leaving.is_empty());
+    }
+
+    #[test]
+    fn nodes_that_are_not_ready_do_not_count_and_are_still_known_even_where_none_is_ready() {
+        let down = json!({ "status": { "conditions": [{ "type": "Ready", "status": "Unknown" }] } });
+        let nodes = [node("a", down.clone()), node("b", down)];
+        let agents = [pod("a", "a1", false), pod("b", "b1", true)];
+        let placement = place(&plugin("text", json!({})), &nodes, &agents, |_| true);
+        let leaving: Vec<_> = placement.leaving.iter().map(|node| node.name.as_str()).collect();
+        assert_eq!((placement.nodes.len(), placement.desired, leaving), (0, 0, vec!["a", "b"]));
+        let elsewhere = json!({ "nodeSelector": { "disk": "hdd" } });
+        assert!(place(&plugin("text", elsewhere), &nodes, &agents, |_| true).leaving.is_empty());
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! `EndpointSlices`: the agents that answer calls of the plugin.
+//! `EndpointSlices`: the agents that answer calls of the plugin, and those that may while no other does
+//! (`docs/decisions/0014`).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,9 +30,11 @@ pub(super) fn build(
         .map(|assignment| &assignment.spec.agent)
         .collect();
     let mut groups: BTreeMap<(&str, i32), Vec<Endpoint>> = BTreeMap::new();
-    // Those that leave too: while no other is ready, kube-proxy sends calls to them.
-    for node in placement.nodes.iter().chain(&placement.leaving) {
-        for agent in node.agents.iter().filter(|agent| agent.is_ready && serving.contains(&agent.reference)) {
+    let chosen = placement.nodes.iter().map(|node| (node, true));
+    for (node, stays) in chosen.chain(placement.leaving.iter().map(|node| (node, false))) {
+        for agent in node.agents.iter().filter(|agent| serving.contains(&agent.reference)) {
+            // The others as terminating: to those kube-proxy sends calls while none is ready.
+            let ready = stays && agent.is_ready;
             let (Some(ip), Some(port)) = (&agent.ip, agent.port) else { continue };
             let family = match ip.parse() {
                 Ok(IpAddr::V4(_)) => "IPv4",
@@ -41,9 +44,9 @@ pub(super) fn build(
             groups.entry((family, port)).or_default().push(Endpoint {
                 addresses: vec![ip.clone()],
                 conditions: Some(EndpointConditions {
-                    ready: Some(!agent.is_leaving),
+                    ready: Some(ready),
                     serving: Some(true),
-                    terminating: Some(agent.is_leaving),
+                    terminating: Some(!ready),
                 }),
                 node_name: Some(node.name.clone()),
                 target_ref: Some(ObjectReference {
@@ -89,42 +92,50 @@ mod tests {
     use super::*;
     use crate::build::fixtures::{assigned, placement, plugin, ready, revision};
 
-    #[test]
-    fn only_ready_agents_that_serve_are_endpoints() {
+    /// Each endpoint's node, and whether calls go there always (`ready`), or while no other is (`serving`, `terminating`).
+    fn endpoints(placement: &Placement, assignments: &[PluginAssignment]) -> Vec<(String, [bool; 3])> {
         let owner = plugin();
-        let owned = Owned { plugin: &owner };
+        let slices = build(&Owned { plugin: &owner }, placement, assignments);
+        let endpoints = slices.iter().flat_map(|slice| &slice.endpoints).map(|endpoint| {
+            let EndpointConditions { ready, serving, terminating } = endpoint.conditions.clone().unwrap();
+            (endpoint.node_name.clone().unwrap(), [ready, serving, terminating].map(Option::unwrap))
+        });
+        endpoints.collect()
+    }
+
+    const ALWAYS: [bool; 3] = [true, true, false];
+    const LAST_RESORT: [bool; 3] = [false, true, true];
+
+    #[test]
+    fn agents_that_serve_are_endpoints_and_those_that_are_not_ready_a_last_resort() {
         let mut placement = placement(&["a", "bb", "ccc"]);
         let mut assignments = assigned(&revision("text-a", 1), &placement, &ready());
         assignments.retain(|assignment| assignment.spec.node_name != "bb");
         placement.nodes[2].agents[0].is_ready = false;
-        let slices = build(&owned, &placement, &assignments);
-        let nodes: Vec<_> = slices
-            .iter()
-            .flat_map(|slice| &slice.endpoints)
-            .map(|endpoint| endpoint.node_name.clone())
-            .collect();
-        assert_eq!(nodes, [Some("a".to_owned())]);
-        assert_eq!(slices[0].metadata.labels.as_ref().unwrap()["kubernetes.io/service-name"], "text");
+        assert_eq!(
+            endpoints(&placement, &assignments),
+            [("a".to_owned(), ALWAYS), ("ccc".to_owned(), LAST_RESORT)]
+        );
     }
 
     #[test]
-    fn an_agent_that_leaves_serves_and_is_not_ready() {
-        let owner = plugin();
+    fn an_agent_that_leaves_is_a_last_resort() {
         let mut placement = placement(&["a", "bb"]);
         let assignments = assigned(&revision("text-a", 1), &placement, &ready());
         placement.leaving = vec![placement.nodes.remove(0)];
-        placement.leaving[0].agents[0].is_leaving = true;
-        let slices = build(&Owned { plugin: &owner }, &placement, &assignments);
-        let conditions: Vec<_> = slices[0]
-            .endpoints
-            .iter()
-            .map(|endpoint| endpoint.conditions.clone().unwrap())
-            .map(|conditions| (conditions.ready, conditions.serving, conditions.terminating))
-            .collect();
         assert_eq!(
-            conditions,
-            [(Some(true), Some(true), Some(false)), (Some(false), Some(true), Some(true))]
+            endpoints(&placement, &assignments),
+            [("bb".to_owned(), ALWAYS), ("a".to_owned(), LAST_RESORT)]
         );
+    }
+
+    #[test]
+    fn a_slice_is_labelled_with_its_service() {
+        let owner = plugin();
+        let placement = placement(&["a"]);
+        let assignments = assigned(&revision("text-a", 1), &placement, &ready());
+        let slices = build(&Owned { plugin: &owner }, &placement, &assignments);
+        assert_eq!(slices[0].metadata.labels.as_ref().unwrap()["kubernetes.io/service-name"], "text");
     }
 
     #[test]

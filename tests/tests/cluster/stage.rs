@@ -198,6 +198,8 @@ impl<W: Deref<Target = World>> Stage<W> {
             "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name },
             "spec": {
                 "nodeName": node, "restartPolicy": "Never", "terminationGracePeriodSeconds": 0,
+                // It stays on a node that is taken for lost.
+                "tolerations": [{ "effect": "NoExecute", "operator": "Exists" }],
                 "securityContext": { "runAsNonRoot": true, "seccompProfile": { "type": "RuntimeDefault" } },
                 "containers": [{
                     "name": "client", "image": format!("{}/{CLIENT}:{}", self.registry.address(), env!("CARGO_PKG_VERSION")),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use samovar_tests::Server;
 
-use crate::stage::{ADD, Alone, eventually, message};
+use crate::stage::{ADD, Alone, SOON, eventually, message};
 
 /// Calls by the plugin's name and expects an answer.
 async fn answers(stage: &Alone, plugin: &str) -> Result<()> {
@@ -45,6 +45,8 @@ async fn calls_go_on_without_the_control_plane_and_what_was_missed_is_made_up() 
     }
     eventually(async || stage.apply("later", &stage.push("1", ADD).await?, "").await).await?;
     eventually(async || stage.all_ready("later").await).await?;
+    // All nodes were taken for lost: calls went on while they were counted again, one after the other.
+    stage.on_nodes("add", 3, 3, SOON).await?;
     let log = eventually(async || stage.cluster.kubectl(&["logs", "caller"]).await).await?;
     let failed = log.lines().filter(|line| *line != "13 200").count();
     ensure!(
