@@ -372,7 +372,9 @@ async fn a_guest_of_wasi_0_3_is_ended_as_any_other() {
     assert!(matches!(get(&plugin, "trap").await, Err(CallError::Trap { .. })));
     let Err(CallError::GuestError(code)) = get(&plugin, "refuse").await else { panic!("it refused") };
     assert!(code.contains("LoopDetected"), "{code}");
-    for (path, traps) in [("half?20", true), ("slowly?60000", false), ("stream?1000000000", false)] {
+    for (path, traps) in
+        [("half?20", true), ("slowly?60000", false), ("stream?1000000000", false), ("leave", false)]
+    {
         let begun = get(&plugin, path).await.unwrap();
         // A reader that reads nothing keeps no guest.
         idle(&plugin).await;
@@ -382,6 +384,23 @@ async fn a_guest_of_wasi_0_3_is_ended_as_any_other() {
     }
     drop(get(&plugin, "slowly?60000").await.unwrap());
     idle(&plugin).await;
+}
+
+#[tokio::test]
+async fn an_instance_of_wasi_0_3_serves_again_where_it_has_ended_its_body() {
+    let limits = Limits { timeout: Duration::from_millis(300), ..Limits::default() };
+    let instances = Instances { warm: 0, reuse: Some(Reuse { max_calls: 9, idle: Duration::from_mins(1) }) };
+    let spec = PluginSpec { limits, instances, ..spec() };
+    let plugin = loading::load(loading::guest(GUEST_3), spec).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(text(get(&plugin, "text").await.unwrap()).await, "hello");
+        idle(&plugin).await;
+        assert_eq!(plugin.ready_instances(), 1);
+    }
+    let broken = get(&plugin, "leave").await.unwrap().into_body().collect().await.unwrap_err();
+    assert!(matches!(broken.0, CallError::Timeout { .. }), "{broken}");
+    idle(&plugin).await;
+    assert_eq!(plugin.ready_instances(), 0);
 }
 
 /// What this process holds of memory, in bytes.

@@ -1,9 +1,16 @@
 //! Http: the whole request goes to the guest, and the whole response comes from it.
 
-use std::{future::poll_fn, mem};
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    mem,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
 
 use bytes::Bytes;
-use http_body::Body;
+use http_body::{Body, Frame};
+use http_body_util::BodyExt as _;
 use tokio::sync::oneshot;
 use wasmtime::component::{Accessor, ComponentExportIndex, Resource};
 use wasmtime_wasi_http::{
@@ -115,6 +122,7 @@ impl Target {
             let request = table.push(request)?;
             let served = async |guest: &Accessor<Host>| {
                 let (answer,) = handle.call_concurrent(guest, (request,)).await?;
+                let (reading, read) = oneshot::channel();
                 let answer = match answer {
                     Ok(response) => Ok(guest.with(|mut store| {
                         let response = store.data_mut().http().table.delete(response)?;
@@ -122,9 +130,13 @@ impl Target {
                     })?),
                     Err(code) => Err(format!("{code:?}")),
                 };
-                let _ = head.send(answer);
+                let watched = |body| Watched { body, reading: Some(reading) }.boxed_unsync();
+                let _ = head.send(answer.map(|answer| answer.map(watched)));
                 // Its body is written by tasks of the guest's that are not done yet.
                 poll_fn(|context| guest.poll_no_interesting_tasks(context)).await;
+                // They may have left it without an end, which cannot be seen from here: whoever reads it waits until the
+                // deadline then.
+                let _ = read.await;
                 Ok(())
             };
             store.run_concurrent(served).await?
@@ -133,7 +145,29 @@ impl Target {
     }
 }
 
-/// Breaks off the bodies that a guest has left without an end, so that no reader takes what there is for all, nor waits for
+/// A body, and word of its end: `reading` is dropped when there is no more to read, or nobody who does.
+struct Watched {
+    body: WasiBody,
+    reading: Option<oneshot::Sender<Infallible>>,
+}
+
+impl Body for Watched {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if frame.is_none() {
+            self.reading = None;
+        }
+        Poll::Ready(frame)
+    }
+}
+
+/// Breaks off the bodies that a guest of 0.2 has left without an end, so that no reader takes what there is for all, nor waits for
 /// more. Whether there was one.
 pub(crate) fn break_off_bodies(instance: &mut Instance) -> bool {
     let Ok((_, store)) = instance.component() else { return false };

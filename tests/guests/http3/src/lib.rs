@@ -71,6 +71,12 @@ impl Guest for Http {
                 sleep(number).await;
                 panic!("half way");
             })),
+            // It ends, and its body never does.
+            "leave" => Ok(respond(async |mut body| {
+                body.write_all(b"half".to_vec()).await;
+                std::mem::forget(body);
+                None
+            })),
             "refuse" => Err(ErrorCode::LoopDetected),
             "trap" => panic!("as it was asked to"),
             "spin" => loop {
