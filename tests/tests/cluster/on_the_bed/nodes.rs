@@ -62,7 +62,7 @@ async fn no_call_failed(stage: &Alone) -> Result<()> {
 
 /// The nodes in the plugin's EndpointSlices that are ready.
 async fn endpoints(stage: &Alone) -> Result<Vec<String>> {
-    let path = "jsonpath={range .items[*].endpoints[?(@.conditions.ready)]}{.nodeName}{\"\\n\"}{end}";
+    let path = "jsonpath={range .items[*].endpoints[?(@.conditions.ready==true)]}{.nodeName}{\"\\n\"}{end}";
     let slices = stage.cluster.kubectl(&["get", "endpointslices", "-o", path]).await?;
     let mut nodes: Vec<_> = slices.lines().map(ToOwned::to_owned).collect();
     nodes.sort();
