@@ -33,8 +33,6 @@ pub(crate) struct Agent {
     pub(crate) reference: AgentRef,
     pub(crate) namespace: String,
     pub(crate) is_ready: bool,
-    /// Its Pod is being deleted.
-    pub(crate) is_leaving: bool,
     pub(crate) ip: Option<String>,
     pub(crate) port: Option<i32>,
 }
@@ -64,8 +62,9 @@ pub(crate) fn place(
 ) -> Placement {
     let mut by_node: BTreeMap<String, Vec<Agent>> = BTreeMap::new();
     let mut leaving = Vec::new();
-    for (node, agent) in agents.iter().filter_map(|pod| agent(pod)) {
-        if agent.is_leaving {
+    for pod in agents {
+        let Some((node, agent)) = agent(pod) else { continue };
+        if pod.metadata.deletion_timestamp.is_some() {
             leaving.push(ChosenNode { name: node, agents: vec![agent] });
         } else {
             by_node.entry(node).or_default().push(agent);
@@ -158,7 +157,6 @@ pub(crate) fn agent(pod: &Pod) -> Option<(String, Agent)> {
         reference: AgentRef { pod_name: pod.name_any(), pod_uid: pod.uid()? },
         namespace: pod.namespace()?,
         is_ready: conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"),
-        is_leaving: pod.metadata.deletion_timestamp.is_some(),
         ip: status.pod_ip.clone().filter(|ip| !ip.is_empty()),
         port: ports
             .filter(|port| port.name.as_deref() == Some(names::HTTP_PORT))

@@ -107,7 +107,6 @@ pub(crate) mod fixtures {
                 },
                 namespace: "samovar-system".to_owned(),
                 is_ready: true,
-                is_leaving: false,
                 ip: Some(format!("10.0.0.{}", name.len())),
                 port: Some(8080),
             }],
