@@ -2,10 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
 
+mod loading;
+
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
+use loading::until;
 use samovar_runtime::{
     Answer, ArtifactCache, Call, CallError, CompileError, Compiler, Engine, EngineOptions, Format, Instances,
     Limits, LoadError, ModuleDigest, Plugin, PluginSpec,
@@ -66,12 +69,7 @@ async fn memory_goes_back_however_a_call_ends() {
     let plugin = node.load(0).await.unwrap();
     let before = node.used();
     let spins = async { assert!(matches!(call(&plugin, "spin", 8).await, Err(CallError::Timeout { .. }))) };
-    let looks = async {
-        while node.used() < before + 8 * MIB {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::join!(spins, looks);
+    tokio::join!(spins, until(|| node.used() >= before + 8 * MIB));
     assert_eq!(node.used(), before);
     assert!(matches!(call(&plugin, "trap", 8).await, Err(CallError::Trap { .. })));
     assert_eq!(node.used(), before);
@@ -89,9 +87,7 @@ async fn growth_past_the_budget_is_the_nodes_refusal_and_growth_past_the_limit_t
     let node = Node::new(12 * MIB);
     let plugin = node.load(0).await.unwrap();
     let (first, second) = tokio::join!(call(&plugin, "spin", 8), async {
-        while node.used() < 8 * MIB {
-            tokio::task::yield_now().await;
-        }
+        until(|| node.used() >= 8 * MIB).await;
         call(&plugin, "grow", 8).await
     });
     assert!(matches!(first, Err(CallError::Timeout { .. })), "{first:?}");
@@ -145,9 +141,7 @@ async fn where_calls_use_it_all_nothing_is_compiled_until_they_end() {
         node.cache.compile(&ModuleDigest::of(&wasm), wasm.into()).await
     };
     let (spun, refused) = tokio::join!(call(&plugin, "spin", 8), async {
-        while node.used() < 8 * MIB {
-            tokio::task::yield_now().await;
-        }
+        until(|| node.used() >= 8 * MIB).await;
         compile().await
     });
     assert!(matches!(spun, Err(CallError::Timeout { .. })), "{spun:?}");
@@ -173,10 +167,5 @@ async fn calls_on_many_threads_stay_within_the_budget_and_leave_nothing() {
         plugin.close();
     }
     let code_alone = 64 << 10;
-    let emptied = async {
-        while node.used() > code_alone {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(10), emptied).await.unwrap();
+    until(|| node.used() <= code_alone).await;
 }

@@ -167,8 +167,8 @@ impl Body for Watched {
     }
 }
 
-/// Breaks off the bodies that a guest of 0.2 has left without an end, so that no reader takes what there is for all, nor waits for
-/// more. Whether there was one.
+/// Breaks off the bodies that a guest of 0.2 has left without an end, so that no reader takes what there is for all, nor
+/// waits for more. Whether there was one.
 pub(crate) fn break_off_bodies(instance: &mut Instance) -> bool {
     let Ok((_, store)) = instance.component() else { return false };
     let mut any = false;

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
 
+#[path = "../loading/mod.rs"]
 mod loading;
+mod three;
 
 use std::{
     convert::Infallible,
@@ -16,17 +18,15 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::StreamExt as _;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
+use loading::until;
 use samovar_runtime::{
     Abi, CallError, Function, Instances, Limits, LoadError, Plugin, PluginSpec, ResponseBody, Reuse,
 };
 
 const GUEST: &str = "tests/guests/http/http.wasm";
-/// Of WASI 0.3.
-const GUEST_3: &str = "tests/guests/http3/http3.wasm";
 
 fn spec() -> PluginSpec {
     let limits = Limits { timeout: Duration::from_secs(20), ..Limits::default() };
@@ -92,11 +92,7 @@ fn chunks(bytes: u64) -> (Chunks, Arc<AtomicU64>) {
 
 /// Waits until nothing runs.
 async fn idle(plugin: &Plugin) {
-    let since = Instant::now();
-    while plugin.running() > 0 {
-        assert!(since.elapsed() < Duration::from_secs(10), "the guest still runs");
-        tokio::task::yield_now().await;
-    }
+    until(|| plugin.running() == 0).await;
 }
 
 #[tokio::test]
@@ -339,68 +335,6 @@ async fn what_takes_no_body_gets_none_and_ends_no_guest() {
     idle(&plugin).await;
     let none = get(&plugin, "status?204").await.unwrap();
     assert_eq!((none.status(), text(none).await), (StatusCode::NO_CONTENT, String::new()));
-}
-
-#[tokio::test]
-async fn a_guest_of_wasi_0_3_streams_both_ways_with_trailers() {
-    let plugin = loading::load(loading::guest(GUEST_3), spec()).await.unwrap();
-    assert!(handler(&plugin).export().starts_with("wasi:http/handler@0.3."));
-    assert_eq!(text(get(&plugin, "text").await.unwrap()).await, "hello");
-    let sent = HeaderMap::from_iter([("x-sum".parse().unwrap(), HeaderValue::from_static("7"))]);
-    let (sender, receiver) = futures::channel::mpsc::unbounded();
-    let body = StreamBody::new(receiver.map(Ok::<_, Infallible>));
-    let mut echoed = send(&plugin, request("echo", body)).await.unwrap().into_body();
-    for word in ["one", "two"] {
-        sender.unbounded_send(Frame::data(Bytes::from_static(word.as_bytes()))).unwrap();
-        assert_eq!(echoed.frame().await.unwrap().unwrap().into_data().unwrap(), word);
-    }
-    sender.unbounded_send(Frame::trailers(sent)).unwrap();
-    drop(sender);
-    let trailers = echoed.frame().await.unwrap().unwrap().into_trailers().unwrap();
-    assert_eq!((trailers["x-sum"].as_bytes(), trailers["x-from"].as_bytes()), (&b"7"[..], &b"guest"[..]));
-    assert!(echoed.frame().await.is_none());
-    idle(&plugin).await;
-}
-
-#[tokio::test]
-async fn a_guest_of_wasi_0_3_is_ended_as_any_other() {
-    let limits = Limits { timeout: Duration::from_millis(300), response_bytes: 1 << 30, ..Limits::default() };
-    let plugin = loading::load(loading::guest(GUEST_3), PluginSpec { limits, ..spec() }).await.unwrap();
-    for path in ["hang", "spin"] {
-        assert!(matches!(get(&plugin, path).await, Err(CallError::Timeout { .. })), "{path}");
-    }
-    assert!(matches!(get(&plugin, "trap").await, Err(CallError::Trap { .. })));
-    let Err(CallError::GuestError(code)) = get(&plugin, "refuse").await else { panic!("it refused") };
-    assert!(code.contains("LoopDetected"), "{code}");
-    for (path, traps) in
-        [("half?20", true), ("slowly?60000", false), ("stream?1000000000", false), ("leave", false)]
-    {
-        let begun = get(&plugin, path).await.unwrap();
-        // A reader that reads nothing keeps no guest.
-        idle(&plugin).await;
-        let broken = begun.into_body().collect().await.unwrap_err();
-        assert_eq!(matches!(broken.0, CallError::Trap { .. }), traps, "{path}: {broken}");
-        assert_eq!(matches!(broken.0, CallError::Timeout { .. }), !traps, "{path}: {broken}");
-    }
-    drop(get(&plugin, "slowly?60000").await.unwrap());
-    idle(&plugin).await;
-}
-
-#[tokio::test]
-async fn an_instance_of_wasi_0_3_serves_again_where_it_has_ended_its_body() {
-    let limits = Limits { timeout: Duration::from_millis(300), ..Limits::default() };
-    let instances = Instances { warm: 0, reuse: Some(Reuse { max_calls: 9, idle: Duration::from_mins(1) }) };
-    let spec = PluginSpec { limits, instances, ..spec() };
-    let plugin = loading::load(loading::guest(GUEST_3), spec).await.unwrap();
-    for _ in 0..2 {
-        assert_eq!(text(get(&plugin, "text").await.unwrap()).await, "hello");
-        idle(&plugin).await;
-        assert_eq!(plugin.ready_instances(), 1);
-    }
-    let broken = get(&plugin, "leave").await.unwrap().into_body().collect().await.unwrap_err();
-    assert!(matches!(broken.0, CallError::Timeout { .. }), "{broken}");
-    idle(&plugin).await;
-    assert_eq!(plugin.ready_instances(), 0);
 }
 
 /// What this process holds of memory, in bytes.

@@ -2,19 +2,19 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
 
+#[path = "../loading/mod.rs"]
 mod loading;
+mod time;
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
+use loading::until;
 use samovar_runtime::{
     Answer, ArtifactCache, Call, CallError, Compiler, Engine, EngineOptions, Format, FunctionRequest,
     Instances, Limits, LoadError, Metering, ModuleDigest, Plugin, PluginSpec, Reuse,
 };
-
-/// What a guest may run over its time before it counts as not stopped.
-const GRACE: Duration = Duration::from_millis(200);
 
 struct Node {
     engine: Engine,
@@ -208,9 +208,7 @@ async fn a_function_has_its_own_concurrency_and_queue_within_the_plugins() {
     let plugin = load(SPIN, PluginSpec { functions, ..spec(limits) }).await;
     let (spins, quick) = tokio::join!(join_all((0..6).map(|_| call(&plugin, "spin", ""))), async {
         // Three wait for the one: the plugin has room for others all the same.
-        while plugin.waiting() < 3 {
-            tokio::task::yield_now().await;
-        }
+        until(|| plugin.waiting() >= 3).await;
         join_all((0..20).map(|_| call(&plugin, "quick", ""))).await
     });
     assert_eq!((overloaded(&spins), timed_out(&spins)), (2, 4), "{spins:?}");
@@ -303,132 +301,6 @@ async fn an_instance_that_serves_again_goes_when_it_waited_too_long() {
     for plugin in [&short, &long] {
         assert_eq!(counts(plugin, 1).await, ["1"]);
     }
-    let gone = async {
-        while short.ready_instances() > 0 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(10), gone).await.unwrap();
+    until(|| short.ready_instances() == 0).await;
     assert_eq!((counts(&short, 1).await, counts(&long, 1).await), (vec!["1".into()], vec!["2".into()]));
-}
-
-/// Calls what never ends, and sees it stopped at its limit. A busy machine may be late now and then; what cannot be
-/// stopped is late each time.
-async fn is_stopped_at(timeout: Duration, plugin: &Plugin, what: &str) {
-    let mut late = Vec::new();
-    for _ in 0..5 {
-        let started = Instant::now();
-        let ended = call(plugin, "f", "").await;
-        let took = started.elapsed();
-        assert!(matches!(ended, Err(CallError::Timeout { limit }) if limit == timeout), "{what}: {ended:?}");
-        assert!(took >= timeout, "{what} had {took:?} of {timeout:?}");
-        assert_eq!(plugin.running(), 0, "{what}");
-        if took < timeout + GRACE {
-            return;
-        }
-        late.push(took);
-    }
-    panic!("{what} went on for {late:?} of {timeout:?}");
-}
-
-/// What does not end by itself, or not soon, each in its own way.
-const HANGS: [(&str, &str); 5] = [
-    ("a loop", r#"(module (func (export "f") (loop (br 0))))"#),
-    ("calls without end", r#"(module (func $f (export "f") (loop (call $g) (br 0))) (func $g))"#),
-    (
-        "fills",
-        r#"(module (memory 1024) (func (export "f")
-        (loop (memory.fill (i32.const 0) (i32.const 1) (i32.const 0x4000000)) (br 0))))"#,
-    ),
-    (
-        "copies",
-        r#"(module (memory 1024) (func (export "f")
-        (loop (memory.copy (i32.const 0) (i32.const 1) (i32.const 0x3ffffff)) (br 0))))"#,
-    ),
-    (
-        "a long sleep",
-        r#"(module
-        (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
-        (memory (export "memory") 1)
-        (data (i32.const 16) "\00\00\00\00") (data (i32.const 24) "\00\00\00\00\ff\00\00\00")
-        (func (export "f") (drop (call $poll (i32.const 0) (i32.const 64) (i32.const 1) (i32.const 128)))))"#,
-    ),
-];
-
-/// Instructions that go over a GiB each.
-const LONG: [(&str, &str); 2] = [
-    ("one fill", "(memory.fill (i32.const 0) (i32.const 1) (i32.const 0x40000000))"),
-    ("one copy", "(memory.copy (i32.const 0) (i32.const 1) (i32.const 0x3fffffff))"),
-];
-
-#[tokio::test(flavor = "multi_thread")]
-async fn one_long_instruction_is_stopped_within_it() {
-    let node = Node::new(4);
-    let spec = |timeout| spec(Limits { timeout, memory: 1025 << 20, ..limits() });
-    for (what, instruction) in LONG {
-        let wat = format!(r#"(module (memory 16384) (func (export "f") {instruction}))"#);
-        for timeout in [Duration::from_millis(1), Duration::from_millis(50)] {
-            is_stopped_at(timeout, &node.load(&wat, spec(timeout)).await.unwrap(), what).await;
-        }
-        let plugin = node.load(&wat, spec(Duration::from_mins(1))).await.unwrap();
-        assert!(call(&plugin, "f", "").await.is_ok(), "{what}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn whatever_a_guest_does_it_is_stopped_at_its_timeout() {
-    for (what, wat) in HANGS {
-        let node = Node::new(4);
-        for timeout in [Duration::from_millis(100), Duration::from_millis(400)] {
-            let spec = spec(Limits { timeout, memory: 65 << 20, ..limits() });
-            let plugin = node.load(wat, spec).await.unwrap();
-            is_stopped_at(timeout, &plugin, what).await;
-        }
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_start_function_that_a_call_waits_for_is_within_its_timeout() {
-    let milliseconds = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
-    // Hangs from then on, since nothing else tells one instance of a module from the next.
-    let hangs_from = milliseconds() + 2000;
-    let wat = format!(
-        r#"(module (import "env" "get_time" (func $now (result i64)))
-            (func $start (loop (br_if 0 (i64.ge_u (call $now) (i64.const {hangs_from})))))
-            (start $start) (func (export "f")))"#
-    );
-    let node = Node::new(4);
-    let mut plugins = Vec::new();
-    for timeout in [Duration::from_millis(100), Duration::from_millis(400)] {
-        let spec = PluginSpec {
-            instances: Instances { warm: 0, reuse: None },
-            ..spec(Limits { timeout, ..limits() })
-        };
-        plugins.push((timeout, node.load(&wat, spec).await.unwrap()));
-    }
-    while milliseconds() < hangs_from {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    for (timeout, plugin) in plugins {
-        is_stopped_at(timeout, &plugin, "a start function").await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_module_that_never_ends_starting_is_refused() {
-    let loads = [
-        r#"(module (func $start (loop (br 0))) (start $start) (func (export "f")))"#,
-        r#"(module (func (export "_initialize") (loop (br 0))) (func (export "f")))"#,
-    ]
-    .map(|wat| async move {
-        let started = Instant::now();
-        let refused = Node::new(4).load(wat, spec(limits())).await.err();
-        assert!(matches!(refused, Some(LoadError::Init(_))), "{refused:?}");
-        started.elapsed()
-    });
-    // The time that an instance made ahead has.
-    let limit = Duration::from_secs(10);
-    for took in join_all(loads).await {
-        assert!(took >= limit && took < limit + 5 * GRACE, "it took {took:?}");
-    }
 }

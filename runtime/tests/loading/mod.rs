@@ -1,8 +1,8 @@
-//! Loading a module's bytes as a plugin, on an engine of the test's own.
+//! Loading a module's bytes as a plugin, on an engine of the test's own, and waiting for what it does.
 
 #![allow(dead_code, reason = "each test program takes what it needs of this")]
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use samovar_runtime::{
     Artifact, ArtifactCache, Compiler, Engine, EngineOptions, LoadError, ModuleDigest, Plugin, PluginSpec,
@@ -32,4 +32,15 @@ pub async fn compile_on(engine: &Engine, wasm: Vec<u8>) -> Artifact {
 pub async fn load(wasm: Vec<u8>, spec: PluginSpec) -> Result<Plugin, LoadError> {
     let (engine, artifact) = compile(wasm).await;
     Plugin::load(&engine, &artifact, spec).await
+}
+
+/// Waits until it holds.
+pub async fn until(holds: impl Fn() -> bool) {
+    let held = async {
+        let mut look = tokio::time::interval(Duration::from_millis(1));
+        while !holds() {
+            look.tick().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), held).await.unwrap();
 }
