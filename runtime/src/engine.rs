@@ -102,8 +102,8 @@ impl Engine {
     /// Starts the engine and its ticker.
     pub fn new(options: &EngineOptions) -> Result<Self, EngineError> {
         let instances = options.instances.max(1);
-        let plain = Machine::new(Build::PLAIN, instances)?;
-        let ticker = Ticker::start(plain.wasmtime.clone());
+        let ticker = Ticker::start();
+        let plain = Machine::new(Build::PLAIN, instances, &ticker)?;
         let memory = MemoryBudget::new(options.memory);
         let network = Arc::new(Network::new(&options.network, memory.clone()));
         let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get() as u64);
@@ -141,8 +141,7 @@ impl Engine {
         if let Some(machine) = machine.get() {
             return Ok(machine);
         }
-        let made = Machine::new(build, inner.instances)?;
-        inner.ticker.ticks_also(made.wasmtime.clone());
+        let made = Machine::new(build, inner.instances, &inner.ticker)?;
         Ok(machine.get_or_init(|| made))
     }
 
@@ -173,7 +172,8 @@ impl Engine {
 }
 
 impl Machine {
-    fn new(build: Build, instances: u32) -> Result<Self, EngineError> {
+    /// Makes the engine and registers it with the ticker: there is none whose guests cannot be interrupted.
+    fn new(build: Build, instances: u32, ticker: &Ticker) -> Result<Self, EngineError> {
         let mut pool = PoolingAllocationConfig::new();
         pool.total_component_instances(instances)
             .total_core_instances(instances.saturating_mul(CORE_INSTANCES_EACH))
@@ -192,6 +192,7 @@ impl Machine {
         let mut config = config(build);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
         let wasmtime = wasmtime::Engine::new(&config).map_err(EngineError)?;
+        ticker.register(&wasmtime);
         let linkers = Linkers::new(&wasmtime, build).map_err(EngineError)?;
         Ok(Self { wasmtime, linkers })
     }

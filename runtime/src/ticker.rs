@@ -1,37 +1,39 @@
-//! The epoch ticker: an OS thread, so that no guest can stall the clock that stops it.
+//! Epoch interruption: an OS thread advances the epoch of every engine, so that no guest can stall the clock that stops it.
 
 use std::{
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::{self, Thread},
     time::{Duration, Instant},
 };
 
-/// How long a guest runs before it lets others run, and so the grain of every timeout.
+use wasmtime::EngineWeak;
+
+/// Interval between two epochs: a guest yields at each, so this is the resolution of every timeout.
 const TICK: Duration = Duration::from_millis(1);
-/// How long the ticker goes on after the last guest stopped, so that a steady trickle of calls never wakes it.
+/// The ticker goes on this long after the last guest stopped, so that a steady trickle of calls never wakes it.
 const LINGER: Duration = Duration::from_millis(100);
 
-/// Advances the engines' epochs while guests run, and sleeps while none does.
+/// Advances the epoch of each registered engine while guests run, and parks while none does.
 pub(crate) struct Ticker {
     shared: Arc<Shared>,
     thread: Thread,
 }
 
 struct Shared {
-    engine: wasmtime::Engine,
-    another: OnceLock<wasmtime::Engine>,
+    /// An epoch is a counter of one engine: a guest of an engine that is not here is never interrupted.
+    engines: Mutex<Vec<EngineWeak>>,
     running: AtomicUsize,
     stop: AtomicBool,
 }
 
 impl Ticker {
-    pub(crate) fn start(engine: wasmtime::Engine) -> Self {
+    /// Starts the thread, with no engine yet.
+    pub(crate) fn start() -> Self {
         let shared = Arc::new(Shared {
-            engine,
-            another: OnceLock::new(),
+            engines: Mutex::default(),
             running: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
         });
@@ -45,12 +47,12 @@ impl Ticker {
         Self { shared, thread }
     }
 
-    /// Advances the epoch of another engine too; of one, as there are no more.
-    pub(crate) fn ticks_also(&self, engine: wasmtime::Engine) {
-        let _ = self.shared.another.set(engine);
+    /// Registers an engine: its epoch advances from now on, for as long as the engine lives.
+    pub(crate) fn register(&self, engine: &wasmtime::Engine) {
+        self.shared.engines.lock().unwrap_or_else(PoisonError::into_inner).push(engine.weak());
     }
 
-    /// Keeps the epoch advancing for as long as the guard lives.
+    /// Keeps the epochs advancing for as long as the guard lives.
     pub(crate) fn run(&self) -> Running<'_> {
         if self.shared.running.fetch_add(1, Ordering::AcqRel) == 0 {
             self.thread.unpark();
@@ -88,9 +90,10 @@ fn tick(shared: &Shared) {
             last_seen = Instant::now();
         }
         thread::sleep(TICK);
-        shared.engine.increment_epoch();
-        if let Some(another) = shared.another.get() {
-            another.increment_epoch();
+        for engine in shared.engines.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            if let Some(engine) = engine.upgrade() {
+                engine.increment_epoch();
+            }
         }
     }
 }

@@ -5,6 +5,7 @@
 #[path = "../loading/mod.rs"]
 mod loading;
 mod three;
+mod variants;
 
 use std::{
     convert::Infallible,

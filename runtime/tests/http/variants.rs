@@ -1,0 +1,142 @@
+//! Guests of all four engine variants on one engine: each is interrupted, whichever variant was made first.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use samovar_runtime::{
+    ArtifactCache, Call, CallError, Compiler, Engine, EngineOptions, Format, Limits, ModuleDigest, Plugin,
+    PluginSpec,
+};
+
+use crate::{get, loading};
+
+const TIMEOUT: Duration = Duration::from_millis(100);
+/// A guest that cannot be interrupted is later than this, however busy the machine.
+const TOO_LATE: Duration = Duration::from_mins(1);
+/// More fuel than a guest burns within its timeout.
+const FUEL: Option<u64> = Some(u64::MAX / 2);
+
+/// The variants beside the plain one, by what makes a plugin need it: fuel, the concurrency of WASI 0.3, both.
+#[derive(Clone, Copy, Debug)]
+struct Variant {
+    fuel: Option<u64>,
+    is_concurrent: bool,
+}
+
+const PLAIN: Variant = Variant { fuel: None, is_concurrent: false };
+const METERED: Variant = Variant { fuel: FUEL, is_concurrent: false };
+const CONCURRENT: Variant = Variant { fuel: None, is_concurrent: true };
+const BOTH: Variant = Variant { fuel: FUEL, is_concurrent: true };
+
+/// Every order in which three engines can be made after the plain one, which is always the first.
+const ORDERS: [[Variant; 3]; 6] = [
+    [METERED, CONCURRENT, BOTH],
+    [METERED, BOTH, CONCURRENT],
+    [CONCURRENT, METERED, BOTH],
+    [CONCURRENT, BOTH, METERED],
+    [BOTH, METERED, CONCURRENT],
+    [BOTH, CONCURRENT, METERED],
+];
+
+const CORE: &str = r#"(module (func (export "spin") (loop (br 0))) (func (export "text")))"#;
+
+struct Node {
+    engine: Engine,
+    cache: ArtifactCache,
+}
+
+impl Node {
+    /// Nodes of one directory compile each module once.
+    fn new(directory: &std::path::Path) -> Self {
+        let engine = Engine::new(&EngineOptions { instances: 20, ..EngineOptions::default() }).unwrap();
+        let cache =
+            ArtifactCache::open(directory.to_owned(), engine.clone(), Compiler::InProcess).unwrap();
+        Self { engine, cache }
+    }
+
+    async fn load(&self, variant: Variant) -> Guest {
+        let Variant { fuel, is_concurrent } = variant;
+        let wasm = match is_concurrent {
+            true => loading::guest("tests/guests/http3/http3.wasm"),
+            false => wat::parse_str(CORE).unwrap(),
+        };
+        let limits = Limits { timeout: TIMEOUT, fuel, ..Limits::default() };
+        let spec = PluginSpec { limits, http: is_concurrent, ..PluginSpec::default() };
+        let cache = self.cache.metered(spec.metering());
+        let artifact = cache.compile(&ModuleDigest::of(&wasm), wasm.into()).await.unwrap();
+        Guest { variant, plugin: Plugin::load(&self.engine, &artifact, spec).await.unwrap() }
+    }
+}
+
+struct Guest {
+    variant: Variant,
+    plugin: Plugin,
+}
+
+impl Guest {
+    async fn call(&self, function: &str) -> Result<(), CallError> {
+        if self.variant.is_concurrent {
+            return get(&self.plugin, function).await.map(drop);
+        }
+        let call = Call { body: Bytes::new(), format: Format::Json, answer_bytes: false };
+        self.plugin.call(self.plugin.function(function).unwrap(), call).await.map(drop)
+    }
+}
+
+/// Spins in each guest while its neighbour is called.
+async fn each_guest_is_interrupted_beside_its_neighbours(order: [Variant; 3], directory: &std::path::Path) {
+    let node = Node::new(directory);
+    let mut guests = vec![node.load(PLAIN).await];
+    for variant in order {
+        guests.push(node.load(variant).await);
+    }
+    for (number, spinning) in guests.iter().enumerate() {
+        let neighbour = &guests[(number + 1) % guests.len()];
+        let started = Instant::now();
+        let spins = async {
+            let ended = spinning.call("spin").await;
+            let what = spinning.variant;
+            assert!(matches!(ended, Err(CallError::Timeout { .. })), "{what:?} in {order:?}: {ended:?}");
+            assert!(started.elapsed() >= TIMEOUT, "{what:?} in {order:?}: {:?}", started.elapsed());
+        };
+        let answers = async {
+            while started.elapsed() < TIMEOUT {
+                let answered = neighbour.call("text").await;
+                assert!(answered.is_ok(), "{:?} beside {:?}: {answered:?}", neighbour.variant, spinning.variant);
+            }
+        };
+        futures::join!(spins, answers);
+    }
+}
+
+#[test]
+fn every_engine_variant_interrupts_its_guests_in_whatever_order_it_was_made() {
+    // A guest that is not interrupted keeps its thread for good, and a runtime that is dropped would wait for it.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let (done, ended) = std::sync::mpsc::channel();
+    runtime.spawn(async move {
+        let directory = tempfile::tempdir().unwrap();
+        for order in ORDERS {
+            let spins = tokio::spawn({
+                let directory = directory.path().to_owned();
+                async move { each_guest_is_interrupted_beside_its_neighbours(order, &directory).await }
+            });
+            if done.send((order, spins.await.map_err(|panic| panic.to_string()))).is_err() {
+                return;
+            }
+        }
+    });
+    let mut failed = Vec::new();
+    for order in ORDERS {
+        match ended.recv_timeout(TOO_LATE) {
+            Ok((_, Ok(()))) => {}
+            Ok((order, Err(panic))) => failed.push(format!("{order:?}: {panic}")),
+            Err(_) => {
+                failed.push(format!("{order:?}: a guest spins on after {TOO_LATE:?}"));
+                break;
+            }
+        }
+    }
+    runtime.shutdown_background();
+    assert!(failed.is_empty(), "{failed:#?}");
+}
