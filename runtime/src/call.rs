@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 
-use crate::{NoMemory, told::told};
+use crate::{NoMemory, printable::told};
 
 /// One call of one function.
 #[derive(Clone, Debug)]

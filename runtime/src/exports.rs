@@ -11,7 +11,7 @@ use wasmtime::{
 use crate::{
     Abi, Artifact,
     abi::{Target, Trio, buffer, command, component, http, scalar, wasm_engine},
-    artifact::Code,
+    engine::artifact::Code,
 };
 
 /// One function that a module exports.

@@ -12,7 +12,7 @@ use crate::{
     exports::{self, Export},
     gate::Gate,
     plugin::Allowance,
-    told::told,
+    printable::told,
 };
 
 /// What a spec says of one function.

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::{Artifact, Function, Kind, Limits, artifact::Code, dataflare, functions, grants::network};
+use crate::{
+    Artifact, Function, Kind, Limits, engine::artifact::Code, functions, grants::network, host::dataflare,
+};
 
 /// What a module is and wants, found without running it.
 pub struct Inspection {

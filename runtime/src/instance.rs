@@ -5,8 +5,13 @@ use std::sync::Arc;
 use wasmtime::{ModuleExport, Store, UpdateDeadline, component};
 
 use crate::{
-    CallError, Engine, abi::Trio, budget::Share, engine::Slot, given::Given, host::Host, link::Linked,
-    plugin::Allowance, told::told,
+    CallError, Engine,
+    abi::Trio,
+    engine::{Slot, link::Linked},
+    host::{Host, context::Given},
+    memory::budget::Share,
+    plugin::Allowance,
+    printable::told,
 };
 
 /// An instance, and the store that is its alone.

@@ -5,43 +5,30 @@
 //! ahead of the calls; [`Plugin::call`] runs one function on one of them, within the plugin's limits.
 
 mod abi;
-mod allocator;
-mod artifact;
-mod budget;
-mod bulk;
-mod cache;
 mod call;
 mod compile;
 mod config;
-mod dataflare;
 mod engine;
 mod exports;
 mod functions;
 mod gate;
-mod given;
 mod grants;
-mod guest_log;
-mod guest_output;
 mod host;
 mod http;
 mod inspect;
 mod instance;
-mod link;
-mod lockdown;
 mod memory;
+mod output;
 mod plugin;
 mod pool;
-mod stdio;
-mod ticker;
-mod told;
+mod printable;
 pub mod wit;
 
 pub use abi::Abi;
-pub use artifact::{Artifact, DigestError, Kind, Metering, ModuleDigest};
-pub use budget::{MemoryBudget, NoMemory, Share};
-pub use cache::{ArtifactCache, ArtifactFile, CacheError, Compiled};
 pub use call::{Answer, Call, CallError, Format, Timing};
+pub use compile::cache::{ArtifactCache, ArtifactFile, CacheError, Compiled};
 pub use compile::{CompileError, CompileLimits, Compiler, compile_child};
+pub use engine::artifact::{Artifact, DigestError, Kind, Metering, ModuleDigest};
 pub use engine::{Engine, EngineError, EngineOptions};
 pub use functions::{Function, FunctionRequest};
 pub use grants::{
@@ -51,4 +38,5 @@ pub use grants::{
 pub use http::{Admission, BrokenOff, ResponseBody};
 pub use inspect::{Import, Inspection};
 pub use ipnet::IpNet;
+pub use memory::budget::{MemoryBudget, NoMemory, Share};
 pub use plugin::{Instances, Limits, LoadError, Plugin, PluginSpec, Reuse};

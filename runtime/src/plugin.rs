@@ -14,10 +14,10 @@ use crate::{
     engine::GUEST_STACK,
     functions,
     gate::{Full, Gate},
-    given::Given,
     grants::network::Reach,
-    guest_log::GuestLog,
+    host::context::Given,
     instance::Instance,
+    output::log::GuestLog,
     pool::Pool,
 };
 

@@ -10,7 +10,8 @@ use std::{
 };
 
 use crate::{
-    CallError, Engine, Instances, Reuse, budget::Share, given::Given, instance::Instance, link::Linked,
+    CallError, Engine, Instances, Reuse, engine::link::Linked, host::context::Given, instance::Instance,
+    memory::budget::Share,
 };
 
 /// How long making an instance ahead of the calls may take, its start functions included.

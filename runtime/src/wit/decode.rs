@@ -11,7 +11,7 @@ use super::{
     cases::{Cases, Wrapped},
     meter::Meter,
 };
-use crate::{CallError, Share, told::told};
+use crate::{CallError, Share, printable::told};
 
 /// The arguments of a call from its JSON body: an object by parameter name, an array by position, or nothing
 /// at all where no parameter needs a value. A parameter of an option type may be left out.

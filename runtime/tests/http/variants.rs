@@ -49,8 +49,7 @@ impl Node {
     /// Nodes of one directory compile each module once.
     fn new(directory: &std::path::Path) -> Self {
         let engine = Engine::new(&EngineOptions { instances: 20, ..EngineOptions::default() }).unwrap();
-        let cache =
-            ArtifactCache::open(directory.to_owned(), engine.clone(), Compiler::InProcess).unwrap();
+        let cache = ArtifactCache::open(directory.to_owned(), engine.clone(), Compiler::InProcess).unwrap();
         Self { engine, cache }
     }
 
@@ -102,7 +101,12 @@ async fn each_guest_is_interrupted_beside_its_neighbours(order: [Variant; 3], di
         let answers = async {
             while started.elapsed() < TIMEOUT {
                 let answered = neighbour.call("text").await;
-                assert!(answered.is_ok(), "{:?} beside {:?}: {answered:?}", neighbour.variant, spinning.variant);
+                assert!(
+                    answered.is_ok(),
+                    "{:?} beside {:?}: {answered:?}",
+                    neighbour.variant,
+                    spinning.variant
+                );
             }
         };
         futures::join!(spins, answers);

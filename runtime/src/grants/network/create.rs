@@ -17,7 +17,7 @@ use wasmtime_wasi::{
     sockets::WasiSocketsView as _,
 };
 
-use crate::{budget::Share, host::Host};
+use crate::{host::Host, memory::budget::Share};
 
 /// Sockets of an instance at once.
 const SOCKETS: u64 = 32;

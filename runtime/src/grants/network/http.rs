@@ -31,7 +31,7 @@ use super::{
     resolver::Unresolved,
     tls,
 };
-use crate::{budget::Share, http::CHUNK_BYTES};
+use crate::{http::CHUNK_BYTES, memory::budget::Share};
 
 /// Requests at once of one instance.
 const REQUESTS: usize = 16;

@@ -17,8 +17,8 @@ use super::{
     tls,
 };
 use crate::{
-    budget::{MemoryBudget, Share},
-    guest_log::GuestLog,
+    memory::budget::{MemoryBudget, Share},
+    output::log::GuestLog,
 };
 
 /// What all plugins of this process share of the network: nothing that one could tell of another.

@@ -15,7 +15,7 @@ use hickory_resolver::{
 };
 use tokio::sync::Semaphore;
 
-use crate::budget::Share;
+use crate::memory::budget::Share;
 
 /// Lookups at once in this process; others wait. More than a few plugins may have together.
 const LOOKUPS: usize = 256;

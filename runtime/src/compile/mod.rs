@@ -1,5 +1,9 @@
 //! Compiling: a module's bytes to machine code, in a child process with limits of its own.
 
+pub(crate) mod bulk;
+pub(crate) mod cache;
+pub(crate) mod seccomp;
+
 use std::{
     ffi::OsString,
     fmt,
@@ -17,7 +21,12 @@ use tokio::{
     process::ChildStderr,
 };
 
-use crate::{Kind, Metering, NoMemory, artifact::Build, bulk, engine, lockdown, told::told};
+use crate::{
+    Kind, Metering, NoMemory,
+    compile::{bulk, seccomp},
+    engine::{self, artifact::Build},
+    printable::told,
+};
 
 /// Where modules are compiled.
 #[derive(Clone, Debug)]

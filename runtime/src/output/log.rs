@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{guest_output::Sink, told::printable};
+use crate::{output::stream::Sink, printable::printable};
 
 /// What is over a plugin's lines a second is counted and dropped, and its number logged when the second is over.
 const SECOND: Duration = Duration::from_secs(1);

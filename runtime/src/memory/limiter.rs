@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use wasmtime::{Error, ResourceLimiter};
 
-use crate::{CallError, budget::Share};
+use crate::{CallError, memory::budget::Share};
 
 /// The bytes that a table's element takes in the host.
 const TABLE_ELEMENT: usize = size_of::<usize>();
@@ -100,7 +100,7 @@ impl ResourceLimiter for MemoryLimiter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::budget::MemoryBudget;
+    use crate::memory::budget::MemoryBudget;
 
     fn limiter(limit: u64) -> MemoryLimiter {
         MemoryLimiter::new(limit, Arc::new(MemoryBudget::new(None).share()))

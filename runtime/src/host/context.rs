@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{Grants, config::Config, grants::network::Reach, guest_log::GuestLog};
+use crate::{Grants, config::Config, grants::network::Reach, output::log::GuestLog};
 
 /// What every instance of one plugin is given.
 pub(crate) struct Given {

@@ -1,5 +1,9 @@
 //! The wasmtime engine of this process: its configuration, its linkers, its epoch ticker.
 
+pub(crate) mod artifact;
+pub(crate) mod epoch;
+pub(crate) mod link;
+
 use std::sync::{
     Arc, Mutex, OnceLock, PoisonError,
     atomic::{AtomicU32, Ordering},
@@ -8,8 +12,10 @@ use std::sync::{
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::{
-    Metering, NetworkOptions, artifact::Build, budget::MemoryBudget, grants::network::Network, link::Linkers,
-    ticker::Ticker,
+    Metering, NetworkOptions,
+    engine::{artifact::Build, epoch::Ticker, link::Linkers},
+    grants::network::Network,
+    memory::budget::MemoryBudget,
 };
 
 /// The wasmtime engine of this process. Cheap to clone; made once.

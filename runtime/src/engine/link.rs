@@ -5,12 +5,11 @@ use wasmtime::{ModuleExport, component};
 use crate::{
     Grants,
     abi::Trio,
-    artifact::{Artifact, Build, Code},
-    dataflare,
+    engine::artifact::{Artifact, Build, Code},
     grants::{files, network},
-    host::Host,
+    host::{Host, dataflare},
     plugin::LoadError,
-    told::told,
+    printable::told,
 };
 
 /// Everything that guests are offered, defined once for all plugins.

@@ -7,7 +7,7 @@ use std::sync::{
 
 use bytes::Bytes;
 
-use crate::{allocator, pool::Pool};
+use crate::{memory::allocator, pool::Pool};
 
 /// One budget for all that guests' demand takes: their instances, their stacks, the bodies of their calls.
 /// Cheap to clone.

@@ -1,5 +1,8 @@
 //! What the host keeps for one instance: its memory limit and its WASI, with what was granted.
 
+pub(crate) mod context;
+pub(crate) mod dataflare;
+
 use std::sync::Arc;
 
 use wasmtime_wasi::{
@@ -9,18 +12,15 @@ use wasmtime_wasi_config::WasiConfig;
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::{
-    budget::Share,
     config,
-    given::Given,
     grants::{
         FilesGrant,
         files::{FileSystem, FilesView, Preview1},
         network::{self, Outgoing, Sockets},
     },
-    guest_log::GuestLog,
-    guest_output::GuestOutput,
-    memory::MemoryLimiter,
-    stdio::Captured,
+    host::context::Given,
+    memory::{limiter::MemoryLimiter, budget::Share},
+    output::{capture::Captured, log::GuestLog, stream::GuestOutput},
 };
 
 /// The most bytes that a guest may ask for at once as random ones: the host makes them all before it hands them over.

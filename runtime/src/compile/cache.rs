@@ -17,9 +17,9 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     Artifact, CompileError, Compiler, Engine, Kind, Metering, ModuleDigest,
-    artifact::{Build, WeakArtifact, hex},
     compile::{ARTIFACT_BYTES, expected_memory},
-    told::told,
+    engine::artifact::{Build, WeakArtifact, hex},
+    printable::told,
 };
 
 /// Compiled artifacts in a directory, one file each. Cheap to clone.

@@ -4,7 +4,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 
-use crate::{CallError, budget::Share, guest_log::GuestStream, guest_output::Sink};
+use crate::{
+    CallError,
+    memory::budget::Share,
+    output::{log::GuestStream, stream::Sink},
+};
 
 /// What is kept of stderr's end, in bytes.
 const STDERR_BYTES: usize = 4096;
@@ -90,7 +94,7 @@ impl Sink for Captured {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{budget::MemoryBudget, guest_log::GuestLog};
+    use crate::{memory::budget::MemoryBudget, output::log::GuestLog};
 
     fn write(captured: &Captured, bytes: &[u8]) -> bool {
         captured.take_in(bytes).is_ok()

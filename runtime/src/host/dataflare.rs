@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use wasmtime::{Caller, Error, Extern, Linker, Result};
 
-use crate::{guest_log::LINE_BYTES, host::Host};
+use crate::{host::Host, output::log::LINE_BYTES};
 
 /// The module that they are imported from.
 pub(crate) const MODULE: &str = "env";
