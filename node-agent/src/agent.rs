@@ -14,19 +14,22 @@ use tokio::{
 };
 
 use crate::{
-    board::{Board, Report},
-    cache::{Cache, InUse},
-    contents::{Operator, OperatorOptions},
     desired::{Desired, DesiredRevision, Key, Source},
-    gauges::Gauges,
-    guests::Guests,
-    loader::{Failure, Flights, Loaded, Loader, MODULES_HELD, Retry},
-    metrics::{self, Metrics},
-    modules::Modules,
+    disk::{Cache, InUse, modules::Modules},
+    guest_runtime::Guests,
+    load::{
+        Failure, Flights, Loaded, Loader, MODULES_HELD, Retry,
+        contents::{Operator, OperatorOptions},
+    },
     options::Bounds,
     plan::{Plan, plan},
-    routes::{RouteTable, Serving},
-    server::{self, Server},
+    reports::{Board, Report},
+    server::{
+        self, Server,
+        gauges::Gauges,
+        metrics::{self, Metrics},
+        routes::{RouteTable, Serving},
+    },
 };
 
 /// How an agent is set up.

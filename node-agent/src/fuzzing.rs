@@ -2,10 +2,7 @@
 
 use samovar_runtime::CallError;
 
-use crate::{
-    routes::RouteTable,
-    server::{Problem, target},
-};
+use crate::server::{Problem, routes::RouteTable, target};
 
 /// What a request was found to be for.
 pub enum Found {

@@ -1,35 +1,25 @@
 //! The node agent: obeys assignments, serves calls, reports.
 //!
-//! [`Agent`] serves what a [`Desired`] says and tells on its [`Board`] what is true. In a cluster ([`run::run`])
+//! [`Agent`] serves what a [`Desired`] says and tells on its [`Board`] what is true. In a cluster ([`cluster::run`])
 //! the desired state is this agent's assignments and the board is written to their statuses; `samovar run`
 //! reads files and prints.
 
 mod agent;
-mod assignments;
-mod board;
-mod cache;
 mod cgroup;
-mod contents;
+pub mod cluster;
 mod desired;
-mod gauges;
-mod grants;
-mod guests;
-mod inventory;
-mod linger;
-mod loader;
-mod metrics;
-mod modules;
+mod disk;
+mod guest_runtime;
+mod load;
 pub mod options;
 mod plan;
-mod report;
-mod routes;
-pub mod run;
+mod reports;
 mod server;
 
 #[cfg(fuzzing)]
 pub mod fuzzing;
 
 pub use agent::{Agent, AgentOptions, StartError};
-pub use board::{Board, Report};
-pub use contents::OperatorOptions;
 pub use desired::{Desired, DesiredRevision, Key, Source};
+pub use load::contents::OperatorOptions;
+pub use reports::{Board, Report};

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use samovar_node_agent::{options::Options, run};
+use samovar_node_agent::{cluster, options::Options};
 
 fn main() -> ExitCode {
     // The agent starts itself for each module that it compiles.
@@ -15,7 +15,7 @@ fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     // Calls are served on a runtime of their own; this one only controls.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    match runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(run::run(options))) {
+    match runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(cluster::run(options))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");

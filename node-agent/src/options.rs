@@ -9,7 +9,7 @@ use samovar_crds::Quantity;
 use samovar_runtime::{CompileLimits, Compiler, IpNet};
 use samovar_telemetry::logs;
 
-use crate::{cgroup, contents::OperatorOptions};
+use crate::{cgroup, load::contents::OperatorOptions};
 
 /// The node agent of Samovar: pulls, compiles and serves what the operator assigns to this node.
 #[derive(Clone, Debug, clap::Parser)]

@@ -15,7 +15,7 @@ use hyper::{
 use samovar_runtime::{Call, CallError, Format, MemoryBudget, Share};
 
 use super::{Answer, Problem, Server, Slug, invoke::essence};
-use crate::routes::{Endpoint, Serving};
+use crate::server::routes::{Endpoint, Serving};
 
 const NDJSON: &str = "application/x-ndjson";
 

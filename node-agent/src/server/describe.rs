@@ -6,7 +6,7 @@ use samovar_runtime::Abi;
 use serde::Serialize;
 
 use super::{Answer, whole};
-use crate::{desired::Key, routes::Serving};
+use crate::{desired::Key, server::routes::Serving};
 
 #[derive(Serialize)]
 struct Description<'a> {

@@ -24,7 +24,7 @@ use samovar_runtime::{Admission, BrokenOff, CallError, ResponseBody};
 use super::{Answer, Problem, Server, Slug, discard};
 use crate::{
     desired::Key,
-    routes::{Endpoint, Route, Serving},
+    server::routes::{Endpoint, Route, Serving},
 };
 
 /// What a guest may be asked with: everything but `CONNECT`, which would make it a tunnel.

@@ -15,7 +15,7 @@ use samovar_runtime::{Abi, Call, CallError, Format, Function, Share, Timing};
 use super::{Answer, Problem, Server, Slug, whole};
 use crate::{
     desired::Key,
-    routes::{Endpoint, Route, Serving},
+    server::routes::{Endpoint, Route, Serving},
 };
 
 const JSON: &str = "application/json";

@@ -1,5 +1,9 @@
 //! The port that takes calls: HTTP/1.1 and HTTP/2 cleartext, straight on hyper.
 
+pub(crate) mod gauges;
+pub(crate) mod metrics;
+pub(crate) mod routes;
+
 mod batch;
 mod describe;
 mod http;
@@ -44,7 +48,7 @@ pub(crate) use problem::{Problem, Slug};
 use target::host;
 pub(crate) use target::target;
 
-use crate::{
+use self::{
     metrics::Metrics,
     routes::{Endpoint, Route, RouteTable, Serving},
 };

@@ -4,7 +4,7 @@ use hyper::{header, http::request::Parts};
 use samovar_crds::names;
 
 use super::Problem;
-use crate::routes::{Route, RouteTable};
+use crate::server::routes::{Route, RouteTable};
 
 /// What a request is for.
 pub(crate) struct Target<'a> {

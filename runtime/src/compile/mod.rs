@@ -23,7 +23,6 @@ use tokio::{
 
 use crate::{
     Kind, Metering, NoMemory,
-    compile::{bulk, seccomp},
     engine::{self, artifact::Build},
     printable::told,
 };
@@ -263,7 +262,7 @@ fn limited_compile() -> Result<(), CompileError> {
     for resource in [Resource::Core, Resource::Fsize, Resource::Nofile] {
         set(resource, 0, 0)?;
     }
-    lockdown::lock_down().map_err(CompileError::Run)?;
+    seccomp::lock_down().map_err(CompileError::Run)?;
     let mut wasm = Vec::new();
     stdin.read_to_end(&mut wasm).map_err(CompileError::Run)?;
     let artifact = compile(metering, &wasm)?;

@@ -154,8 +154,7 @@ mod tests {
     fn a_locked_process_has_memory_and_threads_and_no_network_files_or_processes() {
         let this = env::current_exe().unwrap();
         if env::var_os(LOCKED).is_none() {
-            let test =
-                "lockdown::tests::a_locked_process_has_memory_and_threads_and_no_network_files_or_processes";
+            let test = "compile::seccomp::tests::a_locked_process_has_memory_and_threads_and_no_network_files_or_processes";
             let ran =
                 Command::new(this).args(["--exact", test, "--nocapture"]).env(LOCKED, "1").output().unwrap();
             let said = String::from_utf8_lossy(&ran.stdout);

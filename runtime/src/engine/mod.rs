@@ -11,12 +11,8 @@ use std::sync::{
 
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-use crate::{
-    Metering, NetworkOptions,
-    engine::{artifact::Build, epoch::Ticker, link::Linkers},
-    grants::network::Network,
-    memory::budget::MemoryBudget,
-};
+use self::{artifact::Build, epoch::Ticker, link::Linkers};
+use crate::{Metering, NetworkOptions, grants::network::Network, memory::budget::MemoryBudget};
 
 /// The wasmtime engine of this process. Cheap to clone; made once.
 #[derive(Clone)]

@@ -11,6 +11,7 @@ use wasmtime_wasi::{
 use wasmtime_wasi_config::WasiConfig;
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
+use self::context::Given;
 use crate::{
     config,
     grants::{
@@ -18,8 +19,7 @@ use crate::{
         files::{FileSystem, FilesView, Preview1},
         network::{self, Outgoing, Sockets},
     },
-    host::context::Given,
-    memory::{limiter::MemoryLimiter, budget::Share},
+    memory::{budget::Share, limiter::MemoryLimiter},
     output::{capture::Captured, log::GuestLog, stream::GuestOutput},
 };
 

@@ -1,5 +1,8 @@
 //! Loading one revision: pull, compile or find in the cache, link, warm.
 
+pub(crate) mod contents;
+pub(crate) mod grants;
+
 use std::{
     collections::HashMap,
     fmt::Display,
@@ -22,12 +25,11 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
+use self::contents::Operator;
 use crate::{
-    cache::{Cache, CacheFull, InUse, KeepError},
-    contents::Operator,
     desired::{DesiredRevision, Key, Source},
-    grants,
-    metrics::Metrics,
+    disk::{Cache, CacheFull, InUse, KeepError},
+    server::metrics::Metrics,
 };
 
 /// Loads revisions, so many at once.

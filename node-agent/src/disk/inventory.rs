@@ -4,7 +4,7 @@ use std::{collections::HashMap, io, path::PathBuf, time::SystemTime};
 
 use samovar_runtime::{ArtifactCache, ModuleDigest};
 
-use crate::modules::Modules;
+use crate::disk::modules::Modules;
 
 /// Files take whole blocks, and so the kubelet counts them.
 pub(crate) const BLOCK: u64 = 4096;

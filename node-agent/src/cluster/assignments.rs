@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use crate::{
     desired::{Desired, DesiredRevision, Key, Source},
-    modules::{was_left, write_whole},
+    disk::modules::{was_left, write_whole},
 };
 
 /// The last known assignments, for a start while the API server is away.

@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 
 use crate::{
     desired::Key,
-    loader::{Failure, Retry},
+    load::{Failure, Retry},
 };
 
 /// Where the operator gives the contents of ConfigMaps and Secrets, and how it is known. What may change while the

@@ -6,7 +6,7 @@ use samovar_runtime::{Abi, Function, Plugin};
 
 use crate::{
     desired::{DesiredRevision, Key},
-    metrics::{FunctionMetrics, Metrics},
+    server::metrics::{FunctionMetrics, Metrics},
 };
 
 /// A loaded revision, ready to be called.

@@ -1,5 +1,9 @@
 //! The agent in a cluster: its desired state is its assignments, its reports are their statuses.
 
+pub(crate) mod assignments;
+pub(crate) mod drain;
+pub(crate) mod status;
+
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -11,14 +15,12 @@ use tokio::{
     sync::watch,
 };
 
+use self::assignments::{Knowledge, Memory, Says, Uids};
 use crate::{
     agent::{Agent, AgentOptions},
-    assignments::{self, Knowledge, Memory, Says, Uids},
-    board::Board,
     desired::{Desired, Key},
-    linger,
     options::Options,
-    report,
+    reports::Board,
 };
 
 /// How long an agent that starts may load what it is to serve before it is ready all the same: one plugin whose
@@ -64,7 +66,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let client = client().await?;
     let mut knows = known.subscribe();
     let says = Says { desired, uids: identify, known };
-    let lingering = tokio::spawn(linger::follow(wanted, serve, options.drain_delay.into()));
+    let lingering = tokio::spawn(drain::follow(wanted, serve, options.drain_delay.into()));
     let watching = {
         let (client, options) = (client.clone(), options.clone());
         tokio::spawn(async move {
@@ -75,7 +77,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     };
     let reporting = {
         let (pod_uid, board) = (options.pod_uid.clone(), agent.board().clone());
-        tokio::spawn(async move { report::follow(client, &pod_uid, board, uids).await })
+        tokio::spawn(async move { status::follow(client, &pod_uid, board, uids).await })
     };
     tokio::select! {
         _ = terminate.recv() => {}

@@ -1,5 +1,8 @@
 //! What is kept on disk, modules and their artifacts together: never more than its size, and what is in use always.
 
+pub(crate) mod inventory;
+pub(crate) mod modules;
+
 use std::{
     collections::HashMap,
     io,
@@ -9,9 +12,9 @@ use std::{
 use prometheus_client::metrics::gauge::Gauge;
 use samovar_runtime::{Artifact, ArtifactCache, CompileError, Compiled, ModuleDigest};
 
-use crate::{
+use self::{
     inventory::{BLOCK, Inventory, on_disk},
-    modules::{self, Modules},
+    modules::Modules,
 };
 
 /// The modules and artifacts of an agent.

@@ -11,9 +11,9 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use crate::{
-    assignments::Uids,
-    board::{Board, Report},
+    cluster::assignments::Uids,
     desired::Key,
+    reports::{Board, Report},
 };
 
 /// The longest wait between tries while the API server does not take a status.
