@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 
-use crate::{NoMemory, printable::told};
+use crate::{NoMemory, printable::sanitized};
 
 /// One call of one function.
 #[derive(Clone, Debug)]
@@ -142,10 +142,10 @@ impl CallError {
             match (error.downcast_ref::<wasmtime::Trap>(), error.downcast_ref::<wasmtime_wasi::I32Exit>()) {
                 (Some(trap), _) => trap.to_string(),
                 (None, Some(exit)) => format!("it exited with status {}", exit.0),
-                (None, None) => told(error.root_cause()),
+                (None, None) => sanitized(error.root_cause()),
             };
         let frames = error.downcast_ref::<wasmtime::WasmBacktrace>().map_or(&[][..], |trace| trace.frames());
-        let backtrace = frames.iter().take(FRAMES).map(|frame| told(Frame(frame))).collect();
+        let backtrace = frames.iter().take(FRAMES).map(|frame| sanitized(Frame(frame))).collect();
         Self::Trap { message, backtrace }
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     exports::{self, Export},
     gate::Gate,
     plugin::Allowance,
-    printable::told,
+    printable::sanitized,
 };
 
 /// What a spec says of one function.
@@ -131,8 +131,8 @@ impl Function {
             .then(|| Gate::new(concurrency.unwrap_or(limits.concurrency), queue.unwrap_or(limits.queue)));
         Self {
             name,
-            export: told(export.full_name()),
-            signature: told(export.signature()),
+            export: sanitized(export.full_name()),
+            signature: sanitized(export.signature()),
             target,
             timeout: request.timeout.unwrap_or(limits.timeout),
             allowance: Allowance {
@@ -174,7 +174,7 @@ pub(crate) fn find(
     if functions.iter().all(|function| function.target.is_err()) {
         return Err(LoadError::ExportNotFound(match &functions[..] {
             [] => "the module exports no function".to_owned(),
-            _ => told(format_args!(
+            _ => sanitized(format_args!(
                 "the module exports no function that can be called: {}",
                 list(functions.iter().map(|function| {
                     format!("{} ({})", function.export, function.not_callable().unwrap_or_default())
@@ -221,13 +221,13 @@ pub(crate) fn every(artifact: &Artifact, limits: &Limits) -> Vec<Arc<Function>> 
         let target = export.target(artifact, None, &name);
         let (name, target) = match target {
             // What cannot be called needs no endpoint; its own name is told with the reason.
-            Err(why) => (told(export.full_name()), Err(told(why))),
+            Err(why) => (sanitized(export.full_name()), Err(sanitized(why))),
             Ok(_) if !name.split('.').all(is_label) => (
-                told(export.full_name()),
+                sanitized(export.full_name()),
                 Err("its name is no DNS label: name it in spec.functions".to_owned()),
             ),
             Ok(_) if !taken.insert(name.clone()) => (
-                told(export.full_name()),
+                sanitized(export.full_name()),
                 Err(format!("another export is `{name}` too: name it in spec.functions")),
             ),
             Ok(target) => (name, Ok(target)),
@@ -252,7 +252,7 @@ fn requested(
         None => export.endpoint() == *name,
     };
     let found: Vec<_> = exports.iter().filter(meant).collect();
-    let refuse = |why: String| LoadError::ExportNotFound(told(format_args!("function `{name}`: {why}")));
+    let refuse = |why: String| LoadError::ExportNotFound(sanitized(format_args!("function `{name}`: {why}")));
     let names = |exports: &mut dyn Iterator<Item = &Export>| list(exports.map(Export::full_name));
     let export = match found[..] {
         [export] => export,

@@ -11,7 +11,7 @@ use crate::{
     host::{Host, context::Given},
     memory::budget::Share,
     plugin::Allowance,
-    printable::told,
+    printable::sanitized,
 };
 
 /// An instance, and the store that is its alone.
@@ -178,7 +178,7 @@ fn failure(error: &wasmtime::Error) -> String {
     match CallError::of_guest(error) {
         CallError::Trap { message, backtrace } if backtrace.is_empty() => message,
         CallError::Trap { message, backtrace } => {
-            told(format_args!("{message}, in {}", backtrace.join(" < ")))
+            sanitized(format_args!("{message}, in {}", backtrace.join(" < ")))
         }
         other => other.to_string(),
     }

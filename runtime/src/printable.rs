@@ -7,18 +7,18 @@ use std::fmt::{self, Write};
 const MOST: usize = 1024;
 
 /// The text up to that length, as [`printable`] writes it. What is longer is never made.
-pub(crate) fn told(text: impl fmt::Display) -> String {
-    let mut told = Told(String::new());
+pub(crate) fn sanitized(text: impl fmt::Display) -> String {
+    let mut printable = Printable(String::new());
     // It only fails where it is cut.
-    if write!(told, "{text}").is_err() {
-        told.0.push_str("...");
+    if write!(printable, "{text}").is_err() {
+        printable.0.push_str("...");
     }
-    told.0
+    printable.0
 }
 
-struct Told(String);
+struct Printable(String);
 
-impl Write for Told {
+impl Write for Printable {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for c in text.chars() {
             push(&mut self.0, c);
@@ -71,8 +71,8 @@ mod tests {
                 }
             }
         }
-        let cut = told(Endless);
+        let cut = sanitized(Endless);
         assert!(cut.starts_with(r"and so on\nand") && cut.ends_with("...") && cut.len() < MOST + 8);
-        assert_eq!(told("as it is"), "as it is");
+        assert_eq!(sanitized("as it is"), "as it is");
     }
 }

@@ -19,7 +19,7 @@ use crate::{
     Artifact, CompileError, Compiler, Engine, Kind, Metering, ModuleDigest,
     compile::{ARTIFACT_BYTES, expected_memory},
     engine::artifact::{Build, WeakArtifact, hex},
-    printable::told,
+    printable::sanitized,
 };
 
 /// Compiled artifacts in a directory, one file each. Cheap to clone.
@@ -173,7 +173,7 @@ impl ArtifactCache {
         })
         .await
         .map_err(|error| CompileError::Failed(error.to_string()))?
-        .map_err(|error| CompileError::Failed(told(error)))?;
+        .map_err(|error| CompileError::Failed(sanitized(error)))?;
         self.remember(digest, &artifact);
         Ok(artifact)
     }

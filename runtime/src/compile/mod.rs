@@ -24,7 +24,7 @@ use tokio::{
 use crate::{
     Kind, Metering, NoMemory,
     engine::{self, artifact::Build},
-    printable::told,
+    printable::sanitized,
 };
 
 /// Where modules are compiled.
@@ -219,7 +219,7 @@ async fn message(mut stderr: ChildStderr) -> String {
     let _ = (&mut stderr).take(MESSAGE_BYTES).read_to_end(&mut message).await;
     // The rest is read too: with its pipe full, the child would wait for ever.
     let _ = tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await;
-    told(String::from_utf8_lossy(&message).trim())
+    sanitized(String::from_utf8_lossy(&message).trim())
 }
 
 /// The whole life of the compiling child: limits itself, reads a module from stdin, writes its artifact to
@@ -274,8 +274,8 @@ fn compile(metering: Metering, wasm: &[u8]) -> Result<Vec<u8>, CompileError> {
     let kind = Kind::of(wasm)
         .ok_or_else(|| CompileError::Invalid("it does not begin as a WebAssembly binary does".to_owned()))?;
     let invalid = |otherwise: &dyn fmt::Display| match wasmparser::validate(wasm) {
-        Err(invalid) => CompileError::Invalid(told(invalid)),
-        Ok(_) => CompileError::Failed(told(otherwise)),
+        Err(invalid) => CompileError::Invalid(sanitized(invalid)),
+        Ok(_) => CompileError::Failed(sanitized(otherwise)),
     };
     let pieces = bulk::in_pieces(kind, wasm).map_err(|error| invalid(&error))?;
     let precompile = |is_concurrent| {

@@ -9,7 +9,7 @@ use crate::{
     grants::{files, network},
     host::{Host, dataflare},
     plugin::LoadError,
-    printable::told,
+    printable::sanitized,
 };
 
 /// Everything that guests are offered, defined once for all plugins.
@@ -75,7 +75,7 @@ impl Linkers {
             Code::Component(component) => self.component.instantiate_pre(component).map(Linked::Component),
         }
         .map_err(|error| {
-            let wrong = told(format_args!("{error:#}"));
+            let wrong = sanitized(format_args!("{error:#}"));
             LoadError::ImportNotGranted(format!(
                 "{wrong}; guests are given WASI 0.2 with wasi:http and wasi:config, WASI 0.3 but for its files and sockets, preview 1 and DataFlare's host functions, \
                  and nothing else: build the module without that import"
@@ -93,7 +93,7 @@ fn check(artifact: &Artifact, grants: &Grants) -> Result<(), LoadError> {
         Some(import) if grants.network.is_none() => Err(LoadError::ImportNotGranted(format!(
             "the module imports `{}`, which is given where `securityPolicy.network` is granted: name the hosts in its \
              `allowedHosts`; with none in it the module loads, and each of its requests is refused",
-            told(import)
+            sanitized(import)
         ))),
         _ => Ok(()),
     }

@@ -11,7 +11,7 @@ use super::{
     cases::{Cases, Wrapped},
     meter::Meter,
 };
-use crate::{CallError, Share, printable::told};
+use crate::{CallError, Share, printable::sanitized};
 
 /// The arguments of a call from its JSON body: an object by parameter name, an array by position, or nothing
 /// at all where no parameter needs a value. A parameter of an option type may be left out.
@@ -23,7 +23,7 @@ use crate::{CallError, Share, printable::told};
 pub fn arguments(body: &[u8], params: &[(String, Type)], share: &Share) -> Result<Vec<Val>, CallError> {
     let meter = Meter::new(share);
     read(body, params, &meter).map_err(|wrong| {
-        if meter.refused() { CallError::NodeMemory } else { CallError::BadArguments(told(wrong)) }
+        if meter.refused() { CallError::NodeMemory } else { CallError::BadArguments(sanitized(wrong)) }
     })
 }
 
@@ -40,7 +40,7 @@ fn read(body: &[u8], params: &[(String, Type)], meter: &Meter<'_>) -> Result<Vec
 fn left_out(name: &str, ty: &Type) -> Result<Val, String> {
     match ty {
         Type::Option(_) => Ok(Val::Option(None)),
-        _ => Err(told(format_args!("`{name}` is missing; it is of type {ty}"))),
+        _ => Err(sanitized(format_args!("`{name}` is missing; it is of type {ty}"))),
     }
 }
 
@@ -80,7 +80,7 @@ impl<'de> DeserializeSeed<'de> for At<'_> {
         let Self(name, ty, meter) = self;
         Seed(ty, meter)
             .deserialize(deserializer)
-            .map_err(|error| D::Error::custom(told(format_args!("{}: {error}", short(name)))))
+            .map_err(|error| D::Error::custom(sanitized(format_args!("{}: {error}", short(name)))))
     }
 }
 
@@ -147,7 +147,7 @@ impl fmt::Display for Seed<'_> {
                 write!(f, "an object with {}", quoted(fields.iter().map(|(name, _)| name)))
             }
             Type::Option(some) => write!(f, "{} or null", Seed(some, self.1)),
-            ty => f.write_str(&told(ty)),
+            ty => f.write_str(&sanitized(ty)),
         }
     }
 }
