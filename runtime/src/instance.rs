@@ -8,7 +8,7 @@ use crate::{
     CallError, Engine,
     abi::Trio,
     engine::{Slot, link::Linked},
-    host::{Host, context::Given},
+    host::{Host, context::PluginContext},
     memory::budget::Share,
     plugin::Allowance,
     printable::sanitized,
@@ -46,16 +46,16 @@ impl Instance {
     pub(crate) async fn new(
         engine: &Engine,
         linked: &Linked,
-        given: &Arc<Given>,
+        context: &Arc<PluginContext>,
         share: Share,
     ) -> Result<Self, CallError> {
         let slot = engine.slot().ok_or(CallError::AgentFull)?;
-        share.grow(INSTANCE_BYTES + given.grants.env.bytes())?;
+        share.grow(INSTANCE_BYTES + context.grants.env.bytes())?;
         let share = Arc::new(share);
-        let host = Host::new(Arc::clone(given), Arc::clone(&share));
+        let host = Host::new(Arc::clone(context), Arc::clone(&share));
         let mut store = Store::new(linked.engine(), host);
         // Of their own: what a call takes does not depend on whether its instance was there.
-        if let Some(fuel) = given.fuel {
+        if let Some(fuel) = context.fuel {
             store.set_fuel(fuel).map_err(|error| CallError::Init(failure(&error)))?;
         }
         store.limiter(|host| &mut host.memory);
@@ -78,7 +78,7 @@ impl Instance {
                 handle,
                 calls: 0,
                 result_bytes: engine.result_bytes(),
-                fuel: given.fuel,
+                fuel: context.fuel,
                 share,
                 _slot: slot,
             }),
@@ -167,8 +167,8 @@ async fn initialized(
         initialize.typed::<(), ()>(&mut *store)?.call_async(&mut *store, ()).await?;
     }
     if let Some(trio) = trio {
-        let given = Arc::clone(store.data().given());
-        trio.init(instance, store, given.config.json().unwrap_or("{}").as_bytes()).await?;
+        let context = Arc::clone(store.data().context());
+        trio.init(instance, store, context.config.json().unwrap_or("{}").as_bytes()).await?;
     }
     Ok(instance)
 }

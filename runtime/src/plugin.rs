@@ -15,7 +15,7 @@ use crate::{
     functions,
     gate::{Full, Gate},
     grants::network::Reach,
-    host::context::Given,
+    host::context::PluginContext,
     instance::Instance,
     output::log::GuestLog,
     pool::Pool,
@@ -169,8 +169,8 @@ impl Plugin {
         // Start functions have as much as a call.
         let fuel = (artifact.build().metering == Metering::Fuel).then(|| limits.fuel.unwrap_or(u64::MAX));
         let reach = Arc::new(Reach::new(engine.network(), grants.network.clone(), log.clone()));
-        let given = Given { memory_limit: limits.memory, fuel, log, config, grants, reach };
-        let pool = Pool::new(engine.clone(), linked, given, instances);
+        let context = PluginContext { memory_limit: limits.memory, fuel, log, config, grants, reach };
+        let pool = Pool::new(engine.clone(), linked, context, instances);
         let memory = pool.warm_up().await.map_err(|error| match error {
             CallError::AgentFull => LoadError::AgentFull,
             CallError::NodeMemory => LoadError::NodeMemory,

@@ -10,8 +10,8 @@ use std::{
 };
 
 use crate::{
-    CallError, Engine, Instances, Reuse, engine::link::Linked, host::context::Given, instance::Instance,
-    memory::budget::Share,
+    CallError, Engine, Instances, Reuse, engine::link::Linked, host::context::PluginContext,
+    instance::Instance, memory::budget::Share,
 };
 
 /// How long making an instance ahead of the calls may take, its start functions included.
@@ -26,7 +26,7 @@ const QUIET_LOOKS: u32 = 50;
 pub(crate) struct Pool {
     engine: Engine,
     linked: Linked,
-    given: Arc<Given>,
+    context: Arc<PluginContext>,
     instances: Instances,
     idle: Mutex<Idle>,
     refilling: AtomicBool,
@@ -43,11 +43,11 @@ struct Idle {
 }
 
 impl Pool {
-    pub(crate) fn new(engine: Engine, linked: Linked, given: Given, instances: Instances) -> Self {
+    pub(crate) fn new(engine: Engine, linked: Linked, context: PluginContext, instances: Instances) -> Self {
         Self {
             engine,
             linked,
-            given: Arc::new(given),
+            context: Arc::new(context),
             instances,
             idle: Mutex::default(),
             refilling: AtomicBool::new(false),
@@ -148,7 +148,7 @@ impl Pool {
     }
 
     async fn make(&self, share: Share) -> Result<Instance, CallError> {
-        Instance::new(&self.engine, &self.linked, &self.given, share).await
+        Instance::new(&self.engine, &self.linked, &self.context, share).await
     }
 
     async fn make_ahead(&self, share: Share) -> Result<Instance, CallError> {

@@ -49,13 +49,14 @@ impl Target {
     }
 
     pub(crate) fn arguments(&self, call: Call, held: &Share) -> Result<Arguments, CallError> {
-        let given = if call.format == Format::Json { strings(&call.body) } else { None }.unwrap_or_default();
-        if given.iter().any(|argument| argument.contains('\0')) {
+        let context =
+            if call.format == Format::Json { strings(&call.body) } else { None }.unwrap_or_default();
+        if context.iter().any(|argument| argument.contains('\0')) {
             return Err(CallError::BadArguments("an argument of a program has no NUL in it".to_owned()));
         }
         // Twice: the program's WASI holds them too.
-        held.grow(2 * (call.body.len() + given.len() * size_of::<String>()) as u64)?;
-        let argv = std::iter::once(self.name.clone()).chain(given).collect();
+        held.grow(2 * (call.body.len() + context.len() * size_of::<String>()) as u64)?;
+        let argv = std::iter::once(self.name.clone()).chain(context).collect();
         Ok(Arguments { argv, stdin: call.body, share: held.another() })
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{Grants, config::Config, grants::network::Reach, output::log::GuestLog};
 
 /// What every instance of one plugin is given.
-pub(crate) struct Given {
+pub(crate) struct PluginContext {
     /// The most memory of one instance, in bytes.
     pub(crate) memory_limit: u64,
     /// The fuel of an instance's start functions, where their code counts it.

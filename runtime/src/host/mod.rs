@@ -11,7 +11,7 @@ use wasmtime_wasi::{
 use wasmtime_wasi_config::WasiConfig;
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
-use self::context::Given;
+use self::context::PluginContext;
 use crate::{
     config,
     grants::{
@@ -31,7 +31,7 @@ const RESOURCES: usize = 4096;
 /// The data of one instance's store.
 pub(crate) struct Host {
     pub(crate) memory: MemoryLimiter,
-    given: Arc<Given>,
+    context: Arc<PluginContext>,
     // Made at the guest's first WASI call: most calls of most guests make none.
     preview1: Option<Box<Preview1>>,
     wasi: Option<Box<Wasi>>,
@@ -60,22 +60,22 @@ struct Wasi {
 const FIELD_BYTES: usize = 32 << 10;
 
 impl Host {
-    pub(crate) fn new(given: Arc<Given>, share: Arc<Share>) -> Self {
-        let memory = MemoryLimiter::new(given.memory_limit, Arc::clone(&share));
-        Self { memory, given, preview1: None, wasi: None, files: None, share, program: None }
+    pub(crate) fn new(context: Arc<PluginContext>, share: Arc<Share>) -> Self {
+        let memory = MemoryLimiter::new(context.memory_limit, Arc::clone(&share));
+        Self { memory, context, preview1: None, wasi: None, files: None, share, program: None }
     }
 
     pub(crate) fn log(&self) -> &GuestLog {
-        &self.given.log
+        &self.context.log
     }
 
-    pub(crate) fn given(&self) -> &Arc<Given> {
-        &self.given
+    pub(crate) fn context(&self) -> &Arc<PluginContext> {
+        &self.context
     }
 
     /// `wasi:config/store`, for components.
     pub(crate) fn wasi_config(&mut self) -> WasiConfig<'_> {
-        WasiConfig::new(self.given.config.variables())
+        WasiConfig::new(self.context.config.variables())
     }
 
     /// Gives the guest arguments and a stdin, and its caller what it writes to stdout and the end of its stderr.
@@ -97,13 +97,13 @@ impl Host {
 
     /// WASI preview 1, for core modules.
     pub(crate) fn preview1(&mut self) -> &mut Preview1 {
-        let Self { preview1, program, given, files, share, .. } = self;
+        let Self { preview1, program, context, files, share, .. } = self;
         preview1.get_or_insert_with(|| {
-            let mut builder = granted(given, program.take());
-            if let Some(json) = given.config.json() {
+            let mut builder = granted(context, program.take());
+            if let Some(json) = context.config.json() {
                 builder.env(config::VARIABLE, json);
             }
-            let granted = &given.grants.files;
+            let granted = &context.grants.files;
             let files = file_system(files, granted, share).map(|files| (files, granted));
             Box::new(Preview1::new(builder.build_p1(), files))
         })
@@ -111,9 +111,9 @@ impl Host {
 }
 
 impl Wasi {
-    fn new(given: &Given, program: Option<Box<Program>>) -> Box<Self> {
-        let (outgoing, sockets) = network::of_instance(&given.reach);
-        let mut builder = granted(given, program);
+    fn new(context: &PluginContext, program: Option<Box<Program>>) -> Box<Self> {
+        let (outgoing, sockets) = network::of_instance(&context.reach);
+        let mut builder = granted(context, program);
         sockets.build(&mut builder);
         let (mut table, mut http) = (ResourceTable::new(), WasiHttpCtx::new());
         table.set_max_capacity(RESOURCES);
@@ -125,17 +125,17 @@ impl Wasi {
 impl Host {
     /// WASI 0.2, for components.
     fn wasi(&mut self) -> &mut Wasi {
-        let Self { wasi, program, given, .. } = self;
-        wasi.get_or_insert_with(|| Wasi::new(given, program.take()))
+        let Self { wasi, program, context, .. } = self;
+        wasi.get_or_insert_with(|| Wasi::new(context, program.take()))
     }
 }
 
 impl Host {
     /// `wasi:filesystem`, for components.
     pub(crate) fn files(&mut self) -> FilesView<'_> {
-        let Self { wasi, program, files, given, share, .. } = self;
-        let grant = &given.grants.files;
-        let Wasi { table, .. } = &mut **wasi.get_or_insert_with(|| Wasi::new(given, program.take()));
+        let Self { wasi, program, files, context, share, .. } = self;
+        let grant = &context.grants.files;
+        let Wasi { table, .. } = &mut **wasi.get_or_insert_with(|| Wasi::new(context, program.take()));
         FilesView { table, files: file_system(files, grant, share), grant }
     }
 
@@ -168,8 +168,8 @@ impl WasiHttpView for Host {
 
 /// WASI as real guests import it: clocks and random numbers work, output is logged; of files, network and environment
 /// there is what was granted.
-fn granted(given: &Given, program: Option<Box<Program>>) -> WasiCtxBuilder {
-    let Given { log, grants, .. } = given;
+fn granted(context: &PluginContext, program: Option<Box<Program>>) -> WasiCtxBuilder {
+    let PluginContext { log, grants, .. } = context;
     let mut builder = WasiCtxBuilder::new();
     builder.max_random_size(RANDOM_BYTES);
     grants.env.build(&mut builder);

@@ -60,7 +60,7 @@ pub(super) fn add_to_linker(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
         |mut store: Store<'_>, (family,): (IpAddressFamily,)| {
             let host = store.data_mut();
             Ok((match one_more(host) {
-                Ok(()) => told(host.sockets().create_tcp_socket(family))?,
+                Ok(()) => to_result(host.sockets().create_tcp_socket(family))?,
                 Err(refusal) => Err(refusal),
             },))
         },
@@ -71,7 +71,7 @@ pub(super) fn add_to_linker(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
             Box::new(async move {
                 let host = store.data_mut();
                 Ok((match one_more(host) {
-                    Ok(()) => told(host.sockets().create_udp_socket(family).await)?,
+                    Ok(()) => to_result(host.sockets().create_udp_socket(family).await)?,
                     Err(refusal) => Err(refusal),
                 },))
             })
@@ -85,6 +85,6 @@ fn one_more(host: &mut Host) -> Result<(), ErrorCode> {
     if sockets.are_granted() { sockets.drawn().one_more(host.ctx().table) } else { Ok(()) }
 }
 
-fn told<T>(created: SocketResult<Resource<T>>) -> wasmtime::Result<Result<Resource<T>, ErrorCode>> {
+fn to_result<T>(created: SocketResult<Resource<T>>) -> wasmtime::Result<Result<Resource<T>, ErrorCode>> {
     created.map_or_else(|error| error.downcast().map(Err), |socket| Ok(Ok(socket)))
 }
