@@ -67,7 +67,7 @@ fn ty(input: &mut Unstructured<'_>, levels: usize) -> arbitrary::Result<Type> {
 
 /// The body as one argument of that type, written again; `None` where it does not fit.
 fn again(body: &[u8], params: &[(String, Type)]) -> Option<Vec<u8>> {
-    match arguments(body, params, &ENGINE.memory().share()) {
+    match arguments(body, params, &ENGINE.memory().reservation()) {
         Ok(values) => {
             assert_eq!(values.len(), 1);
             Some(serde_json::to_vec(&[Json(&values[0], &params[0].1)]).expect("what was read can be written"))

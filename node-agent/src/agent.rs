@@ -191,7 +191,7 @@ async fn give_back(memory: MemoryBudget) {
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         look.tick().await;
-        memory.give_back_freed();
+        memory.trim_freed();
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     abi::Trio,
     engine::{Slot, link::Linked},
     host::{Host, context::PluginContext},
-    memory::budget::Share,
+    memory::budget::Reservation,
     plugin::Allowance,
     printable::sanitized,
 };
@@ -25,7 +25,7 @@ pub(crate) struct Instance {
     /// The fuel that it was given for this call, where its code counts it.
     fuel: Option<u64>,
     // After the store: memory is given back to the budget when it is free, not before.
-    share: Arc<Share>,
+    reservation: Arc<Reservation>,
     _slot: Slot,
 }
 
@@ -47,12 +47,12 @@ impl Instance {
         engine: &Engine,
         linked: &Linked,
         context: &Arc<PluginContext>,
-        share: Share,
+        reservation: Reservation,
     ) -> Result<Self, CallError> {
         let slot = engine.slot().ok_or(CallError::AgentFull)?;
-        share.grow(INSTANCE_BYTES + context.grants.env.bytes())?;
-        let share = Arc::new(share);
-        let host = Host::new(Arc::clone(context), Arc::clone(&share));
+        reservation.try_grow(INSTANCE_BYTES + context.grants.env.bytes())?;
+        let reservation = Arc::new(reservation);
+        let host = Host::new(Arc::clone(context), Arc::clone(&reservation));
         let mut store = Store::new(linked.engine(), host);
         // Of their own: what a call takes does not depend on whether its instance was there.
         if let Some(fuel) = context.fuel {
@@ -79,7 +79,7 @@ impl Instance {
                 calls: 0,
                 result_bytes: engine.result_bytes(),
                 fuel: context.fuel,
-                share,
+                reservation,
                 _slot: slot,
             }),
             Err(error) if error.is::<wasmtime::PoolConcurrencyLimitError>() => Err(CallError::AgentFull),
@@ -102,7 +102,7 @@ impl Instance {
     /// Readies the instance for its next call, whenever it was made.
     pub(crate) fn prepare(&mut self, allowance: &Allowance) -> Result<(), CallError> {
         self.store.set_epoch_deadline(1);
-        self.share.serves_a_call();
+        self.reservation.promote_to_call();
         self.host().empty_scratch();
         self.calls += 1;
         if let Some(fuel) = &mut self.fuel {

@@ -38,5 +38,5 @@ pub use grants::{
 pub use http::{Admission, BrokenOff, ResponseBody};
 pub use inspect::{Import, Inspection};
 pub use ipnet::IpNet;
-pub use memory::budget::{MemoryBudget, NoMemory, Share};
+pub use memory::budget::{MemoryBudget, NoMemory, Reservation};
 pub use plugin::{Instances, Limits, LoadError, Plugin, PluginSpec, Reuse};

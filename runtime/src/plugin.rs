@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     Answer, Artifact, Call, CallError, Engine, EngineError, Function, FunctionRequest, Grants, Metering,
-    Share, Timing,
+    Reservation, Timing,
     abi::{Arguments, Target},
     config::Config,
     engine::GUEST_STACK,
@@ -149,7 +149,7 @@ struct Inner {
     gate: Gate,
     pool: Arc<Pool>,
     // The read-only mounts of its instances are there for as long as it is.
-    _mounted: Share,
+    _mounted: Reservation,
     // Whoever loads the same module meanwhile shares it, and its code is counted as long as it is there.
     _artifact: Artifact,
 }
@@ -164,7 +164,7 @@ impl Plugin {
         } else {
             functions::find(artifact, &functions, &limits)?
         };
-        let mounted = engine.memory().counted(grants.files.bytes());
+        let mounted = engine.memory().account(grants.files.bytes());
         let (log, config) = (GuestLog::new(&name, limits.log_lines), Config::new(config));
         // Start functions have as much as a call.
         let fuel = (artifact.build().metering == Metering::Fuel).then(|| limits.fuel.unwrap_or(u64::MAX));
@@ -242,7 +242,7 @@ impl Plugin {
         let answer_bytes = call.answer_bytes || call.format == crate::Format::Bytes;
         let target = function.target().map_err(|why| CallError::NotCallable(why.to_owned()))?;
         // Until the call has ended, since those that wait in the queue hold their arguments too.
-        let held = self.inner.pool.engine().memory().share();
+        let held = self.inner.pool.engine().memory().reservation();
         let arguments = target.arguments(call, &held)?;
         let limit = function.timeout();
         let started = Instant::now();
@@ -269,7 +269,7 @@ impl Plugin {
         let queue = own.as_ref().map_or(Duration::ZERO, |own| own.waited) + pass.waited;
         let entered = Instant::now();
         let memory = pool.engine().memory();
-        let stack = memory.share_mapped();
+        let stack = memory.mapped_reservation();
         stack.grow(GUEST_STACK as u64)?;
         let mut instance = pool.take(target.ends_its_instance(), function.memory()).await?;
         let taken = Instant::now();
@@ -280,7 +280,7 @@ impl Plugin {
         match output {
             Ok(output) => {
                 let fuel = instance.fuel_taken()?;
-                let body = memory.share().hold(output.body)?;
+                let body = memory.reservation().hold(output.body)?;
                 self.give_back(instance, target).await;
                 Ok(Answer { body, format: output.format, timing, fuel })
             }

@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     CallError, Engine, Instances, Reuse, engine::link::Linked, host::context::PluginContext,
-    instance::Instance, memory::budget::Share,
+    instance::Instance, memory::budget::Reservation,
 };
 
 /// How long making an instance ahead of the calls may take, its start functions included.
@@ -67,8 +67,8 @@ impl Pool {
         for made in 0..count {
             // The first may take what it needs, as a call may.
             let memory = self.engine.memory();
-            let share = if made == 0 { memory.share_mapped() } else { memory.share_ahead() };
-            match self.make_ahead(share).await {
+            let reservation = if made == 0 { memory.mapped_reservation() } else { memory.warm_reservation() };
+            match self.make_ahead(reservation).await {
                 Ok(instance) => {
                     bytes = instance.memory();
                     if self.instances.warm > 0 {
@@ -101,7 +101,7 @@ impl Pool {
         }
         match ready {
             Some(instance) => Ok(instance),
-            None => self.make(self.engine.memory().share_mapped()).await,
+            None => self.make(self.engine.memory().mapped_reservation()).await,
         }
     }
 
@@ -147,12 +147,12 @@ impl Pool {
         drop(dropped);
     }
 
-    async fn make(&self, share: Share) -> Result<Instance, CallError> {
-        Instance::new(&self.engine, &self.linked, &self.context, share).await
+    async fn make(&self, reservation: Reservation) -> Result<Instance, CallError> {
+        Instance::new(&self.engine, &self.linked, &self.context, reservation).await
     }
 
-    async fn make_ahead(&self, share: Share) -> Result<Instance, CallError> {
-        tokio::time::timeout(INIT_TIMEOUT, self.make(share)).await.unwrap_or_else(|_| {
+    async fn make_ahead(&self, reservation: Reservation) -> Result<Instance, CallError> {
+        tokio::time::timeout(INIT_TIMEOUT, self.make(reservation)).await.unwrap_or_else(|_| {
             Err(CallError::Init(format!("its start functions ran longer than {} s", INIT_TIMEOUT.as_secs())))
         })
     }
@@ -179,7 +179,7 @@ impl Pool {
     async fn fill(&self) -> bool {
         let mut made = false;
         while self.wants_more() {
-            match self.make_ahead(self.engine.memory().share_ahead()).await {
+            match self.make_ahead(self.engine.memory().warm_reservation()).await {
                 Ok(instance) => self.add(instance),
                 // The call that needs one makes it, and says why it cannot.
                 Err(_) => break,

@@ -12,7 +12,7 @@ use hyper::{
     header,
     header::HeaderValue,
 };
-use samovar_runtime::{Call, CallError, Format, MemoryBudget, Share};
+use samovar_runtime::{Call, CallError, Format, MemoryBudget, Reservation};
 
 use super::{Answer, Problem, Server, Slug, invoke::essence};
 use crate::server::routes::{Endpoint, Serving};
@@ -87,7 +87,7 @@ impl Batch {
 }
 
 /// An answer as a line: a JSON value as it is, text as a string, bytes as a string of base64.
-fn rendered(answer: &samovar_runtime::Answer, held: Share) -> Result<Bytes, Problem> {
+fn rendered(answer: &samovar_runtime::Answer, held: Reservation) -> Result<Bytes, Problem> {
     let mut line = match answer.format {
         Format::Json => answer.body.to_vec(),
         Format::Text => serde_json::to_vec(&String::from_utf8_lossy(&answer.body)).unwrap_or_default(),
@@ -109,7 +109,7 @@ struct Reader<B> {
 /// A line, or why it was not kept; and what it takes.
 struct Line {
     body: Result<Bytes, CallError>,
-    held: Share,
+    held: Reservation,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -137,7 +137,7 @@ impl<B: hyper::body::Body<Data = Bytes> + Unpin> Reader<B> {
     /// The next line, and whether the body ends with it.
     async fn line(&mut self) -> Result<(Line, bool), BrokenOff> {
         let mut whole = BytesMut::new();
-        let held = self.memory.share();
+        let held = self.memory.reservation();
         let mut refusal = None;
         loop {
             let newline = self.rest.iter().position(|&byte| byte == b'\n');
@@ -146,7 +146,7 @@ impl<B: hyper::body::Body<Data = Bytes> + Unpin> Reader<B> {
                 refusal = if (whole.len() + part.len()) as u64 > self.limit {
                     Some(CallError::TooLarge { limit: self.limit })
                 } else {
-                    held.grow(part.len() as u64).err().map(CallError::from)
+                    held.try_grow(part.len() as u64).err().map(CallError::from)
                 };
             }
             match refusal {

@@ -10,7 +10,7 @@ use hyper::{
     header,
     header::HeaderValue,
 };
-use samovar_runtime::{Abi, Call, CallError, Format, Function, Share, Timing};
+use samovar_runtime::{Abi, Call, CallError, Format, Function, Reservation, Timing};
 
 use super::{Answer, Problem, Server, Slug, whole};
 use crate::{
@@ -48,7 +48,7 @@ impl Server {
         let format = format(headers, function)?;
         let answer_bytes = wants_bytes(headers);
         // Given back when the call has ended: until then the body is in memory.
-        let held = self.memory.share();
+        let held = self.memory.reservation();
         let body = read(body, function, &held).await?;
         let call = Call { body, format, answer_bytes };
         let answer = self.run(serving, function, call).await?;
@@ -135,7 +135,7 @@ fn format(headers: &HeaderMap, function: &Function) -> Result<Format, Problem> {
 }
 
 /// The whole body, within the function's limits of bytes and time, and counted in `held` as it comes.
-async fn read(body: &mut Incoming, function: &Function, held: &Share) -> Result<Bytes, Problem> {
+async fn read(body: &mut Incoming, function: &Function, held: &Reservation) -> Result<Bytes, Problem> {
     let limit = function.request_bytes();
     let too_large = || Problem::from(CallError::TooLarge { limit });
     if body.size_hint().lower() > limit {
@@ -152,7 +152,7 @@ async fn read(body: &mut Incoming, function: &Function, held: &Share) -> Result<
             if (whole.len() + data.len()) as u64 > limit {
                 return Err(too_large());
             }
-            held.grow(data.len() as u64).map_err(CallError::from)?;
+            held.try_grow(data.len() as u64).map_err(CallError::from)?;
             if whole.is_empty() && body.is_end_stream() {
                 return Ok(data);
             }

@@ -12,7 +12,7 @@ use wasmtime::{
 use wasmtime_wasi::{I32Exit, p2::pipe::MemoryInputPipe};
 
 use super::Output;
-use crate::{Call, CallError, Format, Share, instance::Instance};
+use crate::{Call, CallError, Format, Reservation, instance::Instance};
 
 /// A program's entry: `_start` of WASI preview 1, or the `run` of `wasi:cli/run`.
 pub(crate) struct Target {
@@ -31,7 +31,7 @@ pub(crate) struct Arguments {
     pub(crate) argv: Vec<String>,
     pub(crate) stdin: Bytes,
     /// Holds what it writes to stdout.
-    pub(crate) share: Share,
+    pub(crate) reservation: Reservation,
 }
 
 impl Target {
@@ -48,16 +48,16 @@ impl Target {
         fits.then(|| Self { entry: Entry::Component(export), name: name.to_owned() })
     }
 
-    pub(crate) fn arguments(&self, call: Call, held: &Share) -> Result<Arguments, CallError> {
+    pub(crate) fn arguments(&self, call: Call, held: &Reservation) -> Result<Arguments, CallError> {
         let context =
             if call.format == Format::Json { strings(&call.body) } else { None }.unwrap_or_default();
         if context.iter().any(|argument| argument.contains('\0')) {
             return Err(CallError::BadArguments("an argument of a program has no NUL in it".to_owned()));
         }
         // Twice: the program's WASI holds them too.
-        held.grow(2 * (call.body.len() + context.len() * size_of::<String>()) as u64)?;
+        held.try_grow(2 * (call.body.len() + context.len() * size_of::<String>()) as u64)?;
         let argv = std::iter::once(self.name.clone()).chain(context).collect();
-        Ok(Arguments { argv, stdin: call.body, share: held.another() })
+        Ok(Arguments { argv, stdin: call.body, reservation: held.another() })
     }
 
     pub(crate) async fn run(
@@ -75,11 +75,11 @@ impl Target {
     pub(crate) async fn stdout(
         &self,
         instance: &mut Instance,
-        Arguments { argv, stdin, share }: Arguments,
+        Arguments { argv, stdin, reservation }: Arguments,
         response_bytes: u64,
     ) -> Result<Bytes, CallError> {
         let stdin = MemoryInputPipe::new(stdin);
-        let (stdout, stderr) = instance.host().becomes_program(argv, stdin, response_bytes, share);
+        let (stdout, stderr) = instance.host().becomes_program(argv, stdin, response_bytes, reservation);
         let ended = self.entry.run(instance).await;
         let stdout = stdout.take()?;
         let status = match ended {

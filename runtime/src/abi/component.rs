@@ -7,7 +7,7 @@ use wasmtime::component::{ComponentExportIndex, Val, types::ComponentFunc};
 
 use super::Output;
 use crate::{
-    Call, CallError, Format, Share,
+    Call, CallError, Format, Reservation,
     instance::Instance,
     wit::{self, Budget, Json, NotCallable, Type},
 };
@@ -45,12 +45,12 @@ impl Target {
         self.takes_bytes() && self.result == Some(Type::Bytes)
     }
 
-    pub(crate) fn arguments(&self, call: Call, held: &Share) -> Result<Arguments, CallError> {
+    pub(crate) fn arguments(&self, call: Call, held: &Reservation) -> Result<Arguments, CallError> {
         match call.format {
             Format::Json => wit::arguments(&call.body, &self.params, held).map(Arguments::Values),
             Format::Bytes if self.is_bytes_to_bytes() => Ok(Arguments::Bytes(call.body)),
             Format::Bytes if self.takes_bytes() => {
-                held.grow((call.body.len() * size_of::<Val>()) as u64)?;
+                held.try_grow((call.body.len() * size_of::<Val>()) as u64)?;
                 let bytes = call.body.iter().copied().map(Val::U8).collect();
                 Ok(Arguments::Values(vec![Val::List(bytes)]))
             }

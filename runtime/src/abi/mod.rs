@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 pub(crate) use trio::Trio;
 
-use crate::{Call, CallError, Format, Share, instance::Instance};
+use crate::{Call, CallError, Format, Reservation, instance::Instance};
 
 /// How an export is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -116,7 +116,7 @@ impl Target {
     }
 
     /// Reads the arguments; what they take beside the body is drawn into `held`.
-    pub(crate) fn arguments(&self, call: Call, held: &Share) -> Result<Arguments, CallError> {
+    pub(crate) fn arguments(&self, call: Call, held: &Reservation) -> Result<Arguments, CallError> {
         match self {
             Self::Component(target) => target.arguments(call, held).map(Arguments::Component),
             Self::Http(_) => Err(CallError::NotCallable("it takes whole requests, not calls".to_owned())),

@@ -9,7 +9,7 @@ use wasmtime::{ModuleExport, Val, ValType};
 
 use super::Output;
 use crate::{
-    Call, CallError, Format, Share,
+    Call, CallError, Format, Reservation,
     instance::Instance,
     wit::{self, Json, Type},
 };
@@ -33,7 +33,7 @@ impl Target {
         })
     }
 
-    pub(crate) fn arguments(&self, call: &Call, held: &Share) -> Result<Vec<Val>, CallError> {
+    pub(crate) fn arguments(&self, call: &Call, held: &Reservation) -> Result<Vec<Val>, CallError> {
         let values = wit::arguments(&call.body, &self.params, held)?;
         Ok(values.iter().map(core).collect())
     }

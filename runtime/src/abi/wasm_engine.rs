@@ -8,7 +8,7 @@ use serde::de::IgnoredAny;
 use wasmtime::{Extern, ModuleExport};
 
 use super::{Output, command, linear};
-use crate::{Call, CallError, Format, Share, instance::Instance};
+use crate::{Call, CallError, Format, Reservation, instance::Instance};
 
 /// An export of one of the two.
 pub(crate) enum Target {
@@ -20,13 +20,13 @@ pub(crate) enum Target {
 pub(crate) struct Arguments {
     json: String,
     /// Holds what a program writes to stdout.
-    share: Share,
+    reservation: Reservation,
 }
 
 const HEAP_BASE: &str = "__heap_base";
 
 impl Arguments {
-    pub(crate) fn new(call: &Call, held: &Share) -> Result<Self, CallError> {
+    pub(crate) fn new(call: &Call, held: &Reservation) -> Result<Self, CallError> {
         let wrong = |why: String| CallError::BadArguments(why);
         if call.format != Format::Json {
             return Err(wrong("this function takes JSON, not bytes or text".to_owned()));
@@ -35,8 +35,8 @@ impl Arguments {
         let json = if text.is_empty() { "{}" } else { text };
         serde_json::from_str::<IgnoredAny>(json).map_err(|error| wrong(error.to_string()))?;
         // Twice: a program's WASI holds it too.
-        held.grow(2 * json.len() as u64)?;
-        Ok(Self { json: json.to_owned(), share: held.another() })
+        held.try_grow(2 * json.len() as u64)?;
+        Ok(Self { json: json.to_owned(), reservation: held.another() })
     }
 }
 
@@ -53,7 +53,7 @@ impl Target {
     pub(crate) async fn run(
         &self,
         instance: &mut Instance,
-        Arguments { json, share }: Arguments,
+        Arguments { json, reservation }: Arguments,
         answer_bytes: bool,
         response_bytes: u64,
     ) -> Result<Output, CallError> {
@@ -62,7 +62,7 @@ impl Target {
                 call(instance, [export, memory, heap_base], json.as_bytes(), response_bytes).await?
             }
             Self::Program(program) => {
-                let arguments = command::Arguments { argv: vec![json], stdin: Bytes::new(), share };
+                let arguments = command::Arguments { argv: vec![json], stdin: Bytes::new(), reservation };
                 let mut stdout = program.stdout(instance, arguments, response_bytes).await?;
                 if stdout.ends_with(b"\n") {
                     stdout.truncate(stdout.len() - 1);

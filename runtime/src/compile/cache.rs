@@ -153,8 +153,8 @@ impl ArtifactCache {
         // little compiles large modules when it is quiet, and more than one at once.
         let memory = self.inner.engine.memory();
         let most = memory.total().map_or(u64::MAX, |total| total / 4);
-        let share = memory.share_mapped();
-        share.grow(expected_memory(wasm.len()).min(most))?;
+        let reservation = memory.mapped_reservation();
+        reservation.try_grow(expected_memory(wasm.len()).min(most))?;
         let (build, serialized) = self.inner.compiler.compile(self.metering, wasm).await?;
         Ok(Compiled { digest: *digest, kind, build, serialized })
     }

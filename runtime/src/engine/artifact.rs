@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr, sync::Arc};
 use sha2::{Digest, Sha256};
 use wasmtime::component::Component;
 
-use crate::{Engine, Share};
+use crate::{Engine, Reservation};
 
 /// The SHA-256 digest of a module's bytes, written `sha256:<64 hex digits>`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -119,7 +119,7 @@ pub struct Artifact {
 /// Code in memory, and its part of the memory budget.
 struct Resident {
     code: Code,
-    _memory: Share,
+    _memory: Reservation,
 }
 
 pub(crate) enum Code {
@@ -148,7 +148,7 @@ impl Artifact {
             Kind::Component => Code::Component(unsafe { Component::deserialize(wasmtime, serialized)? }),
         };
         let bytes = serialized.len() as u64;
-        let resident = Arc::new(Resident { code, _memory: engine.memory().counted(bytes) });
+        let resident = Arc::new(Resident { code, _memory: engine.memory().account(bytes) });
         Ok(Self { resident, build, bytes })
     }
 

@@ -19,7 +19,7 @@ use crate::{
         files::{FileSystem, FilesView, Preview1},
         network::{self, Outgoing, Sockets},
     },
-    memory::{budget::Share, limiter::MemoryLimiter},
+    memory::{budget::Reservation, limiter::MemoryLimiter},
     output::{capture::Captured, log::GuestLog, stream::GuestOutput},
 };
 
@@ -36,7 +36,7 @@ pub(crate) struct Host {
     preview1: Option<Box<Preview1>>,
     wasi: Option<Box<Wasi>>,
     files: Option<FileSystem>,
-    share: Arc<Share>,
+    reservation: Arc<Reservation>,
     program: Option<Box<Program>>,
 }
 
@@ -60,9 +60,9 @@ struct Wasi {
 const FIELD_BYTES: usize = 32 << 10;
 
 impl Host {
-    pub(crate) fn new(context: Arc<PluginContext>, share: Arc<Share>) -> Self {
-        let memory = MemoryLimiter::new(context.memory_limit, Arc::clone(&share));
-        Self { memory, context, preview1: None, wasi: None, files: None, share, program: None }
+    pub(crate) fn new(context: Arc<PluginContext>, reservation: Arc<Reservation>) -> Self {
+        let memory = MemoryLimiter::new(context.memory_limit, Arc::clone(&reservation));
+        Self { memory, context, preview1: None, wasi: None, files: None, reservation, program: None }
     }
 
     pub(crate) fn log(&self) -> &GuestLog {
@@ -84,9 +84,9 @@ impl Host {
         argv: Vec<String>,
         stdin: MemoryInputPipe,
         stdout_bytes: u64,
-        share: Share,
+        reservation: Reservation,
     ) -> (Captured, Captured) {
-        let stdout = Captured::whole(stdout_bytes, share);
+        let stdout = Captured::whole(stdout_bytes, reservation);
         let stderr = Captured::end(self.log().stream("stderr"));
         // Whatever a start function was given was another's: a program begins anew.
         (self.preview1, self.wasi) = (None, None);
@@ -97,14 +97,14 @@ impl Host {
 
     /// WASI preview 1, for core modules.
     pub(crate) fn preview1(&mut self) -> &mut Preview1 {
-        let Self { preview1, program, context, files, share, .. } = self;
+        let Self { preview1, program, context, files, reservation, .. } = self;
         preview1.get_or_insert_with(|| {
             let mut builder = granted(context, program.take());
             if let Some(json) = context.config.json() {
                 builder.env(config::VARIABLE, json);
             }
             let granted = &context.grants.files;
-            let files = file_system(files, granted, share).map(|files| (files, granted));
+            let files = file_system(files, granted, reservation).map(|files| (files, granted));
             Box::new(Preview1::new(builder.build_p1(), files))
         })
     }
@@ -133,10 +133,10 @@ impl Host {
 impl Host {
     /// `wasi:filesystem`, for components.
     pub(crate) fn files(&mut self) -> FilesView<'_> {
-        let Self { wasi, program, files, context, share, .. } = self;
+        let Self { wasi, program, files, context, reservation, .. } = self;
         let grant = &context.grants.files;
         let Wasi { table, .. } = &mut **wasi.get_or_insert_with(|| Wasi::new(context, program.take()));
-        FilesView { table, files: file_system(files, grant, share), grant }
+        FilesView { table, files: file_system(files, grant, reservation), grant }
     }
 
     /// Empties the scratch folders: each call starts with nothing in them.
@@ -188,10 +188,10 @@ fn granted(context: &PluginContext, program: Option<Box<Program>>) -> WasiCtxBui
 fn file_system<'f>(
     files: &'f mut Option<FileSystem>,
     grant: &FilesGrant,
-    share: &Arc<Share>,
+    reservation: &Arc<Reservation>,
 ) -> Option<&'f FileSystem> {
     if grant.is_empty() {
         return None;
     }
-    Some(files.get_or_insert_with(|| FileSystem::new(grant, share)))
+    Some(files.get_or_insert_with(|| FileSystem::new(grant, reservation)))
 }

@@ -22,7 +22,7 @@ use response::Begun;
 pub use response::{BrokenOff, ResponseBody};
 
 use crate::{
-    CallError, Function, Plugin, Share,
+    CallError, Function, Plugin, Reservation,
     abi::{
         Target,
         http::{Head, break_off_bodies},
@@ -46,7 +46,7 @@ pub struct Admission {
     deadline: Instant,
     // Dropped in this order: whoever comes next finds the memory free.
     instance: Instance,
-    held: Share,
+    held: Reservation,
     pass: Pass,
 }
 
@@ -61,8 +61,8 @@ impl Plugin {
         let pool = self.pool();
         let turn = async {
             let pass = self.gate().enter().await.map_err(|Full| CallError::Overloaded)?;
-            let held = pool.engine().memory().share_mapped();
-            held.grow((GUEST_STACK + EXCHANGE_BYTES) as u64)?;
+            let held = pool.engine().memory().mapped_reservation();
+            held.try_grow((GUEST_STACK + EXCHANGE_BYTES) as u64)?;
             let instance = pool.take(false, function.memory()).await?;
             let (function, pool) = (Arc::clone(function), Arc::clone(pool));
             Ok(Admission { function, pool, deadline, instance, held, pass })
@@ -80,7 +80,7 @@ impl Admission {
     {
         let wants_body = request.method() != Method::HEAD;
         let (limit, fault) = (self.function.response_bytes(), Fault::default());
-        let held = self.pool.engine().memory().share();
+        let held = self.pool.engine().memory().reservation();
         let request_bytes = self.function.request_bytes();
         let request = request.map(|body| RequestBody::new(body, request_bytes, fault.clone()));
         let (answer, mut head) = oneshot::channel();

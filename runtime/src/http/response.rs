@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use wasmtime_wasi_http::WasiBody;
 
 use super::{CHUNK_BYTES, Fault, trap};
-use crate::{CallError, Share};
+use crate::{CallError, Reservation};
 
 /// The most that is read before a response is sent. One that is there by then is sent as a whole, with its length, and
 /// needs no task of its own.
@@ -25,11 +25,11 @@ const WRITTEN_AHEAD: u64 = 2 * CHUNK_BYTES as u64;
 
 /// A response's body. A guest writes no faster than it is read; dropping it before its end stops the guest.
 pub struct ResponseBody {
-    ahead: VecDeque<Frame<Bytes>>,
+    is_warm: VecDeque<Frame<Bytes>>,
     rest: Option<Rest>,
     /// No more than a head goes to the caller: nothing is said of the body's length.
     only_head: bool,
-    _held: Share,
+    _held: Reservation,
 }
 
 /// What ended a body before its end.
@@ -54,13 +54,13 @@ pub(super) struct Begun<G> {
 impl<G: Future<Output = ()> + Send + 'static> Begun<G> {
     /// Reads what the guest has for the body already, for as long as it does not wait. A guest that has more to do then
     /// goes on in a task of its own, since whoever reads the body may stop to, and is ended there at its deadline.
-    pub(super) async fn read_ahead(self, held: Share) -> Result<ResponseBody, CallError> {
+    pub(super) async fn read_ahead(self, held: Reservation) -> Result<ResponseBody, CallError> {
         let Self { body, has_body, limit, length, mut guest, fault } = self;
         if has_body && length.is_some_and(|length| length > limit) {
             return Err(CallError::ResponseTooLarge { limit });
         }
         let mut rest = Rest { body, limit, length, sent: 0, guest: Guest(None), fault };
-        let mut ahead = VecDeque::new();
+        let mut is_warm = VecDeque::new();
         let mut turns = TURNS;
         let ended = poll_fn(|context| {
             let mut waits = false;
@@ -70,7 +70,7 @@ impl<G: Future<Output = ()> + Send + 'static> Begun<G> {
                 }
                 match rest.poll_frame(context) {
                     Poll::Ready(Some(Ok(frame))) => {
-                        ahead.push_back(frame);
+                        is_warm.push_back(frame);
                         if rest.sent >= READ_AHEAD {
                             break false;
                         }
@@ -94,8 +94,8 @@ impl<G: Future<Output = ()> + Send + 'static> Begun<G> {
         })
         .await?;
         let on_its_way = if ended { 0 } else { WRITTEN_AHEAD };
-        held.grow(rest.sent + on_its_way)?;
-        let mut body = ResponseBody { ahead, rest: Some(rest), only_head: !has_body, _held: held };
+        held.try_grow(rest.sent + on_its_way)?;
+        let mut body = ResponseBody { is_warm, rest: Some(rest), only_head: !has_body, _held: held };
         if let Some(rest) = &mut body.rest {
             rest.guest = Guest(guest.map(tokio::spawn));
         }
@@ -132,7 +132,7 @@ impl Body for ResponseBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
-        if let Some(frame) = self.ahead.pop_front() {
+        if let Some(frame) = self.is_warm.pop_front() {
             return Poll::Ready(Some(Ok(frame)));
         }
         let Some(rest) = &mut self.rest else { return Poll::Ready(None) };
@@ -146,14 +146,14 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ahead.is_empty() && self.rest.is_none()
+        self.is_warm.is_empty() && self.rest.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.only_head || self.rest.is_some() || self.ahead.iter().any(Frame::is_trailers) {
+        if self.only_head || self.rest.is_some() || self.is_warm.iter().any(Frame::is_trailers) {
             return SizeHint::default();
         }
-        SizeHint::with_exact(self.ahead.iter().map(data_bytes).sum())
+        SizeHint::with_exact(self.is_warm.iter().map(data_bytes).sum())
     }
 }
 

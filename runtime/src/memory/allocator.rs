@@ -1,11 +1,11 @@
 //! The allocator: what calls no longer hold goes back to the system, since the memory budget gives it to others.
 
 #[cfg(target_env = "gnu")]
-pub(crate) use gnu::{give_back_large, trim};
+pub(crate) use gnu::{trim, unmap_large};
 
 /// Other C libraries' allocators give back by themselves.
 #[cfg(not(target_env = "gnu"))]
-pub(crate) fn give_back_large() {}
+pub(crate) fn unmap_large() {}
 
 #[cfg(not(target_env = "gnu"))]
 pub(crate) fn trim() {}
@@ -18,7 +18,7 @@ mod gnu {
     const MAP_FROM: libc::c_int = 128 << 10;
 
     /// From now on large allocations go back when they are freed.
-    pub(crate) fn give_back_large() {
+    pub(crate) fn unmap_large() {
         // SAFETY: it takes two integers, and this parameter has this range. It may be called at any time.
         if unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, MAP_FROM) } == 0 {
             tracing::warn!(

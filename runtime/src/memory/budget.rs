@@ -23,16 +23,16 @@ struct Inner {
     /// What was freed of that.
     freed: AtomicU64,
     /// Held while freed memory is given back.
-    giving_back: Mutex<()>,
+    trimming: Mutex<()>,
     /// Whose idle instances are given back when a call finds nothing left.
     pools: Mutex<Vec<Weak<Pool>>>,
 }
 
 /// What one holder has drawn. It goes back when this is dropped, however the call ended.
-pub struct Share {
+pub struct Reservation {
     budget: MemoryBudget,
     bytes: AtomicU64,
-    ahead: AtomicBool,
+    is_warm: AtomicBool,
     kind: Kind,
 }
 
@@ -57,10 +57,10 @@ impl MemoryBudget {
             total: bytes.unwrap_or(u64::MAX),
             used: AtomicU64::new(0),
             freed: AtomicU64::new(0),
-            giving_back: Mutex::default(),
+            trimming: Mutex::default(),
             pools: Mutex::default(),
         };
-        allocator::give_back_large();
+        allocator::unmap_large();
         Self { inner: Arc::new(inner) }
     }
 
@@ -77,14 +77,14 @@ impl MemoryBudget {
 
     /// Tells the allocator to give back what was freed; only then others may have it. To be called now and then: a
     /// call that finds nothing left does so only where that is much.
-    pub fn give_back_freed(&self) {
+    pub fn trim_freed(&self) {
         // Before the rest, since what is freed meanwhile may not go back this time.
-        self.give_back_past(0);
+        self.trim_past(0);
     }
 
     /// The same where more than so many bytes were freed. Whoever comes while another does it waits: then it is done.
-    fn give_back_past(&self, bytes: u64) {
-        let _one_at_a_time = self.inner.giving_back.lock().unwrap_or_else(PoisonError::into_inner);
+    fn trim_past(&self, bytes: u64) {
+        let _one_at_a_time = self.inner.trimming.lock().unwrap_or_else(PoisonError::into_inner);
         if self.inner.freed.load(Ordering::Relaxed) > bytes {
             let freed = self.inner.freed.swap(0, Ordering::AcqRel);
             allocator::trim();
@@ -93,29 +93,34 @@ impl MemoryBudget {
     }
 
     /// An empty share, for what a call allocates.
-    pub fn share(&self) -> Share {
-        self.holding(0, false, Kind::Heap)
+    pub fn reservation(&self) -> Reservation {
+        self.reservation_of(0, false, Kind::Heap)
     }
 
     /// An empty share, for what a call maps.
-    pub(crate) fn share_mapped(&self) -> Share {
-        self.holding(0, false, Kind::Mapped)
+    pub(crate) fn mapped_reservation(&self) -> Reservation {
+        self.reservation_of(0, false, Kind::Mapped)
     }
 
     /// An empty share for what is made before any call needs it. A quarter of the budget is out of its reach, so
     /// that readiness for calls that may come takes nothing from those that are here.
-    pub(crate) fn share_ahead(&self) -> Share {
-        self.holding(0, true, Kind::Mapped)
+    pub(crate) fn warm_reservation(&self) -> Reservation {
+        self.reservation_of(0, true, Kind::Mapped)
     }
 
     /// A share of what is there already and cannot be refused. It leaves less for others.
-    pub(crate) fn counted(&self, bytes: u64) -> Share {
+    pub(crate) fn account(&self, bytes: u64) -> Reservation {
         self.inner.used.fetch_add(bytes, Ordering::AcqRel);
-        self.holding(bytes, false, Kind::Mapped)
+        self.reservation_of(bytes, false, Kind::Mapped)
     }
 
-    fn holding(&self, bytes: u64, ahead: bool, kind: Kind) -> Share {
-        Share { budget: self.clone(), bytes: AtomicU64::new(bytes), ahead: AtomicBool::new(ahead), kind }
+    fn reservation_of(&self, bytes: u64, is_warm: bool, kind: Kind) -> Reservation {
+        Reservation {
+            budget: self.clone(),
+            bytes: AtomicU64::new(bytes),
+            is_warm: AtomicBool::new(is_warm),
+            kind,
+        }
     }
 
     /// From now on the pool's idle instances are given back when a call needs their memory.
@@ -125,7 +130,7 @@ impl MemoryBudget {
         pools.push(Arc::downgrade(pool));
     }
 
-    fn draw(&self, bytes: u64, most: u64) -> bool {
+    fn try_reserve(&self, bytes: u64, most: u64) -> bool {
         let drawn = self.inner.used.try_update(Ordering::AcqRel, Ordering::Acquire, |used| {
             used.checked_add(bytes).filter(|&used| used <= most)
         });
@@ -133,31 +138,31 @@ impl MemoryBudget {
     }
 
     /// Draws after giving back what no call holds, as little of it as will do.
-    fn draw_from_idle(&self, bytes: u64) -> bool {
+    fn evict_and_reserve(&self, bytes: u64) -> bool {
         let total = self.inner.total;
         if bytes > total {
             // No room would do.
             return false;
         }
         // Each time costs a walk over all that was ever allocated: not for a little.
-        self.give_back_past(total / 16);
+        self.trim_past(total / 16);
         let pools = self.inner.pools.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        self.draw(bytes, total)
+        self.try_reserve(bytes, total)
             || pools.iter().filter_map(Weak::upgrade).any(|pool| {
                 pool.drop_idle();
-                self.draw(bytes, total)
+                self.try_reserve(bytes, total)
             })
     }
 }
 
-impl Share {
+impl Reservation {
     /// Draws more. A call for which too little is left gets what idle instances hold, or is refused.
-    pub fn grow(&self, bytes: u64) -> Result<(), NoMemory> {
+    pub fn try_grow(&self, bytes: u64) -> Result<(), NoMemory> {
         let total = self.budget.inner.total;
-        let drawn = if self.ahead.load(Ordering::Relaxed) {
-            self.budget.draw(bytes, total - total / 4)
+        let drawn = if self.is_warm.load(Ordering::Relaxed) {
+            self.budget.try_reserve(bytes, total - total / 4)
         } else {
-            self.budget.draw(bytes, total) || self.budget.draw_from_idle(bytes)
+            self.budget.try_reserve(bytes, total) || self.budget.evict_and_reserve(bytes)
         };
         if !drawn {
             return Err(NoMemory);
@@ -167,15 +172,15 @@ impl Share {
     }
 
     /// An empty share of the same budget, for what the same call allocates and frees earlier or later.
-    pub(crate) fn another(&self) -> Self {
-        self.budget.share()
+    pub(crate) fn new_empty(&self) -> Self {
+        self.budget.reservation()
     }
 
     /// Draws for these bytes, and counts them for as long as anybody holds them.
     pub fn hold(self, bytes: impl AsRef<[u8]> + Send + 'static) -> Result<Bytes, NoMemory> {
         struct Held<B> {
             bytes: B,
-            _share: Share,
+            _reservation: Reservation,
         }
         impl<B: AsRef<[u8]>> AsRef<[u8]> for Held<B> {
             fn as_ref(&self) -> &[u8] {
@@ -183,16 +188,16 @@ impl Share {
             }
         }
         self.grow(bytes.as_ref().len() as u64)?;
-        Ok(Bytes::from_owner(Held { bytes, _share: self }))
+        Ok(Bytes::from_owner(Held { bytes, _reservation: self }))
     }
 
     /// What was made ahead of the calls now serves one, and has the same right to memory.
-    pub(crate) fn serves_a_call(&self) {
-        self.ahead.store(false, Ordering::Relaxed);
+    pub(crate) fn promote_to_call(&self) {
+        self.is_warm.store(false, Ordering::Relaxed);
     }
 }
 
-impl Drop for Share {
+impl Drop for Reservation {
     fn drop(&mut self) {
         let (inner, bytes) = (&self.budget.inner, *self.bytes.get_mut());
         match self.kind {
@@ -211,14 +216,14 @@ mod tests {
     #[test]
     fn what_is_drawn_is_refused_past_the_budget_and_goes_back_when_dropped() {
         let budget = MemoryBudget::new(Some(100));
-        let (first, second) = (budget.share(), budget.share());
-        first.grow(40).unwrap();
-        second.grow(60).unwrap();
-        assert_eq!(first.grow(1), Err(NoMemory));
-        assert_eq!(second.grow(u64::MAX), Err(NoMemory));
+        let (first, second) = (budget.reservation(), budget.reservation());
+        first.try_grow(40).unwrap();
+        second.try_grow(60).unwrap();
+        assert_eq!(first.try_grow(1), Err(NoMemory));
+        assert_eq!(second.try_grow(u64::MAX), Err(NoMemory));
         assert_eq!(budget.used(), 100);
         drop(second);
-        first.grow(60).unwrap();
+        first.try_grow(60).unwrap();
         drop(first);
         assert_eq!(budget.used(), 0);
     }
@@ -226,42 +231,42 @@ mod tests {
     #[test]
     fn what_the_allocator_has_not_given_back_is_nobodys() {
         let budget = MemoryBudget::new(Some(160));
-        let little = budget.share();
-        little.grow(9).unwrap();
+        let little = budget.reservation();
+        little.try_grow(9).unwrap();
         drop(little);
         assert_eq!(budget.used(), 0);
-        assert_eq!(budget.share().grow(152), Err(NoMemory));
-        budget.give_back_freed();
-        let much = budget.share();
-        much.grow(152).unwrap();
+        assert_eq!(budget.reservation().try_grow(152), Err(NoMemory));
+        budget.trim_freed();
+        let much = budget.reservation();
+        much.try_grow(152).unwrap();
         drop(much);
-        assert_eq!(budget.share().grow(152), Ok(()), "much is given back when it is needed");
+        assert_eq!(budget.reservation().try_grow(152), Ok(()), "much is given back when it is needed");
     }
 
     #[test]
     fn the_last_quarter_is_for_calls() {
         let budget = MemoryBudget::new(Some(100));
-        let ahead = budget.share_ahead();
-        ahead.grow(75).unwrap();
-        assert_eq!(ahead.grow(1), Err(NoMemory));
-        ahead.serves_a_call();
-        ahead.grow(25).unwrap();
+        let is_warm = budget.warm_reservation();
+        is_warm.try_grow(75).unwrap();
+        assert_eq!(is_warm.try_grow(1), Err(NoMemory));
+        is_warm.promote_to_call();
+        is_warm.try_grow(25).unwrap();
     }
 
     #[test]
     fn what_cannot_be_refused_leaves_less_for_others() {
         let budget = MemoryBudget::new(Some(100));
-        let code = budget.counted(150);
-        assert_eq!(budget.share().grow(1), Err(NoMemory));
+        let code = budget.account(150);
+        assert_eq!(budget.reservation().try_grow(1), Err(NoMemory));
         drop(code);
-        assert_eq!(budget.share().grow(100), Ok(()));
+        assert_eq!(budget.reservation().try_grow(100), Ok(()));
     }
 
     #[test]
     fn without_a_bound_all_is_counted_and_nothing_refused() {
         let budget = MemoryBudget::new(None);
-        let share = budget.share();
-        share.grow(1 << 60).unwrap();
+        let reservation = budget.reservation();
+        reservation.try_grow(1 << 60).unwrap();
         assert_eq!((budget.total(), budget.used()), (None, 1 << 60));
     }
 
@@ -272,8 +277,8 @@ mod tests {
             for _ in 0..8 {
                 scope.spawn(|| {
                     for bytes in 1..2000 {
-                        let share = budget.share();
-                        let _ = share.grow(bytes % 400).and_then(|()| share.grow(7));
+                        let reservation = budget.reservation();
+                        let _ = reservation.try_grow(bytes % 400).and_then(|()| reservation.try_grow(7));
                         assert!(budget.used() <= 1000);
                     }
                 });

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use wasmtime::{Error, ResourceLimiter};
 
-use crate::{CallError, memory::budget::Share};
+use crate::{CallError, memory::budget::Reservation};
 
 /// The bytes that a table's element takes in the host.
 const TABLE_ELEMENT: usize = size_of::<usize>();
@@ -17,14 +17,14 @@ pub(crate) struct MemoryLimiter {
     limit: usize,
     used: usize,
     refusals: u32,
-    share: Arc<Share>,
+    reservation: Arc<Reservation>,
     node_is_full: bool,
 }
 
 impl MemoryLimiter {
-    pub(crate) fn new(limit: u64, share: Arc<Share>) -> Self {
+    pub(crate) fn new(limit: u64, reservation: Arc<Reservation>) -> Self {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        Self { limit, used: 0, refusals: 0, share, node_is_full: false }
+        Self { limit, used: 0, refusals: 0, reservation, node_is_full: false }
     }
 
     /// From now on it serves a call with this limit, which may be less than it has already.
@@ -52,7 +52,7 @@ impl MemoryLimiter {
         if used <= self.limit {
             self.used = used;
             // The guest is within its rights, and could only fail where it is told no: the call ends here.
-            return self.share.grow(bytes as u64).map(|()| true).map_err(|full| {
+            return self.reservation.try_grow(bytes as u64).map(|()| true).map_err(|full| {
                 self.node_is_full = true;
                 full.into()
             });
@@ -103,7 +103,7 @@ mod tests {
     use crate::memory::budget::MemoryBudget;
 
     fn limiter(limit: u64) -> MemoryLimiter {
-        MemoryLimiter::new(limit, Arc::new(MemoryBudget::new(None).share()))
+        MemoryLimiter::new(limit, Arc::new(MemoryBudget::new(None).reservation()))
     }
 
     #[test]
@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn growth_that_the_node_refuses_ends_the_call_and_is_not_the_limits_doing() {
         let budget = MemoryBudget::new(Some(1 << 16));
-        let mut limiter = MemoryLimiter::new(1 << 30, Arc::new(budget.share()));
+        let mut limiter = MemoryLimiter::new(1 << 30, Arc::new(budget.reservation()));
         assert!(limiter.memory_growing(0, 1 << 16, None).unwrap());
         assert!(limiter.memory_growing(1 << 16, 2 << 16, None).is_err());
         assert!(matches!(limiter.refusal(), Some(CallError::NodeMemory)));

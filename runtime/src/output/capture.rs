@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::{
     CallError,
-    memory::budget::Share,
+    memory::budget::Reservation,
     output::{log::GuestStream, stream::Sink},
 };
 
@@ -21,15 +21,15 @@ pub(crate) struct Captured {
 
 enum Stream {
     /// All of it, up to a limit, drawn into a share of the node's budget.
-    Whole { bytes: BytesMut, limit: u64, share: Share, refusal: Option<CallError> },
+    Whole { bytes: BytesMut, limit: u64, reservation: Reservation, refusal: Option<CallError> },
     /// Its end; all of it is logged.
     End { bytes: Vec<u8>, log: GuestStream },
 }
 
 impl Captured {
     /// A stream that is kept whole. A guest that writes more than `limit` is stopped.
-    pub(crate) fn whole(limit: u64, share: Share) -> Self {
-        Self::new(Stream::Whole { bytes: BytesMut::new(), limit, share, refusal: None })
+    pub(crate) fn whole(limit: u64, reservation: Reservation) -> Self {
+        Self::new(Stream::Whole { bytes: BytesMut::new(), limit, reservation, refusal: None })
     }
 
     /// A stream of which only the end is kept.
@@ -60,12 +60,12 @@ impl Stream {
     /// Whether the guest may go on.
     fn write(&mut self, written: &[u8]) -> bool {
         match self {
-            Self::Whole { bytes, limit, share, refusal } => {
+            Self::Whole { bytes, limit, reservation, refusal } => {
                 if refusal.is_none() {
                     *refusal = if (bytes.len() + written.len()) as u64 > *limit {
                         Some(CallError::ResponseTooLarge { limit: *limit })
                     } else {
-                        share.grow(written.len() as u64).err().map(CallError::from)
+                        reservation.try_grow(written.len() as u64).err().map(CallError::from)
                     };
                 }
                 if refusal.is_none() {
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn a_whole_stream_is_kept_up_to_its_limit_and_the_guest_is_stopped_past_it() {
-        let stdout = Captured::whole(5, MemoryBudget::new(None).share());
+        let stdout = Captured::whole(5, MemoryBudget::new(None).reservation());
         assert!(write(&stdout, b"abc") && write(&stdout, b"de"));
         assert_eq!(stdout.take().unwrap(), "abcde");
         assert!(write(&stdout, b"12345") && !write(&stdout, b"6"));
@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn a_whole_stream_is_drawn_from_the_budget() {
         let budget = MemoryBudget::new(Some(4));
-        let stdout = Captured::whole(100, budget.share());
+        let stdout = Captured::whole(100, budget.reservation());
         assert!(write(&stdout, b"abc") && !write(&stdout, b"de"));
         assert_eq!(budget.used(), 3);
         assert!(matches!(stdout.take(), Err(CallError::NodeMemory)));

@@ -11,7 +11,7 @@ use super::{
     cases::{Cases, Wrapped},
     meter::Meter,
 };
-use crate::{CallError, Share, printable::sanitized};
+use crate::{CallError, Reservation, printable::sanitized};
 
 /// The arguments of a call from its JSON body: an object by parameter name, an array by position, or nothing
 /// at all where no parameter needs a value. A parameter of an option type may be left out.
@@ -20,8 +20,12 @@ use crate::{CallError, Share, printable::sanitized};
 ///
 /// # Errors
 /// What is wrong, and where in the JSON; or that there is no memory for the values.
-pub fn arguments(body: &[u8], params: &[(String, Type)], share: &Share) -> Result<Vec<Val>, CallError> {
-    let meter = Meter::new(share);
+pub fn arguments(
+    body: &[u8],
+    params: &[(String, Type)],
+    reservation: &Reservation,
+) -> Result<Vec<Val>, CallError> {
+    let meter = Meter::new(reservation);
     read(body, params, &meter).map_err(|wrong| {
         if meter.refused() { CallError::NodeMemory } else { CallError::BadArguments(sanitized(wrong)) }
     })

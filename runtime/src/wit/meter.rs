@@ -6,7 +6,7 @@ use serde::de::Error;
 use wasmtime::component::Val;
 
 use super::Type;
-use crate::{NoMemory, Share};
+use crate::{NoMemory, Reservation};
 
 /// What a value takes, and as much again for the slack of vectors that grow.
 const VALUE: usize = 2 * size_of::<Val>();
@@ -16,14 +16,14 @@ const STEP: u64 = 4 << 10;
 
 /// Draws into a share.
 pub(super) struct Meter<'a> {
-    share: &'a Share,
+    reservation: &'a Reservation,
     left: Cell<u64>,
     refused: Cell<bool>,
 }
 
 impl<'a> Meter<'a> {
-    pub(super) fn new(share: &'a Share) -> Self {
-        Self { share, left: Cell::new(0), refused: Cell::new(false) }
+    pub(super) fn new(reservation: &'a Reservation) -> Self {
+        Self { reservation, left: Cell::new(0), refused: Cell::new(false) }
     }
 
     /// Whether anything was refused: the reading that failed is not the body's fault.
@@ -57,7 +57,7 @@ impl<'a> Meter<'a> {
         let bytes = bytes as u64;
         if bytes > self.left.get() {
             let step = bytes.max(STEP);
-            if self.share.grow(step).is_err() {
+            if self.reservation.try_grow(step).is_err() {
                 self.refused.set(true);
                 return Err(E::custom(NoMemory));
             }
@@ -74,8 +74,8 @@ mod tests {
     use crate::{CallError, MemoryBudget, wit::arguments};
 
     fn read(body: &str, ty: Type, budget: &MemoryBudget) -> (Result<Vec<Val>, CallError>, u64) {
-        let share = budget.share();
-        let values = arguments(body.as_bytes(), &[("p".to_owned(), ty)], &share);
+        let reservation = budget.reservation();
+        let values = arguments(body.as_bytes(), &[("p".to_owned(), ty)], &reservation);
         (values, budget.used())
     }
 

@@ -62,7 +62,7 @@ impl Trial {
 
     /// What guests hold of the memory budget when none runs.
     pub fn memory(&self) -> u64 {
-        self.engine.memory().give_back_freed();
+        self.engine.memory().trim_freed();
         self.engine.memory().used()
     }
 

@@ -241,7 +241,7 @@ mod tests {
 
     /// A tree of `dir/sub/file`, `link -> dir`, and links that lead nowhere.
     fn tree() -> Tree {
-        let mut tree = Tree::new(Space::limited(1 << 20, MemoryBudget::new(None).share()), 0);
+        let mut tree = Tree::new(Space::limited(1 << 20, MemoryBudget::new(None).reservation()), 0);
         for path in ["dir", "dir/sub"] {
             tree.create_directory(ROOT, path).unwrap();
         }
@@ -309,7 +309,7 @@ mod tests {
     fn whatever_is_done_to_a_tree_its_space_is_counted_and_given_back() {
         let mut random = StdRng::seed_from_u64(7);
         let budget = MemoryBudget::new(None);
-        let mut tree = Tree::new(Space::limited(64 << 10, budget.share()), 0);
+        let mut tree = Tree::new(Space::limited(64 << 10, budget.reservation()), 0);
         let names = ["a", "b", "longer-name", "a/b", "a/b/c", "b/a", "b/a/../b"];
         let mut held = Vec::new();
         for _ in 0..20_000 {

@@ -1,7 +1,7 @@
 //! What a tree may take: its own limit, counted to the byte, and the node's memory, drawn before it is used.
 
 use super::FileError;
-use crate::Share;
+use crate::Reservation;
 
 /// The space of one tree.
 pub(super) struct Space {
@@ -12,18 +12,18 @@ pub(super) struct Space {
     held: u64,
     /// What was drawn for that: the most that was ever held. It goes back as a whole.
     drawn: u64,
-    share: Option<Share>,
+    reservation: Option<Reservation>,
 }
 
 impl Space {
     /// So many bytes, drawn from a share as they are used.
-    pub(super) fn limited(limit: u64, share: Share) -> Self {
-        Self { limit, used: 0, held: 0, drawn: 0, share: Some(share) }
+    pub(super) fn limited(limit: u64, reservation: Reservation) -> Self {
+        Self { limit, used: 0, held: 0, drawn: 0, reservation: Some(reservation) }
     }
 
     /// For what no guest can change.
     pub(super) fn unlimited() -> Self {
-        Self { limit: u64::MAX, used: 0, held: 0, drawn: 0, share: None }
+        Self { limit: u64::MAX, used: 0, held: 0, drawn: 0, reservation: None }
     }
 
     /// What counts toward the limit.
@@ -42,8 +42,8 @@ impl Space {
             return Err(FileError::NoSpace);
         }
         let held = self.held + held;
-        if let Some(share) = self.share.as_ref().filter(|_| held > self.drawn) {
-            share.grow(held - self.drawn).map_err(|_| FileError::NodeMemory)?;
+        if let Some(reservation) = self.reservation.as_ref().filter(|_| held > self.drawn) {
+            reservation.try_grow(held - self.drawn).map_err(|_| FileError::NodeMemory)?;
             self.drawn = held;
         }
         (self.used, self.held) = (self.used + used, held);

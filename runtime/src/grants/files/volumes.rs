@@ -11,7 +11,7 @@ use super::{
     space::Space,
     tree::{Entry, NodeId, NodeKind, ROOT, Stat, Tree},
 };
-use crate::Share;
+use crate::Reservation;
 
 /// The most handles that an instance may have at once: descriptors, streams and listings together.
 const HANDLES: usize = 1024;
@@ -30,7 +30,7 @@ struct State {
     handles: usize,
     /// The most handles that there ever were, and for which memory was drawn.
     most_handles: usize,
-    share: Arc<Share>,
+    reservation: Arc<Reservation>,
 }
 
 enum Volume {
@@ -51,25 +51,25 @@ pub(super) struct Handle {
 
 impl FileSystem {
     /// What the grant gives, its scratch folders empty. What is written to them is drawn from the budget of `share`.
-    pub(crate) fn new(grant: &FilesGrant, share: &Arc<Share>) -> Self {
+    pub(crate) fn new(grant: &FilesGrant, reservation: &Arc<Reservation>) -> Self {
         let volumes = grant.mounts().map(|(_, content)| match content {
             super::Content::ReadOnly(tree) => Volume::ReadOnly(Arc::clone(tree)),
-            super::Content::Scratch { size_limit } => Volume::scratch(*size_limit, share, 0),
+            super::Content::Scratch { size_limit } => Volume::scratch(*size_limit, reservation, 0),
         });
         let volumes: Vec<_> = volumes.collect();
         // Those on the mounts themselves are within what each instance counts.
         let most_handles = volumes.len();
-        let state = State { volumes, handles: 0, most_handles, share: Arc::clone(share) };
+        let state = State { volumes, handles: 0, most_handles, reservation: Arc::clone(reservation) };
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
     /// Empties the scratch folders. Handles on what was in them lead nowhere from then on.
     pub(crate) fn empty_scratch(&self) {
         let mut state = self.lock();
-        let State { volumes, share, .. } = &mut *state;
+        let State { volumes, reservation, .. } = &mut *state;
         for volume in volumes {
             if let Volume::Scratch { tree, size_limit } = volume {
-                *volume = Volume::scratch(*size_limit, share, tree.next());
+                *volume = Volume::scratch(*size_limit, reservation, tree.next());
             }
         }
     }
@@ -86,7 +86,7 @@ impl FileSystem {
             return Err(FileError::TooManyOpen);
         }
         if state.handles == state.most_handles {
-            state.share.grow(HANDLE_BYTES).map_err(|_| FileError::NodeMemory)?;
+            state.reservation.try_grow(HANDLE_BYTES).map_err(|_| FileError::NodeMemory)?;
             state.most_handles += 1;
         }
         if let Volume::Scratch { tree, .. } = &mut state.volumes[volume] {
@@ -102,8 +102,11 @@ impl FileSystem {
 }
 
 impl Volume {
-    fn scratch(size_limit: u64, share: &Share, next: NodeId) -> Self {
-        Self::Scratch { tree: Tree::new(Space::limited(size_limit, share.another()), next), size_limit }
+    fn scratch(size_limit: u64, reservation: &Reservation, next: NodeId) -> Self {
+        Self::Scratch {
+            tree: Tree::new(Space::limited(size_limit, reservation.new_empty()), next),
+            size_limit,
+        }
     }
 
     fn tree(&self) -> &Tree {

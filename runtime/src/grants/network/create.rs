@@ -17,7 +17,7 @@ use wasmtime_wasi::{
     sockets::WasiSocketsView as _,
 };
 
-use crate::{host::Host, memory::budget::Share};
+use crate::{host::Host, memory::budget::Reservation};
 
 /// Sockets of an instance at once.
 const SOCKETS: u64 = 32;
@@ -26,13 +26,13 @@ const SOCKET_BYTES: u64 = 256 << 10;
 
 /// What the sockets of one instance have drawn from the memory budget: for as many as it ever had at once.
 pub(super) struct Drawn {
-    share: Share,
+    reservation: Reservation,
     sockets: u64,
 }
 
 impl Drawn {
-    pub(super) fn new(share: Share) -> Self {
-        Self { share, sockets: 0 }
+    pub(super) fn new(reservation: Reservation) -> Self {
+        Self { reservation, sockets: 0 }
     }
 
     /// Draws for one more socket than are in the table.
@@ -44,7 +44,7 @@ impl Drawn {
             return Err(ErrorCode::NewSocketLimit);
         }
         if wanted > self.sockets {
-            self.share.grow(SOCKET_BYTES).map_err(|_| ErrorCode::NewSocketLimit)?;
+            self.reservation.try_grow(SOCKET_BYTES).map_err(|_| ErrorCode::NewSocketLimit)?;
             self.sockets = wanted;
         }
         Ok(())

@@ -31,7 +31,7 @@ use super::{
     resolver::Unresolved,
     tls,
 };
-use crate::{http::CHUNK_BYTES, memory::budget::Share};
+use crate::{http::CHUNK_BYTES, memory::budget::Reservation};
 
 /// Requests at once of one instance.
 const REQUESTS: usize = 16;
@@ -88,7 +88,7 @@ impl WasiHttpHooks for Outgoing {
         Box::new(async move {
             let mine = mine.map_err(|_| Error::ConnectionLimitReached)?;
             let theirs = reach.request().ok_or(Error::ConnectionLimitReached)?;
-            let memory = reach.network().share();
+            let memory = reach.network().reservation();
             memory.grow(REQUEST_BYTES).map_err(|_| Error::ConnectionLimitReached)?;
             let held = Arc::new(Held { _permits: [mine, theirs], _memory: memory });
             send(&reach, request, Times::new(options), held).await
@@ -99,7 +99,7 @@ impl WasiHttpHooks for Outgoing {
 /// What a request holds for as long as its connection is there.
 struct Held {
     _permits: [OwnedSemaphorePermit; 2],
-    _memory: Share,
+    _memory: Reservation,
 }
 
 /// How long a guest waits.

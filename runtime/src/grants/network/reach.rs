@@ -17,7 +17,7 @@ use super::{
     tls,
 };
 use crate::{
-    memory::budget::{MemoryBudget, Share},
+    memory::budget::{MemoryBudget, Reservation},
     output::log::GuestLog,
 };
 
@@ -36,8 +36,8 @@ impl Network {
     }
 
     /// An empty share of the memory budget.
-    pub(super) fn share(&self) -> Share {
-        self.memory.share()
+    pub(super) fn reservation(&self) -> Reservation {
+        self.memory.reservation()
     }
 
     /// What speaks TLS, with the roots that this machine trusts.
@@ -113,8 +113,8 @@ impl Reach {
         }
         let failed = Refusal::Unresolved(Unresolved::Failed);
         let _permit = self.lookups.acquire().await.map_err(|_| failed)?;
-        let share = self.network.share();
-        let found = self.network.resolver.lookup(name, &share).await.map_err(Refusal::Unresolved)?;
+        let reservation = self.network.reservation();
+        let found = self.network.resolver.lookup(name, &reservation).await.map_err(Refusal::Unresolved)?;
         let permitted: Vec<_> =
             found.iter().copied().filter(|address| self.permits(host, *address, purpose)).collect();
         match found.first() {

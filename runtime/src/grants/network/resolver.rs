@@ -15,7 +15,7 @@ use hickory_resolver::{
 };
 use tokio::sync::Semaphore;
 
-use crate::memory::budget::Share;
+use crate::memory::budget::Reservation;
 
 /// Lookups at once in this process; others wait. More than a few plugins may have together.
 const LOOKUPS: usize = 256;
@@ -58,13 +58,17 @@ impl Resolver {
     }
 
     /// The addresses of a name, which is taken as a whole one: search domains are not tried.
-    pub(super) async fn lookup(&self, name: &str, share: &Share) -> Result<Arc<[IpAddr]>, Unresolved> {
+    pub(super) async fn lookup(
+        &self,
+        name: &str,
+        reservation: &Reservation,
+    ) -> Result<Arc<[IpAddr]>, Unresolved> {
         if let Some(addresses) = self.recall(name) {
             return Ok(addresses);
         }
         let asking = async {
             let _permit = self.lookups.acquire().await.map_err(|_| Unresolved::Failed)?;
-            let reading = share.another();
+            let reading = reservation.new_empty();
             reading.grow(LOOKUP_BYTES).map_err(|_| Unresolved::Failed)?;
             let mut whole = Name::from_ascii(name).map_err(|_| Unresolved::NoSuchName)?;
             whole.set_fqdn(true);

@@ -27,7 +27,7 @@ pub(crate) struct Sockets {
 
 impl Sockets {
     pub(super) fn new(reach: Arc<Reach>) -> Self {
-        let drawn = Drawn::new(reach.network().share());
+        let drawn = Drawn::new(reach.network().reservation());
         Self { reach, pinned: Arc::default(), drawn: Arc::new(Mutex::new(drawn)) }
     }
 
