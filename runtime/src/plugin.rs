@@ -158,7 +158,7 @@ impl Plugin {
     /// Links an artifact, finds its functions, and makes its warm instances.
     pub async fn load(engine: &Engine, artifact: &Artifact, spec: PluginSpec) -> Result<Self, LoadError> {
         let PluginSpec { name, functions, limits, instances, config, grants, http } = spec;
-        let linked = engine.machine(artifact.build())?.linkers.link(artifact, &grants)?;
+        let linked = engine.variant(artifact.build())?.linkers.link(artifact, &grants)?;
         let functions = if http {
             vec![Arc::new(functions::handler(artifact, &limits)?)]
         } else {

@@ -140,7 +140,7 @@ impl Artifact {
         build: Build,
         serialized: &[u8],
     ) -> wasmtime::Result<Self> {
-        let wasmtime = &engine.machine(build)?.wasmtime;
+        let wasmtime = &engine.variant(build)?.wasmtime;
         let code = match kind {
             // SAFETY: the caller's contract is wasmtime's.
             Kind::Core => Code::Core(unsafe { wasmtime::Module::deserialize(wasmtime, serialized)? }),

@@ -21,10 +21,10 @@ pub struct Engine {
 }
 
 struct Inner {
-    plain: Machine,
+    plain: EngineVariant,
     /// Made for the first plugin that needs it: most nodes have none, and need not set its address space aside.
-    others: [OnceLock<Machine>; 3],
-    making_another: Mutex<()>,
+    others: [OnceLock<EngineVariant>; 3],
+    making_variant: Mutex<()>,
     ticker: Ticker,
     memory: MemoryBudget,
     network: Arc<Network>,
@@ -34,7 +34,7 @@ struct Inner {
 }
 
 /// What runs code that is compiled one way.
-pub(crate) struct Machine {
+pub(crate) struct EngineVariant {
     pub(crate) wasmtime: wasmtime::Engine,
     pub(crate) linkers: Linkers,
 }
@@ -105,7 +105,7 @@ impl Engine {
     pub fn new(options: &EngineOptions) -> Result<Self, EngineError> {
         let instances = options.instances.max(1);
         let ticker = Ticker::start();
-        let plain = Machine::new(Build::PLAIN, instances, &ticker)?;
+        let plain = EngineVariant::new(Build::PLAIN, instances, &ticker)?;
         let memory = MemoryBudget::new(options.memory);
         let network = Arc::new(Network::new(&options.network, memory.clone()));
         let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get() as u64);
@@ -113,7 +113,7 @@ impl Engine {
         let inner = Inner {
             plain,
             others: [const { OnceLock::new() }; 3],
-            making_another: Mutex::default(),
+            making_variant: Mutex::default(),
             ticker,
             memory,
             network,
@@ -130,21 +130,21 @@ impl Engine {
     }
 
     /// What runs code compiled so.
-    pub(crate) fn machine(&self, build: Build) -> Result<&Machine, EngineError> {
+    pub(crate) fn variant(&self, build: Build) -> Result<&EngineVariant, EngineError> {
         let inner = &*self.inner;
         let [metered, concurrent, both] = &inner.others;
-        let machine = match (build.metering, build.is_concurrent) {
+        let variant = match (build.metering, build.is_concurrent) {
             (Metering::Off, false) => return Ok(&inner.plain),
             (Metering::Fuel, false) => metered,
             (Metering::Off, true) => concurrent,
             (Metering::Fuel, true) => both,
         };
-        let _one_at_a_time = inner.making_another.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(machine) = machine.get() {
-            return Ok(machine);
+        let _one_at_a_time = inner.making_variant.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(variant) = variant.get() {
+            return Ok(variant);
         }
-        let made = Machine::new(build, inner.instances, &inner.ticker)?;
-        Ok(machine.get_or_init(|| made))
+        let made = EngineVariant::new(build, inner.instances, &inner.ticker)?;
+        Ok(variant.get_or_init(|| made))
     }
 
     /// A place for one more instance, of either way of compiling; `None` where as many exist as may.
@@ -173,7 +173,7 @@ impl Engine {
     }
 }
 
-impl Machine {
+impl EngineVariant {
     /// Makes the engine and registers it with the ticker: there is none whose guests cannot be interrupted.
     fn new(build: Build, instances: u32, ticker: &Ticker) -> Result<Self, EngineError> {
         let mut pool = PoolingAllocationConfig::new();
