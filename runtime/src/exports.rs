@@ -10,7 +10,7 @@ use wasmtime::{
 
 use crate::{
     Abi, Artifact,
-    abi::{Target, Trio, buffer, command, component, http, scalar, wasm_engine},
+    abi::{DataFlare, Target, buffer, command, component, http, scalar, wasm_engine},
     engine::artifact::Code,
 };
 
@@ -40,10 +40,11 @@ const RUN: (&str, &str) = ("wasi:cli/run@0.2.", "run");
 pub(crate) fn of(artifact: &Artifact) -> Vec<Export> {
     match artifact.code() {
         Code::Core(module) => {
-            let has_trio = Trio::of(module).is_some();
+            let has_dataflare = DataFlare::of(module).is_some();
             let functions = module.exports().filter_map(|export| {
                 let name = export.name();
-                let is_for_the_host = FOR_THE_HOST.contains(&name) || has_trio && Trio::is_for_the_host(name);
+                let is_for_the_host =
+                    FOR_THE_HOST.contains(&name) || has_dataflare && DataFlare::is_for_the_host(name);
                 if is_for_the_host || name.starts_with("__") {
                     return None;
                 }
@@ -179,9 +180,9 @@ impl Export {
                 }
             },
             (Item::Core(index, ty), Code::Core(module)) if abi != Some(Abi::Scalar) => {
-                let trio = Trio::of(module).filter(|_| Trio::is_the_function(&self.name));
-                if let Some(trio) = trio {
-                    Target::Trio(Box::new(trio))
+                let dataflare = DataFlare::of(module).filter(|_| DataFlare::is_the_function(&self.name));
+                if let Some(dataflare) = dataflare {
+                    Target::DataFlare(Box::new(dataflare))
                 } else if let Some(target) = buffer::Target::new(module, *index, ty) {
                     Target::Buffer(target)
                 } else if let Some(target) = wasm_engine::Target::core(module, &self.name) {

@@ -6,7 +6,7 @@ use wasmtime::{ModuleExport, Store, UpdateDeadline, component};
 
 use crate::{
     CallError, Engine,
-    abi::Trio,
+    abi::DataFlare,
     engine::{Slot, link::Linked},
     host::{Host, context::PluginContext},
     memory::budget::Reservation,
@@ -67,8 +67,8 @@ impl Instance {
         });
         let _running = engine.ticker().run();
         let made = match linked {
-            Linked::Core { pre, initialize, trio } => {
-                initialized(pre, initialize.as_ref(), trio.as_ref(), &mut store).await.map(Handle::Core)
+            Linked::Core { pre, initialize, dataflare } => {
+                initialized(pre, initialize.as_ref(), dataflare.as_ref(), &mut store).await.map(Handle::Core)
             }
             Linked::Component(pre) => pre.instantiate_async(&mut store).await.map(Handle::Component),
         };
@@ -157,7 +157,7 @@ impl Instance {
 async fn initialized(
     pre: &wasmtime::InstancePre<Host>,
     initialize: Option<&ModuleExport>,
-    trio: Option<&Trio>,
+    dataflare: Option<&DataFlare>,
     store: &mut Store<Host>,
 ) -> wasmtime::Result<wasmtime::Instance> {
     let instance = pre.instantiate_async(&mut *store).await?;
@@ -166,9 +166,9 @@ async fn initialized(
     if let Some(initialize) = initialize {
         initialize.typed::<(), ()>(&mut *store)?.call_async(&mut *store, ()).await?;
     }
-    if let Some(trio) = trio {
+    if let Some(dataflare) = dataflare {
         let context = Arc::clone(store.data().context());
-        trio.init(instance, store, context.config.json().unwrap_or("{}").as_bytes()).await?;
+        dataflare.init(instance, store, context.config.json().unwrap_or("{}").as_bytes()).await?;
     }
     Ok(instance)
 }

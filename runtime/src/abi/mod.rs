@@ -3,15 +3,15 @@
 pub(crate) mod buffer;
 pub(crate) mod command;
 pub(crate) mod component;
+mod dataflare;
 pub(crate) mod http;
 mod linear;
 pub(crate) mod scalar;
-mod trio;
 pub(crate) mod wasm_engine;
 
 use bytes::Bytes;
 
-pub(crate) use trio::Trio;
+pub(crate) use dataflare::DataFlare;
 
 use crate::{Call, CallError, Format, Reservation, instance::Instance};
 
@@ -55,7 +55,7 @@ pub(crate) enum Target {
     Command(command::Target),
     Scalar(scalar::Target),
     Buffer(buffer::Target),
-    Trio(Box<Trio>),
+    DataFlare(Box<DataFlare>),
     WasmEngine(wasm_engine::Target),
 }
 
@@ -89,7 +89,7 @@ impl Target {
             Self::Http(_) => Abi::Http,
             Self::Command(_) => Abi::Command,
             Self::Scalar(_) => Abi::Scalar,
-            Self::Buffer(_) | Self::Trio(_) => Abi::Buffer,
+            Self::Buffer(_) | Self::DataFlare(_) => Abi::Buffer,
             Self::WasmEngine(_) => Abi::WasmEngine,
         }
     }
@@ -99,7 +99,7 @@ impl Target {
         match self {
             Self::Component(target) => target.takes_bytes(),
             Self::Http(_) | Self::Scalar(_) | Self::WasmEngine(_) => false,
-            Self::Command(_) | Self::Buffer(_) | Self::Trio(_) => true,
+            Self::Command(_) | Self::Buffer(_) | Self::DataFlare(_) => true,
         }
     }
 
@@ -110,8 +110,8 @@ impl Target {
 
     /// Lets an instance that serves no more calls end as its convention says.
     pub(crate) async fn end(&self, instance: &mut Instance) {
-        if let Self::Trio(trio) = self {
-            trio.end(instance).await;
+        if let Self::DataFlare(dataflare) = self {
+            dataflare.end(instance).await;
         }
     }
 
@@ -123,7 +123,7 @@ impl Target {
             Self::Command(target) => target.arguments(call, held).map(Arguments::Command),
             Self::Scalar(target) => target.arguments(&call, held).map(Arguments::Scalar),
             // Whatever the body is, a buffer is given as it came.
-            Self::Buffer(_) | Self::Trio(_) => Ok(Arguments::Buffer(call.body)),
+            Self::Buffer(_) | Self::DataFlare(_) => Ok(Arguments::Buffer(call.body)),
             Self::WasmEngine(_) => wasm_engine::Arguments::new(&call, held).map(Arguments::WasmEngine),
         }
     }
@@ -147,7 +147,9 @@ impl Target {
             (Self::Buffer(target), Arguments::Buffer(body)) => {
                 target.run(instance, &body, response_bytes).await
             }
-            (Self::Trio(trio), Arguments::Buffer(body)) => trio.run(instance, &body, response_bytes).await,
+            (Self::DataFlare(dataflare), Arguments::Buffer(body)) => {
+                dataflare.run(instance, &body, response_bytes).await
+            }
             (Self::WasmEngine(target), Arguments::WasmEngine(arguments)) => {
                 target.run(instance, arguments, answer_bytes, response_bytes).await
             }

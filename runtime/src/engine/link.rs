@@ -4,7 +4,7 @@ use wasmtime::{ModuleExport, component};
 
 use crate::{
     Grants,
-    abi::Trio,
+    abi::DataFlare,
     engine::artifact::{Artifact, Build, Code},
     grants::{files, network},
     host::{Host, dataflare},
@@ -24,7 +24,7 @@ pub(crate) enum Linked {
     Core {
         pre: wasmtime::InstancePre<Host>,
         initialize: Option<ModuleExport>,
-        trio: Option<Trio>,
+        dataflare: Option<DataFlare>,
     },
     Component(component::InstancePre<Host>),
 }
@@ -70,7 +70,7 @@ impl Linkers {
                 let initialize = module.get_export(INITIALIZE).and_then(|export| export.func().cloned());
                 let takes_nothing = initialize.is_some_and(|ty| ty.params().len() + ty.results().len() == 0);
                 let initialize = module.get_export_index(INITIALIZE).filter(|_| takes_nothing);
-                Linked::Core { pre, initialize, trio: Trio::of(module) }
+                Linked::Core { pre, initialize, dataflare: DataFlare::of(module) }
             }),
             Code::Component(component) => self.component.instantiate_pre(component).map(Linked::Component),
         }

@@ -13,7 +13,7 @@ use super::{
 use crate::{CallError, Format, host::Host, instance::Instance};
 
 /// A module's trio.
-pub(crate) struct Trio {
+pub(crate) struct DataFlare {
     memory: ModuleExport,
     room: Room,
     init: ModuleExport,
@@ -27,7 +27,7 @@ const INIT: &str = "plugin_init";
 const PROCESS: &str = "process_data";
 const CLEANUP: &str = "plugin_cleanup";
 
-impl Trio {
+impl DataFlare {
     /// The module's, where it has one.
     pub(crate) fn of(module: &wasmtime::Module) -> Option<Self> {
         let process = module.get_export(PROCESS)?.func()?.clone();
