@@ -19,7 +19,7 @@ pub(crate) struct Gate {
 }
 
 /// The right to run one call.
-pub(crate) struct Pass {
+pub(crate) struct Permit {
     _permit: OwnedSemaphorePermit,
     /// How long it waited for others to end.
     pub(crate) waited: Duration,
@@ -27,7 +27,7 @@ pub(crate) struct Pass {
 
 /// As many calls wait as may.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Full;
+pub(crate) struct QueueFull;
 
 impl Gate {
     pub(crate) fn new(concurrency: u32, queue: u32) -> Self {
@@ -41,14 +41,14 @@ impl Gate {
     }
 
     /// Enters at once, waits in the queue, or is refused at once.
-    pub(crate) async fn enter(&self) -> Result<Pass, Full> {
+    pub(crate) async fn enter(&self) -> Result<Permit, QueueFull> {
         if let Ok(permit) = Arc::clone(&self.running).try_acquire_owned() {
-            return Ok(Pass { _permit: permit, waited: Duration::ZERO });
+            return Ok(Permit { _permit: permit, waited: Duration::ZERO });
         }
         let since = Instant::now();
         let _place = Place::take(self)?;
-        let permit = Arc::clone(&self.running).acquire_owned().await.map_err(|_| Full)?;
-        Ok(Pass { _permit: permit, waited: since.elapsed() })
+        let permit = Arc::clone(&self.running).acquire_owned().await.map_err(|_| QueueFull)?;
+        Ok(Permit { _permit: permit, waited: since.elapsed() })
     }
 
     /// Calls that run now.
@@ -66,13 +66,13 @@ impl Gate {
 struct Place<'a>(&'a AtomicU32);
 
 impl<'a> Place<'a> {
-    fn take(gate: &'a Gate) -> Result<Self, Full> {
+    fn take(gate: &'a Gate) -> Result<Self, QueueFull> {
         gate.waiting
             .try_update(Ordering::AcqRel, Ordering::Acquire, |waiting| {
                 (waiting < gate.queue).then_some(waiting + 1)
             })
             .map(|_| Self(&gate.waiting))
-            .map_err(|_| Full)
+            .map_err(|_| QueueFull)
     }
 }
 
@@ -96,7 +96,7 @@ mod tests {
         let mut third = Box::pin(gate.enter());
         assert!(third.as_mut().now_or_never().is_none());
         assert_eq!((gate.running(), gate.waiting()), (2, 1));
-        assert_eq!(gate.enter().await.err(), Some(Full));
+        assert_eq!(gate.enter().await.err(), Some(QueueFull));
         drop(first);
         assert!(third.await.is_ok());
         assert_eq!(gate.waiting(), 0);

@@ -13,7 +13,7 @@ use crate::{
     config::Config,
     engine::GUEST_STACK,
     functions,
-    gate::{Full, Gate},
+    gate::{Gate, QueueFull},
     grants::network::Reach,
     host::context::PluginContext,
     instance::Instance,
@@ -262,11 +262,11 @@ impl Plugin {
         let target = function.target().map_err(|why| CallError::NotCallable(why.to_owned()))?;
         // The function's own first: whoever waits there takes no place from the other functions' calls.
         let own = match function.gate() {
-            Some(gate) => Some(gate.enter().await.map_err(|Full| CallError::Overloaded)?),
+            Some(gate) => Some(gate.enter().await.map_err(|QueueFull| CallError::Overloaded)?),
             None => None,
         };
-        let pass = gate.enter().await.map_err(|Full| CallError::Overloaded)?;
-        let queue = own.as_ref().map_or(Duration::ZERO, |own| own.waited) + pass.waited;
+        let permit = gate.enter().await.map_err(|QueueFull| CallError::Overloaded)?;
+        let queue = own.as_ref().map_or(Duration::ZERO, |own| own.waited) + permit.waited;
         let entered = Instant::now();
         let memory = pool.engine().memory();
         let stack = memory.mapped_reservation();

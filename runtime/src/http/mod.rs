@@ -28,7 +28,7 @@ use crate::{
         http::{Head, break_off_bodies},
     },
     engine::GUEST_STACK,
-    gate::{Full, Pass},
+    gate::{Permit, QueueFull},
     instance::Instance,
     pool::Pool,
 };
@@ -47,7 +47,7 @@ pub struct Admission {
     // Dropped in this order: whoever comes next finds the memory free.
     instance: Instance,
     held: Reservation,
-    pass: Pass,
+    permit: Permit,
 }
 
 impl Plugin {
@@ -60,12 +60,12 @@ impl Plugin {
         let deadline = Instant::now() + limit;
         let pool = self.pool();
         let turn = async {
-            let pass = self.gate().enter().await.map_err(|Full| CallError::Overloaded)?;
+            let permit = self.gate().enter().await.map_err(|QueueFull| CallError::Overloaded)?;
             let held = pool.engine().memory().mapped_reservation();
             held.try_grow((GUEST_STACK + EXCHANGE_BYTES) as u64)?;
             let instance = pool.take(false, function.memory()).await?;
             let (function, pool) = (Arc::clone(function), Arc::clone(pool));
-            Ok(Admission { function, pool, deadline, instance, held, pass })
+            Ok(Admission { function, pool, deadline, instance, held, permit })
         };
         timeout_at(deadline, turn).await.unwrap_or(Err(CallError::Timeout { limit }))
     }
@@ -115,7 +115,7 @@ impl Admission {
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
     {
-        let Self { function, pool, deadline, mut instance, held: _held, pass: _pass } = self;
+        let Self { function, pool, deadline, mut instance, held: _held, permit: _pass } = self;
         let _running = pool.engine().ticker().run();
         let limit = function.timeout();
         let work = async {
