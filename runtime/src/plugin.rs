@@ -14,7 +14,7 @@ use crate::{
     engine::GUEST_STACK,
     functions,
     gate::{Gate, QueueFull},
-    grants::network::Reach,
+    grants::network::OutboundAccess,
     host::context::PluginContext,
     instance::Instance,
     output::log::GuestLog,
@@ -168,8 +168,8 @@ impl Plugin {
         let (log, config) = (GuestLog::new(&name, limits.log_lines), Config::new(config));
         // Start functions have as much as a call.
         let fuel = (artifact.build().metering == Metering::Fuel).then(|| limits.fuel.unwrap_or(u64::MAX));
-        let reach = Arc::new(Reach::new(engine.network(), grants.network.clone(), log.clone()));
-        let context = PluginContext { memory_limit: limits.memory, fuel, log, config, grants, reach };
+        let outbound = Arc::new(OutboundAccess::new(engine.network(), grants.network.clone(), log.clone()));
+        let context = PluginContext { memory_limit: limits.memory, fuel, log, config, grants, outbound };
         let pool = Pool::new(engine.clone(), linked, context, instances);
         let memory = pool.warm_up().await.map_err(|error| match error {
             CallError::AgentFull => LoadError::AgentFull,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{Grants, config::Config, grants::network::Reach, output::log::GuestLog};
+use crate::{Grants, config::Config, grants::network::OutboundAccess, output::log::GuestLog};
 
 /// What every instance of one plugin is given.
 pub(crate) struct PluginContext {
@@ -14,5 +14,5 @@ pub(crate) struct PluginContext {
     pub(crate) config: Config,
     pub(crate) grants: Grants,
     /// How its guests reach what `grants.network` allows.
-    pub(crate) reach: Arc<Reach>,
+    pub(crate) outbound: Arc<OutboundAccess>,
 }

@@ -26,8 +26,8 @@ use tokio::{
 use wasmtime_wasi_http::{DEFAULT_FORBIDDEN_HEADERS, Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 use super::{
+    outbound::{OutboundAccess, Refusal},
     policy::{Host, Purpose},
-    reach::{Reach, Refusal},
     resolver::Unresolved,
     tls,
 };
@@ -50,13 +50,13 @@ const BETWEEN_BYTES: Duration = Duration::from_mins(1);
 
 /// Sends the requests of one instance.
 pub(crate) struct Outgoing {
-    reach: Arc<Reach>,
+    outbound: Arc<OutboundAccess>,
     requests: Arc<Semaphore>,
 }
 
 impl Outgoing {
-    pub(super) fn new(reach: Arc<Reach>) -> Self {
-        Self { reach, requests: Arc::new(Semaphore::new(REQUESTS)) }
+    pub(super) fn new(outbound: Arc<OutboundAccess>) -> Self {
+        Self { outbound, requests: Arc::new(Semaphore::new(REQUESTS)) }
     }
 }
 
@@ -84,14 +84,14 @@ impl WasiHttpHooks for Outgoing {
         options: Option<RequestOptions>,
         _: Io,
     ) -> Box<dyn Future<Output = Sent> + Send> {
-        let (reach, mine) = (Arc::clone(&self.reach), Arc::clone(&self.requests).try_acquire_owned());
+        let (outbound, mine) = (Arc::clone(&self.outbound), Arc::clone(&self.requests).try_acquire_owned());
         Box::new(async move {
             let mine = mine.map_err(|_| Error::ConnectionLimitReached)?;
-            let theirs = reach.request().ok_or(Error::ConnectionLimitReached)?;
-            let memory = reach.network().reservation();
+            let theirs = outbound.request().ok_or(Error::ConnectionLimitReached)?;
+            let memory = outbound.network().reservation();
             memory.grow(REQUEST_BYTES).map_err(|_| Error::ConnectionLimitReached)?;
             let held = Arc::new(Held { _permits: [mine, theirs], _memory: memory });
-            send(&reach, request, Times::new(options), held).await
+            send(&outbound, request, Times::new(options), held).await
         })
     }
 }
@@ -148,7 +148,12 @@ impl Target {
     }
 }
 
-async fn send(reach: &Reach, mut request: Request<WasiBody>, times: Times, held: Arc<Held>) -> Sent {
+async fn send(
+    outbound: &OutboundAccess,
+    mut request: Request<WasiBody>,
+    times: Times,
+    held: Arc<Held>,
+) -> Sent {
     // It would make a tunnel of a connection, to hosts that are not looked at.
     if request.method() == Method::CONNECT {
         return Err(Error::HttpRequestMethodInvalid);
@@ -158,7 +163,7 @@ async fn send(reach: &Reach, mut request: Request<WasiBody>, times: Times, held:
     *request.uri_mut() = path.parse().map_err(|_| Error::HttpRequestUriInvalid)?;
     request.headers_mut().insert(header::HOST, target.field()?);
 
-    let opening = timeout(times.connect, open(reach, &target)).await;
+    let opening = timeout(times.connect, open(outbound, &target)).await;
     let stream = TokioIo::new(opening.map_err(|_| Error::ConnectionTimeout)??);
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(HEAD_BYTES)
@@ -204,24 +209,24 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// Opens a connection to a host, with TLS where the scheme has it.
-async fn open(reach: &Reach, target: &Target) -> Result<Box<dyn Stream>, Error> {
-    let stream = connect(reach, target).await?;
+async fn open(outbound: &OutboundAccess, target: &Target) -> Result<Box<dyn Stream>, Error> {
+    let stream = connect(outbound, target).await?;
     if !target.is_tls() {
         return Ok(Box::new(stream));
     }
-    let connector = reach.network().tls().map_err(|error| {
+    let connector = outbound.network().tls().map_err(|error| {
         tracing::error!(%error, "guests cannot use HTTPS: this machine has no CA certificates");
         Error::TlsCertificateError
     })?;
     let stream = tls::connect(connector, &target.host, stream).await;
-    Ok(Box::new(stream.inspect_err(|error| reach.say(&format!("{}: {error}", target.host)))?))
+    Ok(Box::new(stream.inspect_err(|error| outbound.say(&format!("{}: {error}", target.host)))?))
 }
 
 /// Connects to one of the addresses that were checked, each in turn.
-async fn connect(reach: &Reach, target: &Target) -> Result<TcpStream, Error> {
+async fn connect(outbound: &OutboundAccess, target: &Target) -> Result<TcpStream, Error> {
     let Target { host, port, of_scheme } = target;
     let purpose = Purpose::Http { port: *port, of_scheme: *of_scheme };
-    let addresses = reach.addresses(host, purpose).await.map_err(|refusal| match refusal {
+    let addresses = outbound.addresses(host, purpose).await.map_err(|refusal| match refusal {
         Refusal::NotAllowed => Error::HttpRequestDenied,
         Refusal::Closed => Error::DestinationIpProhibited,
         Refusal::Unresolved(Unresolved::NoSuchName) => {

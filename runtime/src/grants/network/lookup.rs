@@ -16,7 +16,7 @@ use wasmtime_wasi::{
     runtime::{AbortOnDropJoinHandle, spawn},
 };
 
-use super::{create, policy::Host, reach::Refusal, resolver::Unresolved};
+use super::{create, outbound::Refusal, policy::Host, resolver::Unresolved};
 use crate::host;
 
 /// In the version that WASI 0.2 is linked in: a guest's older one finds it too.

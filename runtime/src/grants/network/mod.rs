@@ -4,8 +4,8 @@ mod address;
 mod create;
 mod http;
 mod lookup;
+mod outbound;
 mod policy;
-mod reach;
 mod resolver;
 mod sockets;
 mod tls;
@@ -19,7 +19,7 @@ use self::policy::Pattern;
 pub(crate) use self::{
     http::Outgoing,
     lookup::add_to_linker,
-    reach::{Network, Reach},
+    outbound::{Network, OutboundAccess},
     sockets::Sockets,
 };
 
@@ -63,6 +63,6 @@ pub(crate) fn is_needed_by(import: &str) -> bool {
 }
 
 /// What one instance has of the network.
-pub(crate) fn of_instance(reach: &Arc<Reach>) -> (Outgoing, Sockets) {
-    (Outgoing::new(Arc::clone(reach)), Sockets::new(Arc::clone(reach)))
+pub(crate) fn of_instance(outbound: &Arc<OutboundAccess>) -> (Outgoing, Sockets) {
+    (Outgoing::new(Arc::clone(outbound)), Sockets::new(Arc::clone(outbound)))
 }

@@ -9,8 +9,8 @@ use wasmtime_wasi::{WasiCtxBuilder, sockets::SocketAddrUse};
 
 use super::{
     create::Drawn,
+    outbound::{OutboundAccess, Refusal},
     policy::{Host, Purpose},
-    reach::{Reach, Refusal},
 };
 
 /// The names of one instance that are remembered with an address; those of older lookups go first.
@@ -19,21 +19,21 @@ const PINNED: usize = 64;
 /// The sockets of one instance.
 #[derive(Clone)]
 pub(crate) struct Sockets {
-    reach: Arc<Reach>,
+    outbound: Arc<OutboundAccess>,
     /// What this instance looked up, and the addresses that were found. A socket to one of them is judged by the name.
     pinned: Arc<Mutex<Vec<(Host, IpAddr)>>>,
     drawn: Arc<Mutex<Drawn>>,
 }
 
 impl Sockets {
-    pub(super) fn new(reach: Arc<Reach>) -> Self {
-        let drawn = Drawn::new(reach.network().reservation());
-        Self { reach, pinned: Arc::default(), drawn: Arc::new(Mutex::new(drawn)) }
+    pub(super) fn new(outbound: Arc<OutboundAccess>) -> Self {
+        let drawn = Drawn::new(outbound.network().reservation());
+        Self { outbound, pinned: Arc::default(), drawn: Arc::new(Mutex::new(drawn)) }
     }
 
     /// Whether the policy has anything for sockets.
     pub(crate) fn are_granted(&self) -> bool {
-        self.reach.has_sockets()
+        self.outbound.has_sockets()
     }
 
     /// Gives an instance its sockets.
@@ -57,7 +57,7 @@ impl Sockets {
 
     /// The addresses that a name has for sockets.
     pub(super) async fn lookup(&self, host: Host) -> Result<Vec<IpAddr>, Refusal> {
-        let found = self.reach.addresses(&host, Purpose::Lookup).await?;
+        let found = self.outbound.addresses(&host, Purpose::Lookup).await?;
         if let Host::Name(_) = host {
             let mut pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
             pinned.retain(|(known, _)| *known != host);
@@ -78,7 +78,7 @@ impl Sockets {
             SocketAddrUse::TcpConnect | SocketAddrUse::UdpSend => {
                 let reached = self.reaches(address);
                 if !reached {
-                    self.reach.refuse_socket(address);
+                    self.outbound.refuse_socket(address);
                 }
                 reached
             }
@@ -91,6 +91,6 @@ impl Sockets {
         let pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
         let by_name = pinned.iter().filter(|(_, pinned)| *pinned == ip).map(|(host, _)| host);
         let itself = Host::Address(ip.to_canonical());
-        by_name.chain([&itself]).any(|host| self.reach.permits(host, ip, purpose))
+        by_name.chain([&itself]).any(|host| self.outbound.permits(host, ip, purpose))
     }
 }

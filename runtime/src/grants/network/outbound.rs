@@ -50,7 +50,7 @@ impl Network {
 }
 
 /// How the guests of one plugin reach hosts.
-pub(crate) struct Reach {
+pub(crate) struct OutboundAccess {
     network: Arc<Network>,
     grant: Option<NetworkGrant>,
     log: GuestLog,
@@ -73,7 +73,7 @@ const REQUESTS: usize = 128;
 /// Lookups at once of a plugin; others wait. One whose names are never answered leaves room for its neighbours.
 const LOOKUPS: usize = 8;
 
-impl Reach {
+impl OutboundAccess {
     pub(crate) fn new(network: Arc<Network>, grant: Option<NetworkGrant>, log: GuestLog) -> Self {
         let (requests, lookups) = (Arc::new(Semaphore::new(REQUESTS)), Semaphore::new(LOOKUPS));
         Self { network, grant, log, requests, lookups }
