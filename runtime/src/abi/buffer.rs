@@ -1,13 +1,13 @@
 //! Buffer: `f(ptr, len) -> i64` over the module's memory: bytes in, bytes out.
 //!
-//! The host asks the module's `alloc` (or `malloc`) for room, writes the body there and calls `f`; the result is
+//! The host asks the module's `alloc` (or `malloc`) for allocation, writes the body there and calls `f`; the result is
 //! `ptr << 32 | len` of the answer. Nothing is freed: the instance ends with its call, or with its reuse.
 
 use wasmtime::{Extern, ModuleExport};
 
 use super::{
     Output,
-    linear::{allocator, length, lied, memory, missing, read, write},
+    linear::{allocator, length, memory, missing_export, out_of_bounds, read, write},
 };
 use crate::{CallError, Format, instance::Instance};
 
@@ -43,14 +43,14 @@ impl Target {
         let length = length(body)?;
         let (core, store) = instance.core()?;
         let export = |store: &mut wasmtime::Store<_>, export| core.get_module_export(store, export);
-        let func = |ext: Option<Extern>| ext.and_then(Extern::into_func).ok_or_else(missing);
+        let func = |ext: Option<Extern>| ext.and_then(Extern::into_func).ok_or_else(missing_export);
         let alloc = func(export(store, &self.alloc))?.typed::<u32, u32>(&mut *store).map_err(guest)?;
         let call = func(export(store, &self.export))?.typed::<(u32, u32), u64>(&mut *store).map_err(guest)?;
-        let memory = export(store, &self.memory).and_then(Extern::into_memory).ok_or_else(missing)?;
+        let memory = export(store, &self.memory).and_then(Extern::into_memory).ok_or_else(missing_export)?;
 
         let pointer = alloc.call_async(&mut *store, length).await.map_err(guest)?;
         write(memory.data_mut(&mut *store), pointer, body).map_err(|_| {
-            lied(format!("its allocator gave {length} bytes at {pointer}, past its memory's end"))
+            out_of_bounds(format!("its allocator gave {length} bytes at {pointer}, past its memory's end"))
         })?;
         let packed = call.call_async(&mut *store, (pointer, length)).await.map_err(guest)?;
         let (pointer, length) = unpacked(packed);

@@ -8,14 +8,14 @@ use wasmtime::{Error, Extern, ModuleExport, Store};
 
 use super::{
     Output, buffer,
-    linear::{self, Room, missing, read},
+    linear::{self, Allocation, missing_export, read},
 };
 use crate::{CallError, Format, host::Host, instance::Instance};
 
 /// A module's trio.
 pub(crate) struct DataFlare {
     memory: ModuleExport,
-    room: Room,
+    allocation: Allocation,
     init: ModuleExport,
     process: ModuleExport,
     /// Whether `process_data` returns pointer and length in one `i64`.
@@ -39,7 +39,7 @@ impl DataFlare {
         let cleanup = linear::is_of(module, CLEANUP, 0, 1) || linear::is_of(module, CLEANUP, 0, 0);
         fits.then_some(Self {
             memory: linear::memory(module)?,
-            room: Room::of(module),
+            allocation: Allocation::of(module),
             init: module.get_export_index(INIT)?,
             process: module.get_export_index(PROCESS)?,
             is_packed: result.is_i64(),
@@ -65,8 +65,8 @@ impl DataFlare {
     ) -> wasmtime::Result<()> {
         let memory = core.get_module_export(&mut *store, &self.memory).and_then(Extern::into_memory);
         let init = core.get_module_export(&mut *store, &self.init).and_then(Extern::into_func);
-        let (Some(memory), Some(init)) = (memory, init) else { return Err(Error::msg(missing())) };
-        let pointer = self.room.put(core, store, memory, config).await?;
+        let (Some(memory), Some(init)) = (memory, init) else { return Err(Error::msg(missing_export())) };
+        let pointer = self.allocation.put(core, store, memory, config).await?;
         let length = u32::try_from(config.len())?;
         let init = init.typed::<(u32, u32), i32>(&*store)?;
         match init.call_async(store, (pointer, length)).await? {
@@ -86,8 +86,8 @@ impl DataFlare {
         let (core, store) = instance.core()?;
         let memory = core.get_module_export(&mut *store, &self.memory).and_then(Extern::into_memory);
         let process = core.get_module_export(&mut *store, &self.process).and_then(Extern::into_func);
-        let (memory, process) = memory.zip(process).ok_or_else(missing)?;
-        let pointer = self.room.put(core, store, memory, body).await.map_err(guest)?;
+        let (memory, process) = memory.zip(process).ok_or_else(missing_export)?;
+        let pointer = self.allocation.put(core, store, memory, body).await.map_err(guest)?;
         let (pointer, length) = if self.is_packed {
             let process = process.typed::<(u32, u32), u64>(&*store).map_err(guest)?;
             buffer::unpacked(process.call_async(&mut *store, (pointer, length)).await.map_err(guest)?)
@@ -116,8 +116,8 @@ impl DataFlare {
 /// Pointer and length of an answer that begins with its length.
 fn prefixed(memory: &[u8], pointer: u32) -> Result<(u32, u32), CallError> {
     let length = memory.get(pointer as usize..).and_then(|rest| rest.first_chunk());
-    let length =
-        length.ok_or_else(|| linear::lied(format!("its answer at {pointer} is past its memory's end")))?;
+    let length = length
+        .ok_or_else(|| linear::out_of_bounds(format!("its answer at {pointer} is past its memory's end")))?;
     Ok((pointer.saturating_add(4), u32::from_le_bytes(*length)))
 }
 

@@ -6,7 +6,7 @@ use wasmtime::{Error, Extern, Memory, ModuleExport, Store};
 use crate::{CallError, host::Host, instance::MISSING};
 
 /// Where the host puts bytes.
-pub(super) enum Room {
+pub(super) enum Allocation {
     /// Where the module's own allocator says.
     Allocated(ModuleExport),
     /// Past what the module has: its memory is grown by as much as is needed.
@@ -40,7 +40,7 @@ pub(super) fn is_of(module: &wasmtime::Module, name: &str, params: usize, result
     })
 }
 
-impl Room {
+impl Allocation {
     pub(super) fn of(module: &wasmtime::Module) -> Self {
         allocator(module).map_or(Self::AtTheEnd, Self::Allocated)
     }
@@ -87,7 +87,7 @@ pub(super) fn write(memory: &mut [u8], pointer: u32, bytes: &[u8]) -> wasmtime::
     let length = bytes.len();
     let room = memory.get_mut(pointer as usize..).and_then(|rest| rest.get_mut(..length));
     let past = || Error::msg(format!("its room for {length} bytes at {pointer} is past its memory's end"));
-    room.ok_or_else(past)?.copy_from_slice(bytes);
+    allocation.ok_or_else(past)?.copy_from_slice(bytes);
     Ok(())
 }
 
@@ -97,9 +97,9 @@ pub(super) fn read(memory: &[u8], pointer: u32, length: u32, most: u64) -> Resul
         return Err(CallError::ResponseTooLarge { limit: most });
     }
     let answer = memory.get(pointer as usize..).and_then(|rest| rest.get(..length as usize));
-    answer
-        .map(Bytes::copy_from_slice)
-        .ok_or_else(|| lied(format!("its answer of {length} bytes at {pointer} is past its memory's end")))
+    answer.map(Bytes::copy_from_slice).ok_or_else(|| {
+        out_of_bounds(format!("its answer of {length} bytes at {pointer} is past its memory's end"))
+    })
 }
 
 /// The length of bytes that a guest is given.
@@ -107,10 +107,10 @@ pub(super) fn length(bytes: &[u8]) -> Result<u32, CallError> {
     u32::try_from(bytes.len()).map_err(|_| CallError::TooLarge { limit: u64::from(u32::MAX) })
 }
 
-pub(super) fn lied(message: String) -> CallError {
+pub(super) fn out_of_bounds(message: String) -> CallError {
     CallError::Trap { message, backtrace: Vec::new() }
 }
 
-pub(super) fn missing() -> CallError {
+pub(super) fn missing_export() -> CallError {
     CallError::NotCallable(MISSING.to_owned())
 }

@@ -88,7 +88,7 @@ async fn call(
     let (Some(Extern::Func(func)), Some(Extern::Memory(memory)), Some(Extern::Global(heap_base))) =
         (export, memory, heap_base)
     else {
-        return Err(linear::missing());
+        return Err(linear::missing_export());
     };
     let base = heap_base.get(&mut *store).unwrap_i32().cast_unsigned();
     linear::grow_for(store, memory, base, length).map_err(guest)?;
