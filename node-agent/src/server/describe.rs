@@ -5,7 +5,7 @@ use samovar_crds::{FunctionLimits, Limits};
 use samovar_runtime::Abi;
 use serde::Serialize;
 
-use super::{Answer, whole};
+use super::{Answer, full};
 use crate::{desired::Key, server::routes::Serving};
 
 #[derive(Serialize)]
@@ -56,7 +56,7 @@ pub(super) fn describe(serving: &Serving) -> Answer {
         functions: functions.collect(),
     };
     let body = serde_json::to_vec(&description).unwrap_or_default();
-    let mut response = whole(body);
+    let mut response = full(body);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

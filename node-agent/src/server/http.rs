@@ -41,8 +41,8 @@ impl Server {
         start: usize,
         body: Incoming,
     ) -> Answer {
-        let mut measured = Measured { endpoint, outcome: Ok(()), started: Instant::now() };
-        let admitted = self.admit(serving, &measured.endpoint, &head, body.size_hint().lower()).await;
+        let mut timer = CallTimer { endpoint, outcome: Ok(()), started: Instant::now() };
+        let admitted = self.admit(serving, &timer.endpoint, &head, body.size_hint().lower()).await;
         let answered = match admitted {
             Ok(admission) => match forwarded(head, &serving.key, start) {
                 Ok(head) => {
@@ -57,9 +57,9 @@ impl Server {
             }
         };
         match answered {
-            Ok(response) => response.map(|body| Either::Right(Either::Right(Sent { body, measured }))),
+            Ok(response) => response.map(|body| Either::Right(Either::Right(MeasuredBody { body, timer }))),
             Err(problem) => {
-                measured.outcome = Err(problem.slug);
+                timer.outcome = Err(problem.slug);
                 problem.answer()
             }
         }
@@ -137,25 +137,25 @@ fn drop_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 /// What a request's exchange came to, told when it has ended.
-struct Measured {
+struct CallTimer {
     endpoint: Arc<Endpoint>,
     outcome: Result<(), Slug>,
     started: Instant,
 }
 
-impl Drop for Measured {
+impl Drop for CallTimer {
     fn drop(&mut self) {
         self.endpoint.metrics.answered(self.outcome, self.started.elapsed());
     }
 }
 
 /// A guest's response on its way to the caller.
-pub(super) struct Sent {
+pub(super) struct MeasuredBody {
     body: ResponseBody,
-    measured: Measured,
+    timer: CallTimer,
 }
 
-impl Body for Sent {
+impl Body for MeasuredBody {
     type Data = Bytes;
     type Error = BrokenOff;
 
@@ -165,7 +165,7 @@ impl Body for Sent {
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
         if let Some(Err(BrokenOff(error))) = &frame {
-            self.measured.outcome = Err(Slug::of(error));
+            self.timer.outcome = Err(Slug::of(error));
         }
         Poll::Ready(frame)
     }

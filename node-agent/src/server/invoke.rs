@@ -12,7 +12,7 @@ use hyper::{
 };
 use samovar_runtime::{Abi, Call, CallError, Format, Function, Reservation, Timing};
 
-use super::{Answer, Problem, Server, Slug, whole};
+use super::{Answer, Problem, Server, Slug, full};
 use crate::{
     desired::Key,
     server::routes::{Endpoint, Route, Serving},
@@ -57,7 +57,7 @@ impl Server {
             Format::Bytes => HeaderValue::from_static(OCTET_STREAM),
             Format::Text => HeaderValue::from_static(TEXT),
         };
-        let mut response = whole(answer.body);
+        let mut response = full(answer.body);
         response.headers_mut().insert(header::CONTENT_TYPE, content_type);
         if let Some(timing) = server_timing(answer.timing) {
             response.headers_mut().insert("server-timing", timing);

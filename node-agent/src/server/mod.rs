@@ -78,10 +78,10 @@ pub(crate) struct Server {
     pub(crate) draining: watch::Sender<bool>,
 }
 
-type Answer = Response<Either<Full<Bytes>, Either<batch::Lines, http::Sent>>>;
+type Answer = Response<Either<Full<Bytes>, Either<batch::Lines, http::MeasuredBody>>>;
 
 /// An answer that is there as a whole.
-fn whole(body: impl Into<Bytes>) -> Answer {
+fn full(body: impl Into<Bytes>) -> Answer {
     Response::new(Either::Left(Full::new(body.into())))
 }
 
@@ -140,17 +140,17 @@ impl Server {
 
     async fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Answer {
         let (head, mut body) = request.into_parts();
-        let answer = match self.called(&head) {
-            Called::Function(serving, endpoint) if batch::is_batch(&head.headers) => {
+        let answer = match self.dispatch(&head) {
+            Dispatch::Function(serving, endpoint) if batch::is_batch(&head.headers) => {
                 return batch::answer(Arc::clone(self), serving, endpoint, body);
             }
-            Called::Function(serving, endpoint) => {
+            Dispatch::Function(serving, endpoint) => {
                 self.invoke(&serving, &endpoint, &head.headers, &mut body).await
             }
-            Called::Guest(serving, endpoint, start) => {
+            Dispatch::Guest(serving, endpoint, start) => {
                 return self.exchange(&serving, endpoint, head, start, body).await;
             }
-            Called::Nothing(answer) => *answer,
+            Dispatch::Nothing(answer) => *answer,
         };
         if !answer.status().is_success() && answer.status() != StatusCode::GATEWAY_TIMEOUT {
             discard(&head, body).await;
@@ -159,9 +159,9 @@ impl Server {
     }
 
     /// What a request calls, or the answer to one that calls nothing.
-    fn called(&self, head: &Parts) -> Called {
+    fn dispatch(&self, head: &Parts) -> Dispatch {
         let routes = self.routes.load();
-        let problem = |problem: Problem| Called::Nothing(Box::new(problem.answer()));
+        let problem = |problem: Problem| Dispatch::Nothing(Box::new(problem.answer()));
         let target = match target(host(head), head.uri.path(), &routes) {
             Ok(target) => target,
             Err(why) => return problem(why),
@@ -171,10 +171,10 @@ impl Server {
             Route::NotReady(why) => return problem(Problem::not_ready(why)),
         };
         if let Some(endpoint) = serving.handler() {
-            return Called::Guest(Arc::clone(serving), Arc::clone(endpoint), target.start);
+            return Dispatch::Guest(Arc::clone(serving), Arc::clone(endpoint), target.start);
         }
         match (target.name, &head.method) {
-            (None, &Method::GET | &Method::HEAD) => Called::Nothing(Box::new(describe(serving))),
+            (None, &Method::GET | &Method::HEAD) => Dispatch::Nothing(Box::new(describe(serving))),
             (None, _) => problem(Problem::method_not_allowed("GET")),
             (Some(name), method) => {
                 let Some(endpoint) = serving.endpoint(name) else {
@@ -183,14 +183,14 @@ impl Server {
                 if method != Method::POST {
                     return problem(Problem::method_not_allowed("POST"));
                 }
-                Called::Function(Arc::clone(serving), Arc::clone(endpoint))
+                Dispatch::Function(Arc::clone(serving), Arc::clone(endpoint))
             }
         }
     }
 }
 
 /// What a request calls.
-enum Called {
+enum Dispatch {
     /// A function.
     Function(Arc<Serving>, Arc<Endpoint>),
     /// A guest that takes whole requests, and where its own part of the path begins.

@@ -7,7 +7,7 @@ use samovar_runtime::CallError;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Answer, whole};
+use super::{Answer, full};
 use crate::desired::Key;
 
 macro_rules! slugs {
@@ -127,7 +127,7 @@ impl Problem {
 
     pub(super) fn answer(self) -> Answer {
         let status = self.slug.status();
-        let mut response = whole(self.json());
+        let mut response = full(self.json());
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

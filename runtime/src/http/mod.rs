@@ -18,7 +18,7 @@ use tokio::{
 };
 
 pub(crate) use request::RequestBody;
-use response::Begun;
+use response::StartedResponse;
 pub use response::{BrokenOff, ResponseBody};
 
 use crate::{
@@ -106,7 +106,7 @@ impl Admission {
         let length = head.headers.get(header::CONTENT_LENGTH);
         let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
         let has_body = wants_body && has_body(head.status);
-        let body = Begun { body, has_body, limit, length, guest, fault }.read_ahead(held).await?;
+        let body = StartedResponse { body, has_body, limit, length, guest, fault }.read_ahead(held).await?;
         Ok(Response::from_parts(head, body))
     }
 

@@ -26,7 +26,7 @@ const WRITTEN_AHEAD: u64 = 2 * CHUNK_BYTES as u64;
 /// A response's body. A guest writes no faster than it is read; dropping it before its end stops the guest.
 pub struct ResponseBody {
     is_warm: VecDeque<Frame<Bytes>>,
-    rest: Option<Rest>,
+    rest: Option<BodyTail>,
     /// No more than a head goes to the caller: nothing is said of the body's length.
     only_head: bool,
     _held: Reservation,
@@ -38,7 +38,7 @@ pub struct ResponseBody {
 pub struct BrokenOff(#[from] pub CallError);
 
 /// A response that a guest has begun, and may still be writing.
-pub(super) struct Begun<G> {
+pub(super) struct StartedResponse<G> {
     pub(super) body: WasiBody,
     /// Whether the caller takes a body at all.
     pub(super) has_body: bool,
@@ -51,7 +51,7 @@ pub(super) struct Begun<G> {
     pub(super) fault: Fault,
 }
 
-impl<G: Future<Output = ()> + Send + 'static> Begun<G> {
+impl<G: Future<Output = ()> + Send + 'static> StartedResponse<G> {
     /// Reads what the guest has for the body already, for as long as it does not wait. A guest that has more to do then
     /// goes on in a task of its own, since whoever reads the body may stop to, and is ended there at its deadline.
     pub(super) async fn read_ahead(self, held: Reservation) -> Result<ResponseBody, CallError> {
@@ -59,7 +59,7 @@ impl<G: Future<Output = ()> + Send + 'static> Begun<G> {
         if has_body && length.is_some_and(|length| length > limit) {
             return Err(CallError::ResponseTooLarge { limit });
         }
-        let mut rest = Rest { body, limit, length, sent: 0, guest: Guest(None), fault };
+        let mut rest = BodyTail { body, limit, length, sent: 0, guest: Guest(None), fault };
         let mut is_warm = VecDeque::new();
         let mut turns = TURNS;
         let ended = poll_fn(|context| {
@@ -118,7 +118,7 @@ fn poll_guest<G: Future<Output = ()>>(guest: &mut Option<Pin<Box<G>>>, context: 
 impl ResponseBody {
     /// The body is at its end, and its guest may go on without it until its deadline.
     fn end(&mut self) {
-        if let Some(Rest { guest, .. }) = &mut self.rest.take() {
+        if let Some(BodyTail { guest, .. }) = &mut self.rest.take() {
             guest.let_go();
         }
     }
@@ -158,7 +158,7 @@ impl Body for ResponseBody {
 }
 
 /// What is not read of a body yet.
-struct Rest {
+struct BodyTail {
     body: WasiBody,
     limit: u64,
     length: Option<u64>,
@@ -167,7 +167,7 @@ struct Rest {
     fault: Fault,
 }
 
-impl Rest {
+impl BodyTail {
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
         if let Some(error) = self.fault.take() {
