@@ -14,7 +14,7 @@ use hyper::{
 };
 use samovar_runtime::{Call, CallError, Format, MemoryBudget, Reservation};
 
-use super::{Answer, Problem, Server, Slug, invoke::essence};
+use super::{Answer, Problem, ProblemType, Server, invoke::essence};
 use crate::server::routes::{Endpoint, Serving};
 
 const NDJSON: &str = "application/x-ndjson";
@@ -68,14 +68,14 @@ impl Batch {
                 (answer.and_then(|answer| rendered(&answer, held)), true)
             }
             Ok(Ok(Some(Line { body: Err(refusal), .. }))) => (Err(refusal.into()), true),
-            Ok(Err(BrokenOff)) => (Err(Problem::new(Slug::BadArguments, BrokenOff)), false),
+            Ok(Err(BrokenOff)) => (Err(Problem::new(ProblemType::BadArguments, BrokenOff)), false),
             Err(_) => {
                 let late =
                     "the next line did not arrive within the function's time limit; the batch ends here";
-                (Err(Problem::new(Slug::Timeout, late)), false)
+                (Err(Problem::new(ProblemType::Timeout, late)), false)
             }
         };
-        let outcome = result.as_ref().map(drop).map_err(|problem| problem.slug);
+        let outcome = result.as_ref().map(drop).map_err(|problem| problem.problem_type);
         endpoint.metrics.answered(outcome, started.elapsed());
         let line = result.unwrap_or_else(|problem| {
             let mut line = problem.json();

@@ -21,7 +21,7 @@ use hyper::{
 };
 use samovar_runtime::{Admission, BrokenOff, CallError, ResponseBody};
 
-use super::{Answer, Problem, Server, Slug, discard};
+use super::{Answer, Problem, ProblemType, Server, discard};
 use crate::{
     desired::Key,
     server::routes::{Endpoint, Route, Serving},
@@ -59,7 +59,7 @@ impl Server {
         match answered {
             Ok(response) => response.map(|body| Either::Right(Either::Right(MeasuredBody { body, timer }))),
             Err(problem) => {
-                timer.outcome = Err(problem.slug);
+                timer.outcome = Err(problem.problem_type);
                 problem.answer()
             }
         }
@@ -99,7 +99,7 @@ fn forwarded(mut head: Parts, key: &Key, start: usize) -> Result<Parts, Problem>
     if start == 0 && has_authority {
         return Ok(head);
     }
-    let invalid = || Problem::new(Slug::BadArguments, "the request's path or host is not valid");
+    let invalid = || Problem::new(ProblemType::BadArguments, "the request's path or host is not valid");
     let bad = |_: InvalidUri| invalid();
     let named = || head.headers.get(header::HOST).map(|host| host.as_bytes().try_into());
     let authority: Authority = match (head.uri.authority(), named()) {
@@ -139,7 +139,7 @@ fn drop_hop_by_hop(headers: &mut HeaderMap) {
 /// What a request's exchange came to, told when it has ended.
 struct CallTimer {
     endpoint: Arc<Endpoint>,
-    outcome: Result<(), Slug>,
+    outcome: Result<(), ProblemType>,
     started: Instant,
 }
 
@@ -165,7 +165,7 @@ impl Body for MeasuredBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
         if let Some(Err(BrokenOff(error))) = &frame {
-            self.timer.outcome = Err(Slug::of(error));
+            self.timer.outcome = Err(ProblemType::of(error));
         }
         Poll::Ready(frame)
     }

@@ -12,7 +12,7 @@ use hyper::{
 };
 use samovar_runtime::{Abi, Call, CallError, Format, Function, Reservation, Timing};
 
-use super::{Answer, Problem, Server, Slug, full};
+use super::{Answer, Problem, ProblemType, Server, full};
 use crate::{
     desired::Key,
     server::routes::{Endpoint, Route, Serving},
@@ -34,7 +34,7 @@ impl Server {
         let result = self.call(serving, &endpoint.function, headers, body).await;
         endpoint
             .metrics
-            .answered(result.as_ref().map(drop).map_err(|problem| problem.slug), started.elapsed());
+            .answered(result.as_ref().map(drop).map_err(|problem| problem.problem_type), started.elapsed());
         result.unwrap_or_else(Problem::answer)
     }
 
@@ -129,7 +129,7 @@ fn format(headers: &HeaderMap, function: &Function) -> Result<Format, Problem> {
     }
     let takes = if function.takes_bytes() { "application/json or application/octet-stream" } else { JSON };
     Err(Problem::new(
-        Slug::UnsupportedMediaType,
+        ProblemType::UnsupportedMediaType,
         format_args!("function `{}` takes {takes}", function.name()),
     ))
 }
@@ -147,7 +147,7 @@ async fn read(body: &mut Incoming, function: &Function, held: &Reservation) -> R
     let whole = async {
         let mut whole = BytesMut::new();
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|_| Problem::new(Slug::BadArguments, "the body broke off"))?;
+            let frame = frame.map_err(|_| Problem::new(ProblemType::BadArguments, "the body broke off"))?;
             let Ok(data) = frame.into_data() else { continue };
             if (whole.len() + data.len()) as u64 > limit {
                 return Err(too_large());
@@ -161,7 +161,7 @@ async fn read(body: &mut Incoming, function: &Function, held: &Reservation) -> R
         Ok(whole.freeze())
     };
     tokio::time::timeout(function.timeout(), whole).await.unwrap_or_else(|_| {
-        Err(Problem::new(Slug::Timeout, "the body did not arrive within the function's time limit"))
+        Err(Problem::new(ProblemType::Timeout, "the body did not arrive within the function's time limit"))
     })
 }
 

@@ -13,7 +13,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::server::Slug;
+use crate::server::ProblemType;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct FunctionLabels {
@@ -53,7 +53,7 @@ pub(crate) struct FunctionMetrics {
     calls: Family<CallLabels, Counter>,
     labels: FunctionLabels,
     ok: Counter,
-    problems: [OnceLock<Counter>; Slug::ALL.len()],
+    problems: [OnceLock<Counter>; ProblemType::ALL.len()],
     duration: Histogram,
 }
 
@@ -125,7 +125,7 @@ impl Metrics {
         };
         FunctionMetrics {
             ok: self.calls.get_or_create_owned(&labels.call("ok")),
-            problems: [const { OnceLock::new() }; Slug::ALL.len()],
+            problems: [const { OnceLock::new() }; ProblemType::ALL.len()],
             duration: self.duration.get_or_create_owned(&labels),
             calls: self.calls.clone(),
             labels,
@@ -139,7 +139,7 @@ impl Metrics {
             plugin: plugin.to_owned(),
             function: function.to_owned(),
         };
-        for outcome in Slug::ALL.map(Slug::as_str).into_iter().chain(["ok"]) {
+        for outcome in ProblemType::ALL.map(ProblemType::as_str).into_iter().chain(["ok"]) {
             self.calls.remove(&labels.call(outcome));
         }
         self.duration.remove(&labels);
@@ -158,7 +158,7 @@ impl FunctionLabels {
 }
 
 impl FunctionMetrics {
-    pub(crate) fn answered(&self, outcome: Result<(), Slug>, took: Duration) {
+    pub(crate) fn answered(&self, outcome: Result<(), ProblemType>, took: Duration) {
         match outcome {
             Ok(()) => self.ok.inc(),
             Err(slug) => self.problems[slug as usize]

@@ -44,7 +44,7 @@ use tokio::{
 };
 
 use describe::describe;
-pub(crate) use problem::{Problem, Slug};
+pub(crate) use problem::{Problem, ProblemType};
 use target::host;
 pub(crate) use target::target;
 

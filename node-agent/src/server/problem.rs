@@ -10,13 +10,13 @@ use serde_json::Value;
 use super::{Answer, full};
 use crate::desired::Key;
 
-macro_rules! slugs {
+macro_rules! problem_types {
     ($($name:ident $slug:literal $status:ident $title:literal,)*) => {
         /// The kinds of problems: the last part of each type's URI, its HTTP status and its title.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub(crate) enum Slug { $($name,)* }
+        pub(crate) enum ProblemType { $($name,)* }
 
-        impl Slug {
+        impl ProblemType {
             pub(crate) const ALL: [Self; [$($slug),*].len()] = [$(Self::$name),*];
 
             pub(crate) const fn as_str(self) -> &'static str {
@@ -34,7 +34,7 @@ macro_rules! slugs {
     };
 }
 
-slugs! {
+problem_types! {
     BadArguments "bad-arguments" BAD_REQUEST "The arguments do not fit the function",
     NotFound "not-found" NOT_FOUND "There is no such function",
     MethodNotAllowed "method-not-allowed" METHOD_NOT_ALLOWED "The method is not allowed",
@@ -55,7 +55,7 @@ slugs! {
 /// What went wrong with one request.
 #[derive(Debug)]
 pub(crate) struct Problem {
-    pub(crate) slug: Slug,
+    pub(crate) problem_type: ProblemType,
     detail: Value,
     backtrace: Vec<String>,
     allow: Option<&'static str>,
@@ -72,13 +72,13 @@ struct Body<'a> {
 }
 
 impl Problem {
-    pub(crate) fn new(slug: Slug, detail: impl fmt::Display) -> Self {
-        Self { slug, detail: Value::String(detail.to_string()), backtrace: Vec::new(), allow: None }
+    pub(crate) fn new(problem_type: ProblemType, detail: impl fmt::Display) -> Self {
+        Self { problem_type, detail: Value::String(detail.to_string()), backtrace: Vec::new(), allow: None }
     }
 
     pub(crate) fn no_such_path() -> Self {
         Self::new(
-            Slug::NotFound,
+            ProblemType::NotFound,
             "call POST /v1/NAMESPACE/PLUGIN/FUNCTION, or POST /FUNCTION with the host PLUGIN.NAMESPACE",
         )
     }
@@ -89,7 +89,7 @@ impl Problem {
             short(plugin),
             short(namespace)
         );
-        Self::new(Slug::NotFound, detail)
+        Self::new(ProblemType::NotFound, detail)
     }
 
     pub(crate) fn no_such_function(key: &Key, function: &str) -> Self {
@@ -97,15 +97,15 @@ impl Problem {
         let detail = format_args!(
             "plugin `{plugin}` has no function `{function}`; GET /v1/{namespace}/{plugin} lists what it has"
         );
-        Self::new(Slug::NotFound, detail)
+        Self::new(ProblemType::NotFound, detail)
     }
 
     pub(crate) fn not_ready(why: &str) -> Self {
-        Self::new(Slug::NotReady, why)
+        Self::new(ProblemType::NotReady, why)
     }
 
     pub(crate) fn method_not_allowed(allow: &'static str) -> Self {
-        Self { allow: Some(allow), ..Self::new(Slug::MethodNotAllowed, format_args!("use {allow}")) }
+        Self { allow: Some(allow), ..Self::new(ProblemType::MethodNotAllowed, format_args!("use {allow}")) }
     }
 
     #[cfg(test)]
@@ -116,9 +116,9 @@ impl Problem {
     /// The problem object.
     pub(crate) fn json(&self) -> Vec<u8> {
         let body = Body {
-            r#type: format!("https://samovar.dev/problems/{}", self.slug.as_str()),
-            title: self.slug.title(),
-            status: self.slug.status().as_u16(),
+            r#type: format!("https://samovar.dev/problems/{}", self.problem_type.as_str()),
+            title: self.problem_type.title(),
+            status: self.problem_type.status().as_u16(),
             detail: &self.detail,
             backtrace: &self.backtrace,
         };
@@ -126,7 +126,7 @@ impl Problem {
     }
 
     pub(super) fn answer(self) -> Answer {
-        let status = self.slug.status();
+        let status = self.problem_type.status();
         let mut response = full(self.json());
         *response.status_mut() = status;
         let headers = response.headers_mut();
@@ -141,7 +141,7 @@ impl Problem {
     }
 }
 
-impl Slug {
+impl ProblemType {
     /// The kind of problem that a failed call is.
     pub(crate) fn of(error: &CallError) -> Self {
         match error {
@@ -164,7 +164,7 @@ impl Slug {
 /// What a failed call means to its caller.
 impl From<CallError> for Problem {
     fn from(error: CallError) -> Self {
-        let problem = Self::new(Slug::of(&error), &error);
+        let problem = Self::new(ProblemType::of(&error), &error);
         match error {
             CallError::GuestError(json) => {
                 Self { detail: serde_json::from_str(&json).unwrap_or(Value::String(json)), ..problem }

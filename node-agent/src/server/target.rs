@@ -69,7 +69,7 @@ mod tests {
         match target(host, path, &routes) {
             Ok(Target { route, name: None, .. }) => name(route),
             Ok(Target { route, name: Some(function), .. }) => format!("{} {function}", name(route)),
-            Err(problem) => format!("{} {}", problem.slug.as_str(), problem.detail()),
+            Err(problem) => format!("{} {}", problem.problem_type.as_str(), problem.detail()),
         }
     }
 
