@@ -23,7 +23,7 @@ use crate::{
     },
     options::Bounds,
     plan::{Plan, plan},
-    reports::{Board, Report},
+    reports::{Report, Reports},
     server::{
         self, Server,
         gauges::Gauges,
@@ -101,7 +101,7 @@ pub struct Agent {
     pub address: SocketAddr,
     /// Where `/healthz`, `/readyz` and `/metrics` are.
     pub ops_address: SocketAddr,
-    board: Board,
+    reports: Reports,
     ops: Ops,
     server: Arc<Server>,
     serving: JoinHandle<()>,
@@ -148,7 +148,7 @@ impl Agent {
                 }
             })
         };
-        let board = Board::default();
+        let reports = Reports::default();
         let loader = Arc::new(Loader {
             engine,
             cache: Arc::new(cache),
@@ -160,14 +160,14 @@ impl Agent {
             guests: guests.handle().clone(),
             metrics,
         });
-        let control = Control::new(loader, Arc::clone(&server), board.clone());
+        let control = Control::new(loader, Arc::clone(&server), reports.clone());
         let control = tokio::spawn(control.run(desired));
-        Ok(Self { address, ops_address, board, ops, server, serving, control, gives_back, _guests: guests })
+        Ok(Self { address, ops_address, reports, ops, server, serving, control, gives_back, _guests: guests })
     }
 
     /// What is true of each revision.
-    pub fn board(&self) -> &Board {
-        &self.board
+    pub fn reports(&self) -> &Reports {
+        &self.reports
     }
 
     /// What `/readyz` answers.
@@ -207,7 +207,7 @@ impl Drop for Agent {
 struct Control {
     loader: Arc<Loader>,
     server: Arc<Server>,
-    board: Board,
+    reports: Reports,
     running: BTreeMap<Key, Running>,
     done: mpsc::UnboundedSender<(Key, Arc<DesiredRevision>, Loaded)>,
     loaded: mpsc::UnboundedReceiver<(Key, Arc<DesiredRevision>, Loaded)>,
@@ -231,14 +231,14 @@ impl Drop for Running {
 }
 
 impl Control {
-    fn new(loader: Arc<Loader>, server: Arc<Server>, board: Board) -> Self {
+    fn new(loader: Arc<Loader>, server: Arc<Server>, reports: Reports) -> Self {
         // Bounded by what runs: each revision sends once.
         let (done, loaded) = mpsc::unbounded_channel();
-        Self { loader, server, board, running: BTreeMap::new(), done, loaded }
+        Self { loader, server, reports, running: BTreeMap::new(), done, loaded }
     }
 
     async fn run(mut self, mut desired: watch::Receiver<Desired>) {
-        let mut board = self.board.subscribe();
+        let mut reports = self.reports.subscribe();
         self.take_in(&desired.borrow_and_update().clone());
         loop {
             tokio::select! {
@@ -249,7 +249,7 @@ impl Control {
                 },
                 Some((key, revision, loaded)) = self.loaded.recv() => self.serve(&key, &revision, loaded),
                 // Why a plugin is not ready is part of its route.
-                Ok(()) = board.changed() => self.publish(),
+                Ok(()) = reports.changed() => self.publish(),
             }
         }
     }
@@ -271,7 +271,7 @@ impl Control {
         self.publish();
         for (key, stopped) in stopped {
             if !self.running.contains_key(&key) {
-                self.board.remove(&key);
+                self.reports.remove(&key);
             }
             self.forget_metrics(&key, &stopped);
         }
@@ -293,10 +293,10 @@ impl Control {
     fn start(&mut self, key: Key, revision: Arc<DesiredRevision>, module: Option<InUse>) {
         tracing::info!(plugin = %key, "loading");
         let load = {
-            let (loader, board, done) = (Arc::clone(&self.loader), self.board.clone(), self.done.clone());
+            let (loader, reports, done) = (Arc::clone(&self.loader), self.reports.clone(), self.done.clone());
             let (key, revision) = (key.clone(), Arc::clone(&revision));
             tokio::spawn(async move {
-                if let Some(loaded) = load_until_it_works(&loader, &board, &key, &revision).await {
+                if let Some(loaded) = load_until_it_works(&loader, &reports, &key, &revision).await {
                     let _ = done.send((key, revision, loaded));
                 }
             })
@@ -318,12 +318,12 @@ impl Control {
         // The table first: whoever reads that it is ready must find it so.
         self.publish();
         let report = Report { functions, figures: Some(figures), ..Report::on_its_way(State::Ready) };
-        self.board.set(key, report);
+        self.reports.set(key, report);
     }
 
     fn publish(&self) {
         let loaded = self.running.values().filter_map(|running| running.serving.as_ref());
-        let reports = self.board.reports();
+        let reports = self.reports.all();
         let not_ready = self.running.keys().map(|key| {
             let why = reports.get(key).map_or_else(
                 || "it is about to be loaded".to_owned(),
@@ -362,7 +362,7 @@ const LONGEST_WAIT: Duration = Duration::from_mins(5);
 /// Loads a revision, again and again while that may help. `None` where only a change can.
 async fn load_until_it_works(
     loader: &Loader,
-    board: &Board,
+    reports: &Reports,
     key: &Key,
     revision: &DesiredRevision,
 ) -> Option<Loaded> {
@@ -372,7 +372,7 @@ async fn load_until_it_works(
         // A retry keeps the report of why it failed until it gets further than that.
         let progress = |state| {
             if !failed_before || state == State::Warming {
-                board.set(key, Report::on_its_way(state));
+                reports.set(key, Report::on_its_way(state));
             }
         };
         let Failure { reason, message, retry } = match loader.load(key, revision, progress).await {
@@ -382,7 +382,7 @@ async fn load_until_it_works(
         loader.metrics.loaded(reason.as_str());
         tracing::warn!(plugin = %key, %reason, "{message}");
         failed_before = true;
-        board.set(key, failed(reason, message));
+        reports.set(key, failed(reason, message));
         let pause = match retry {
             Retry::Never => return None,
             Retry::Slowly => LONGEST_WAIT,

@@ -1,6 +1,6 @@
 //! The node agent: obeys assignments, serves calls, reports.
 //!
-//! [`Agent`] serves what a [`Desired`] says and tells on its [`Board`] what is true. In a cluster ([`cluster::run`])
+//! [`Agent`] serves what a [`Desired`] says and tells on its [`Reports`] what is true. In a cluster ([`cluster::run`])
 //! the desired state is this agent's assignments and the board is written to their statuses; `samovar run`
 //! reads files and prints.
 
@@ -22,4 +22,4 @@ pub mod fuzzing;
 pub use agent::{Agent, AgentOptions, StartError};
 pub use desired::{Desired, DesiredRevision, Key, Source};
 pub use load::contents::OperatorOptions;
-pub use reports::{Board, Report};
+pub use reports::{Report, Reports};

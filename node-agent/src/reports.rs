@@ -42,18 +42,18 @@ impl Report {
 /// The latest report of each revision. Cheap to clone. A newer report takes the place of an older one that
 /// nobody has read, so that it never grows past what runs.
 #[derive(Clone)]
-pub struct Board {
+pub struct Reports {
     reports: Arc<Mutex<BTreeMap<Key, Report>>>,
     changed: watch::Sender<u64>,
 }
 
-impl Default for Board {
+impl Default for Reports {
     fn default() -> Self {
         Self { reports: Arc::default(), changed: watch::Sender::new(0) }
     }
 }
 
-impl Board {
+impl Reports {
     /// The latest reports.
     pub fn reports(&self) -> BTreeMap<Key, Report> {
         self.lock().clone()

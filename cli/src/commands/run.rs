@@ -80,9 +80,9 @@ async fn serve(args: &Args, output: Output) -> Result<(), Failure> {
     let agent = Agent::start(options(args)?, desired).map_err(Failure::failed)?;
     let mut console = Console { output, address: agent.address, told: BTreeMap::new(), bar: None };
     console.mistakes(&sources);
-    let mut changed = agent.board().subscribe();
+    let mut changed = agent.reports().subscribe();
     loop {
-        console.tell(agent.board().reports());
+        console.tell(agent.reports().all());
         agent.set_ready(console.all_settled(&wanted.borrow()));
         if args.once && console.all_settled(&wanted.borrow()) {
             let verdict = console.verdict(&sources);

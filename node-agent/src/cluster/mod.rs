@@ -20,7 +20,7 @@ use crate::{
     agent::{Agent, AgentOptions},
     desired::{Desired, Key},
     options::Options,
-    reports::Board,
+    reports::Reports,
 };
 
 /// How long an agent that starts may load what it is to serve before it is ready all the same: one plugin whose
@@ -76,8 +76,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         })
     };
     let reporting = {
-        let (pod_uid, board) = (options.pod_uid.clone(), agent.board().clone());
-        tokio::spawn(async move { status::follow(client, &pod_uid, board, uids).await })
+        let (pod_uid, reports) = (options.pod_uid.clone(), agent.reports().clone());
+        tokio::spawn(async move { status::follow(client, &pod_uid, reports, uids).await })
     };
     tokio::select! {
         _ = terminate.recv() => {}
@@ -87,7 +87,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             // While a DaemonSet replaces its Pods, the one before is stopped as soon as this one is ready.
             let caught_up = async {
                 let _ = knows.wait_for(|knows| *knows == Knowledge::Whole).await;
-                settled(agent.board(), &wants).await;
+                settled(agent.reports(), &wants).await;
             };
             let _ = tokio::time::timeout(SETTLE, caught_up).await;
             agent.set_ready(true);
@@ -105,10 +105,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
 }
 
 /// Waits until nothing that is wanted is on its way any more: it serves, or has failed.
-async fn settled(board: &Board, wants: &watch::Receiver<Desired>) {
-    let mut changed = board.subscribe();
+async fn settled(reports: &Reports, wants: &watch::Receiver<Desired>) {
+    let mut changed = reports.subscribe();
     let on_its_way = |key: &Key| {
-        board.report(key).is_none_or(|report| !matches!(report.state, State::Ready | State::Failed))
+        reports.report(key).is_none_or(|report| !matches!(report.state, State::Ready | State::Failed))
     };
     while wants.borrow().keys().any(on_its_way) && changed.changed().await.is_ok() {}
 }

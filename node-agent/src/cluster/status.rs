@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use crate::{
     cluster::assignments::Uids,
     desired::Key,
-    reports::{Board, Report},
+    reports::{Report, Reports},
 };
 
 /// The longest wait between tries while the API server does not take a status.
@@ -21,14 +21,14 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// Writes every report that is not yet written, for ever, as the agent that is the Pod `pod_uid`. An API server
 /// that is away is tried again; what changed meanwhile is written once, as it is then.
-pub(crate) async fn follow(client: Client, pod_uid: &str, board: Board, mut uids: watch::Receiver<Uids>) {
-    let mut changed = board.subscribe();
+pub(crate) async fn follow(client: Client, pod_uid: &str, reports: Reports, mut uids: watch::Receiver<Uids>) {
+    let mut changed = reports.subscribe();
     // What was written, and to which object: one that was made anew knows nothing of what the other was told.
     let mut written: BTreeMap<Key, (String, Report)> = BTreeMap::new();
     let mut wait = Duration::from_millis(250);
     loop {
         changed.mark_unchanged();
-        let (reports, known) = (board.reports(), uids.borrow_and_update().clone());
+        let (reports, known) = (reports.all(), uids.borrow_and_update().clone());
         written.retain(|key, _| reports.contains_key(key));
         let mut missed = false;
         for (key, report) in reports {

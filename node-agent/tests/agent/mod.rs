@@ -140,10 +140,10 @@ impl Served {
     pub async fn settled(&self, plugin: &str, number: i64) -> Report {
         let key = key(plugin, number);
         let is_settled = |report: &Report| matches!(report.state, State::Ready | State::Failed);
-        let mut changed = self.agent.board().subscribe();
+        let mut changed = self.agent.reports().subscribe();
         let settles = async {
             loop {
-                if let Some(report) = self.agent.board().report(&key).filter(is_settled) {
+                if let Some(report) = self.agent.reports().report(&key).filter(is_settled) {
                     return report;
                 }
                 changed.changed().await.unwrap();
