@@ -21,11 +21,11 @@ use crate::{
 };
 
 /// The last known assignments, for a start while the API server is away.
-pub(crate) struct Memory {
+pub(crate) struct Checkpoint {
     file: PathBuf,
 }
 
-impl Memory {
+impl Checkpoint {
     /// What the Pod with this UID was assigned: another one that shares the folder has its own.
     pub(crate) fn new(state: &Path, pod_uid: &str) -> Self {
         let file = state.join(format!("assignments-{pod_uid}.json"));
@@ -41,7 +41,7 @@ impl Memory {
     }
 
     /// What was wanted when this agent last knew. A file that does not read is as good as none.
-    pub(crate) fn recall(&self) -> Option<Desired> {
+    pub(crate) fn load(&self) -> Option<Desired> {
         let bytes = std::fs::read(&self.file).ok()?;
         let entries: Result<Vec<(Key, Arc<DesiredRevision>)>, _> = serde_json::from_slice(&bytes);
         entries
@@ -50,7 +50,7 @@ impl Memory {
             .map(|entries| entries.into_iter().collect())
     }
 
-    fn keep(&self, desired: &Desired) {
+    fn save(&self, desired: &Desired) {
         let entries: Vec<_> = desired.iter().collect();
         let written =
             serde_json::to_vec(&entries).map_err(Into::into).and_then(|json| write_whole(&self.file, &json));
@@ -110,7 +110,7 @@ pub(crate) type Uids = BTreeMap<Key, String>;
 
 /// How much an agent knows of what is wanted of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Knowledge {
+pub(crate) enum SyncState {
     /// Nothing.
     None,
     /// Its own assignments, so far.
@@ -120,13 +120,13 @@ pub(crate) enum Knowledge {
 }
 
 /// Where it is said what this agent's assignments are.
-pub(crate) struct Says {
+pub(crate) struct Outputs {
     /// What they want.
     pub(crate) desired: watch::Sender<Desired>,
     /// Which objects they are.
     pub(crate) uids: watch::Sender<Uids>,
     /// How much of them is known.
-    pub(crate) known: watch::Sender<Knowledge>,
+    pub(crate) known: watch::Sender<SyncState>,
 }
 
 /// Watches this agent's assignments for ever, in these namespaces or in all, and `says` what they are.
@@ -136,10 +136,10 @@ pub(crate) async fn follow(
     namespaces: &[String],
     node: &str,
     pod_uid: &str,
-    memory: Memory,
-    says: Says,
+    checkpoint: Checkpoint,
+    outputs: Outputs,
 ) {
-    let Says { desired, uids, known } = says;
+    let Outputs { desired, uids, known } = outputs;
     // A connection that died without a word is noticed when a watch ends that should have ended by itself.
     let config = watcher::Config::default().fields(&format!("spec.nodeName={node}")).timeout(60);
     let apis: Vec<Api<DeserializeGuard<PluginAssignment>>> = match namespaces {
@@ -147,7 +147,7 @@ pub(crate) async fn follow(
         some => some.iter().map(|namespace| Api::namespaced(client.clone(), namespace)).collect(),
     };
     let mut scopes: Vec<Scope> = apis.iter().map(|_| Scope::default()).collect();
-    let recalled = desired.borrow().clone();
+    let loaded = desired.borrow().clone();
     let events = apis.into_iter().enumerate().map(|(at, api)| {
         watcher(api, config.clone()).default_backoff().map(move |event| (at, event)).boxed()
     });
@@ -176,7 +176,7 @@ pub(crate) async fn follow(
                 let namespace = namespaces.get(at);
                 tracing::error!(?namespace, %error, "assignments may not be read; does the agent's Role still exist?");
                 let of_scope =
-                    recalled.iter().filter(|(key, _)| namespace.is_none_or(|name| *name == key.namespace));
+                    loaded.iter().filter(|(key, _)| namespace.is_none_or(|name| *name == key.namespace));
                 let own = of_scope.map(|(key, revision)| (key.clone(), Arc::clone(revision))).collect();
                 *current = Some(Seen { own, ..Seen::default() });
             }
@@ -205,10 +205,10 @@ pub(crate) async fn follow(
             changed
         });
         if changed {
-            memory.keep(&all);
+            checkpoint.save(&all);
         }
         known.send_modify(|known| {
-            *known = (*known).max(if is_whole { Knowledge::Whole } else { Knowledge::Own });
+            *known = (*known).max(if is_whole { SyncState::Whole } else { SyncState::Own });
         });
     }
 }
@@ -310,8 +310,8 @@ mod tests {
     #[test]
     fn what_was_wanted_is_recalled_and_a_damaged_file_is_as_good_as_none() {
         let state = tempfile::tempdir().unwrap();
-        let memory = Memory::new(state.path(), "mine");
-        assert_eq!(memory.recall(), None);
+        let checkpoint = Checkpoint::new(state.path(), "mine");
+        assert_eq!(checkpoint.load(), None);
         let key = Key { namespace: "demo".into(), plugin: "text".into(), revision: "text-1-a".into() };
         let revision = DesiredRevision {
             revision: "text-1".into(),
@@ -321,9 +321,9 @@ mod tests {
             contents: None,
         };
         let desired = Desired::from([(key, Arc::new(revision))]);
-        memory.keep(&desired);
-        assert_eq!(memory.recall(), Some(desired));
+        checkpoint.save(&desired);
+        assert_eq!(checkpoint.load(), Some(desired));
         std::fs::write(state.path().join("assignments-mine.json"), b"[[").unwrap();
-        assert_eq!(memory.recall(), None);
+        assert_eq!(checkpoint.load(), None);
     }
 }

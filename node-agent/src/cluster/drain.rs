@@ -9,7 +9,7 @@ use tokio::{
 
 use crate::desired::{Desired, DesiredRevision, Key};
 
-/// Says what `wanted` says, for ever, but lets a plugin that is gone from there go only after `delay`. A revision
+/// Outputs what `wanted` says, for ever, but lets a plugin that is gone from there go only after `delay`. A revision
 /// that is replaced by another of its plugin does not linger: calls have somewhere to go.
 pub(crate) async fn follow(
     mut wanted: watch::Receiver<Desired>,

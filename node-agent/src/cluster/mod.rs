@@ -15,7 +15,7 @@ use tokio::{
     sync::watch,
 };
 
-use self::assignments::{Knowledge, Memory, Says, Uids};
+use self::assignments::{Checkpoint, Outputs, SyncState, Uids};
 use crate::{
     agent::{Agent, AgentOptions},
     desired::{Desired, Key},
@@ -33,13 +33,13 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let program =
         std::env::current_exe().context("this program cannot find itself, to compile in a child process")?;
-    let memory = Memory::new(&options.state_dir, &options.pod_uid);
-    let recalled = memory.recall();
+    let checkpoint = Checkpoint::new(&options.state_dir, &options.pod_uid);
+    let loaded = checkpoint.load();
     // Serving goes on from what was last known; the API server's word replaces it when it comes.
-    let known = watch::Sender::new(if recalled.is_some() { Knowledge::Whole } else { Knowledge::None });
-    let recalled = recalled.unwrap_or_default();
-    let (desired, wanted) = watch::channel(recalled.clone());
-    let (serve, served) = watch::channel(recalled);
+    let known = watch::Sender::new(if loaded.is_some() { SyncState::Whole } else { SyncState::None });
+    let loaded = loaded.unwrap_or_default();
+    let (desired, wanted) = watch::channel(loaded.clone());
+    let (serve, served) = watch::channel(loaded);
     let (identify, uids) = watch::channel(Uids::new());
     let wants = wanted.clone();
     let agent = Agent::start(
@@ -65,14 +65,14 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     tracing::info!(address = %agent.address, ops = %agent.ops_address, node = options.node_name, "started");
     let client = client().await?;
     let mut knows = known.subscribe();
-    let says = Says { desired, uids: identify, known };
+    let outputs = Outputs { desired, uids: identify, known };
     let lingering = tokio::spawn(drain::follow(wanted, serve, options.drain_delay.into()));
     let watching = {
         let (client, options) = (client.clone(), options.clone());
         tokio::spawn(async move {
             let (namespaces, node, pod_uid) =
                 (&options.watch_namespace, &options.node_name, &options.pod_uid);
-            assignments::follow(client, namespaces, node, pod_uid, memory, says).await;
+            assignments::follow(client, namespaces, node, pod_uid, checkpoint, outputs).await;
         })
     };
     let reporting = {
@@ -83,10 +83,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
         () = async {
-            let _ = knows.wait_for(|knows| *knows >= Knowledge::Own).await;
+            let _ = knows.wait_for(|knows| *knows >= SyncState::Own).await;
             // While a DaemonSet replaces its Pods, the one before is stopped as soon as this one is ready.
             let caught_up = async {
-                let _ = knows.wait_for(|knows| *knows == Knowledge::Whole).await;
+                let _ = knows.wait_for(|knows| *knows == SyncState::Whole).await;
                 settled(agent.reports(), &wants).await;
             };
             let _ = tokio::time::timeout(SETTLE, caught_up).await;
