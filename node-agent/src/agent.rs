@@ -15,10 +15,10 @@ use tokio::{
 
 use crate::{
     desired::{Desired, DesiredRevision, Key, Source},
-    disk::{Cache, InUse, modules::Modules},
+    disk::{Cache, Pin, modules::Modules},
     guest_runtime::Guests,
     load::{
-        Failure, Flights, Loaded, Loader, MODULES_HELD, Retry,
+        Failure, Loaded, Loader, MODULES_HELD, Retry, SingleFlight,
         contents::{Operator, OperatorOptions},
     },
     options::Bounds,
@@ -155,7 +155,7 @@ impl Agent {
             registry: Client::new(options.registry)?,
             modules_held: Semaphore::new(MODULES_HELD),
             compiles: Semaphore::new(options.max_compiles.max(1)),
-            flights: Flights::default(),
+            flights: SingleFlight::default(),
             operator: options.operator.map(Operator::new),
             guests: guests.handle().clone(),
             metrics,
@@ -218,7 +218,7 @@ struct Running {
     load: JoinHandle<()>,
     serving: Option<Arc<Serving>>,
     /// Its module, where this agent has it, whether it is loaded or not.
-    module: Option<InUse>,
+    module: Option<Pin>,
 }
 
 impl Drop for Running {
@@ -239,11 +239,11 @@ impl Control {
 
     async fn run(mut self, mut desired: watch::Receiver<Desired>) {
         let mut reports = self.reports.subscribe();
-        self.take_in(&desired.borrow_and_update().clone());
+        self.apply(&desired.borrow_and_update().clone());
         loop {
             tokio::select! {
                 changed = desired.changed() => match changed {
-                    Ok(()) => self.take_in(&desired.borrow_and_update().clone()),
+                    Ok(()) => self.apply(&desired.borrow_and_update().clone()),
                     // Whoever said what is wanted is gone; what runs goes on.
                     Err(_) => std::future::pending().await,
                 },
@@ -254,7 +254,7 @@ impl Control {
         }
     }
 
-    fn take_in(&mut self, desired: &Desired) {
+    fn apply(&mut self, desired: &Desired) {
         let running = self.running.iter().map(|(key, running)| (key.clone(), Arc::clone(&running.revision)));
         let Plan { start, stop } = plan(desired, &running.collect());
         // Replaced ones leave the table before they are closed, so that calls find the next one.
@@ -279,7 +279,7 @@ impl Control {
     }
 
     /// The module of a revision, where this agent has it.
-    fn module(&self, revision: &DesiredRevision) -> Option<InUse> {
+    fn module(&self, revision: &DesiredRevision) -> Option<Pin> {
         let cache = &self.loader.cache;
         let digest = match &revision.source {
             Source::Module { digest, .. } => *digest,
@@ -287,10 +287,10 @@ impl Control {
                 cache.modules.of_image(image, revision.template.module_path.as_deref())?
             }
         };
-        Some(cache.in_use(&digest))
+        Some(cache.pin(&digest))
     }
 
-    fn start(&mut self, key: Key, revision: Arc<DesiredRevision>, module: Option<InUse>) {
+    fn start(&mut self, key: Key, revision: Arc<DesiredRevision>, module: Option<Pin>) {
         tracing::info!(plugin = %key, "loading");
         let load = {
             let (loader, reports, done) = (Arc::clone(&self.loader), self.reports.clone(), self.done.clone());

@@ -32,7 +32,7 @@ pub(crate) struct Cache {
 }
 
 /// While it lives, a module that is kept stays kept, and so does its artifact.
-pub(crate) struct InUse {
+pub(crate) struct Pin {
     cache: Arc<Cache>,
     digest: ModuleDigest,
 }
@@ -64,9 +64,9 @@ impl Cache {
     }
 
     /// Keeps the module's files, those that are there and those that come, until the answer is dropped.
-    pub(crate) fn in_use(self: &Arc<Self>, digest: &ModuleDigest) -> InUse {
+    pub(crate) fn pin(self: &Arc<Self>, digest: &ModuleDigest) -> Pin {
         *self.uses().entry(*digest).or_default() += 1;
-        InUse { cache: Arc::clone(self), digest: *digest }
+        Pin { cache: Arc::clone(self), digest: *digest }
     }
 
     /// Keeps a module, and which image holds it. Where the disk refuses, it is pulled again after a restart.
@@ -162,7 +162,7 @@ impl Cache {
 }
 
 /// A module is used until nothing wants it any more: of such, what was let go first goes first.
-impl Drop for InUse {
+impl Drop for Pin {
     fn drop(&mut self) {
         let mut uses = self.cache.uses();
         let Some(count) = uses.get_mut(&self.digest) else { return };
@@ -170,7 +170,7 @@ impl Drop for InUse {
         if *count == 0 {
             uses.remove(&self.digest);
             drop(uses);
-            self.cache.modules.let_go(&self.digest);
+            self.cache.modules.released(&self.digest);
         }
     }
 }
@@ -209,10 +209,10 @@ mod tests {
         .unwrap()
     }
 
-    async fn keep(cache: &Arc<Cache>, name: &str) -> Result<InUse, KeepError> {
+    async fn keep(cache: &Arc<Cache>, name: &str) -> Result<Pin, KeepError> {
         let wasm = wasm(name);
         let digest = ModuleDigest::of(&wasm);
-        let module = cache.in_use(&digest);
+        let module = cache.pin(&digest);
         cache.keep_module(&digest, &wasm, Some((name, None))).await?;
         let compiled = cache.artifacts.compile_only(&digest, wasm.into()).await.unwrap();
         cache.keep_artifact(compiled).await?;
@@ -231,7 +231,7 @@ mod tests {
             Self { state, cache, each }
         }
 
-        async fn keep(&self, name: &str) -> Result<InUse, KeepError> {
+        async fn keep(&self, name: &str) -> Result<Pin, KeepError> {
             let kept = keep(&self.cache, name).await;
             let taken = self.cache.inventory().unwrap().bytes;
             assert!(taken <= self.cache.size);
@@ -275,7 +275,7 @@ mod tests {
     async fn what_is_in_use_stays_and_a_new_module_is_refused_until_something_is_let_go() {
         let bed = Bed::of(2).await;
         let first = bed.keep("b").await.unwrap();
-        let again = bed.cache.in_use(&first.digest);
+        let again = bed.cache.pin(&first.digest);
         let _second = bed.keep("c").await.unwrap();
         drop(first);
         let refused = bed.keep("d").await.err().unwrap();
@@ -309,7 +309,7 @@ mod tests {
         }
         let smaller = cache(bed.state.path(), bed.each / 2);
         let digest = ModuleDigest::of(&wasm("c"));
-        let _used = smaller.in_use(&digest);
+        let _used = smaller.pin(&digest);
         smaller.shrink();
         assert_eq!(["b", "c", "d"].map(|name| bed.has(name)), [false, true, false]);
         smaller.keep_module(&digest, &wasm("c"), Some(("c", None))).await.unwrap();

@@ -80,7 +80,7 @@ impl Modules {
     }
 
     /// Keeps for later that a module was used until now.
-    pub(crate) fn let_go(&self, digest: &ModuleDigest) {
+    pub(crate) fn released(&self, digest: &ModuleDigest) {
         // One that was never kept, or is gone, has nothing to remember.
         let _ =
             fs::File::open(self.module_file(digest)).and_then(|file| file.set_modified(SystemTime::now()));

@@ -28,7 +28,7 @@ use tokio_util::task::AbortOnDropHandle;
 use self::contents::Operator;
 use crate::{
     desired::{DesiredRevision, Key, Source},
-    disk::{Cache, CacheFull, InUse, KeepError},
+    disk::{Cache, CacheFull, KeepError, Pin},
     server::metrics::Metrics,
 };
 
@@ -41,7 +41,7 @@ pub(crate) struct Loader {
     pub(crate) modules_held: Semaphore,
     /// Compiles at once.
     pub(crate) compiles: Semaphore,
-    pub(crate) flights: Flights,
+    pub(crate) flights: SingleFlight,
     /// Who knows what ConfigMaps and Secrets hold; `None` where that is part of what is wanted.
     pub(crate) operator: Option<Operator>,
     /// Where guests run, their start functions too.
@@ -55,7 +55,7 @@ pub(crate) const MODULES_HELD: usize = 8;
 /// A revision that can be called.
 pub(crate) struct Loaded {
     pub(crate) plugin: Plugin,
-    pub(crate) module: InUse,
+    pub(crate) module: Pin,
     pub(crate) functions: Vec<FunctionStatus>,
     pub(crate) figures: Figures,
 }
@@ -104,7 +104,7 @@ impl Loader {
                 self.image_artifact(image, &revision.template, metering, &progress, &mut figures).await?
             }
             Source::Module { digest, bytes } => {
-                let module = self.cache.in_use(digest);
+                let module = self.cache.pin(digest);
                 // Kept as a pulled one is, so that the cache has one way to stay small.
                 self.cache.keep_module(digest, bytes, None).await.map_err(cache_full)?;
                 progress(State::Compiling);
@@ -129,13 +129,13 @@ impl Loader {
         metering: Metering,
         progress: &impl Fn(State),
         figures: &mut Figures,
-    ) -> Result<(InUse, Artifact), Failure> {
+    ) -> Result<(Pin, Artifact), Failure> {
         let path = template.module_path.as_deref();
         progress(State::Pulling);
         // Many plugins of one image pull and compile it once: the others wait here, and then find it.
         let _flight = self.flights.enter(&format!("{image} {}", path.unwrap_or_default())).await;
         if let Some(digest) = self.cache.modules.of_image(image, path) {
-            let module = self.cache.in_use(&digest);
+            let module = self.cache.pin(&digest);
             if let Some(artifact) = self.cached(&digest, metering, figures).await {
                 return Ok((module, artifact));
             }
@@ -155,7 +155,7 @@ impl Loader {
         let _held = self.modules_held.acquire().await;
         let wasm = self.pull(image, path, figures).await?;
         let digest = ModuleDigest::of(&wasm);
-        let module = self.cache.in_use(&digest);
+        let module = self.cache.pin(&digest);
         self.cache.keep_module(&digest, &wasm, Some((image, path))).await.map_err(cache_full)?;
         progress(State::Compiling);
         Ok((module, self.compiled(&digest, metering, wasm, figures).await?))
@@ -343,9 +343,9 @@ fn millis(since: Instant) -> u32 {
 
 /// One at a time for each name: whoever comes second waits for the first.
 #[derive(Default)]
-pub(crate) struct Flights(Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>);
+pub(crate) struct SingleFlight(Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>);
 
-impl Flights {
+impl SingleFlight {
     pub(crate) async fn enter(&self, name: &str) -> OwnedMutexGuard<()> {
         let flight = {
             let mut flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
