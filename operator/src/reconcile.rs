@@ -99,7 +99,7 @@ pub(crate) async fn reconcile(
     status::write(&context.client, plugin, &next).await?;
     events::publish(&context.recorder, plugin, &next).await;
     context.succeeded(&plugin.uid().unwrap_or_default());
-    Ok(resolution.again.map_or_else(Action::await_change, Action::requeue))
+    Ok(resolution.requeue_after.map_or_else(Action::await_change, Action::requeue))
 }
 
 /// The first wait after a failed write; it doubles with each.

@@ -46,7 +46,7 @@ pub(crate) struct Resolution {
     pub(crate) revision: Option<Revision>,
     pub(crate) outcome: Outcome,
     /// When to look again without a change.
-    pub(crate) again: Option<Duration>,
+    pub(crate) requeue_after: Option<Duration>,
 }
 
 /// Whether the newest revision is what the spec means.
@@ -65,11 +65,11 @@ pub(crate) struct Resolver {
     registry: Client,
     /// Questions to registries at once.
     slots: Semaphore,
-    memory: Mutex<HashMap<String, Memory>>,
+    memory: Mutex<HashMap<String, LastLookup>>,
 }
 
 /// The last question about one plugin.
-struct Memory {
+struct LastLookup {
     template: PluginTemplate,
     not_before: Instant,
     tries: u32,
@@ -83,7 +83,7 @@ const SLOW: Duration = Duration::from_mins(5);
 /// The first wait after a registry did not answer; it doubles with each try, up to `SLOW`.
 const FIRST: Duration = Duration::from_secs(1);
 /// Plugins that are remembered; past it what is due anyway is forgotten.
-const REMEMBERED: usize = 10_000;
+const CACHE_ENTRIES: usize = 10_000;
 
 impl Resolver {
     pub(crate) fn new(registry: Client) -> Self {
@@ -112,8 +112,13 @@ impl Resolver {
             Ok(contents) => contents,
             Err(unavailable) => {
                 // An object that comes is noticed; the operator's own key and rights are not.
-                let again = (!matches!(unavailable, Unavailable::Missing(_))).then_some(UNNOTICED);
-                return Resolution::failed(newest, Reason::SecretUnavailable, unavailable.to_string(), again);
+                let requeue_after = (!matches!(unavailable, Unavailable::Missing(_))).then_some(UNNOTICED);
+                return Resolution::failed(
+                    newest,
+                    Reason::SecretUnavailable,
+                    unavailable.to_string(),
+                    requeue_after,
+                );
             }
         };
         let newest = newest.map(|newest| {
@@ -130,10 +135,10 @@ impl Resolver {
             .is_some_and(|newest| newest.data.template == *template && newest.data.contents == contents);
         let looks_again = pull_policy(template, &image) == ImagePullPolicy::Always;
         if is_current && (!looks_again || plugin.spec.paused) {
-            return Resolution { revision: newest, outcome: Outcome::Current, again: None };
+            return Resolution { revision: newest, outcome: Outcome::Current, requeue_after: None };
         }
         if plugin.spec.paused {
-            return Resolution { revision: newest, outcome: Outcome::Paused, again: None };
+            return Resolution { revision: newest, outcome: Outcome::Paused, requeue_after: None };
         }
         let uid = plugin.uid().unwrap_or_default();
         if let Some((failure, wait)) = self.remembered(&uid, template, is_current) {
@@ -141,7 +146,7 @@ impl Resolver {
                 Some((reason, message)) if !is_current => {
                     Resolution::failed(newest, reason, message, Some(wait))
                 }
-                _ => Resolution { revision: newest, outcome: Outcome::Current, again: Some(wait) },
+                _ => Resolution { revision: newest, outcome: Outcome::Current, requeue_after: Some(wait) },
             };
         }
         let pinned = match self.ask(template, &image).await {
@@ -152,19 +157,19 @@ impl Resolver {
                 // A tag that cannot be looked at again is still what it was.
                 return if is_current {
                     tracing::warn!(plugin = %plugin.name_any(), "{message}");
-                    Resolution { revision: newest, outcome: Outcome::Current, again: Some(wait) }
+                    Resolution { revision: newest, outcome: Outcome::Current, requeue_after: Some(wait) }
                 } else {
                     Resolution::failed(newest, reason, message, Some(wait))
                 };
             }
         };
-        let again = looks_again.then(|| {
+        let requeue_after = looks_again.then(|| {
             self.remember(uid, template, SLOW, 0, None);
             SLOW
         });
         let data = RevisionData { template: template.clone(), image: pinned.to_string(), contents };
         let revision = Revision::next(&plugin.name_any(), data, newest);
-        Resolution { revision: Some(revision), outcome: Outcome::Current, again }
+        Resolution { revision: Some(revision), outcome: Outcome::Current, requeue_after }
     }
 
     async fn ask(&self, template: &PluginTemplate, image: &Reference) -> Result<Reference, RegistryError> {
@@ -190,7 +195,7 @@ impl Resolver {
             // on it is looked at in its time.
             if is_current {
                 let not_before = Instant::now() + SLOW;
-                let last = Memory { template: template.clone(), not_before, tries: 0, failure: None };
+                let last = LastLookup { template: template.clone(), not_before, tries: 0, failure: None };
                 memory.insert(uid.to_owned(), last);
                 return Some((None, SLOW));
             }
@@ -225,18 +230,23 @@ impl Resolver {
         failure: Option<(Reason, String)>,
     ) {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        if memory.len() >= REMEMBERED {
+        if memory.len() >= CACHE_ENTRIES {
             let now = Instant::now();
             memory.retain(|_, last| last.not_before > now);
         }
         let not_before = Instant::now() + wait;
-        memory.insert(uid, Memory { template: template.clone(), not_before, tries, failure });
+        memory.insert(uid, LastLookup { template: template.clone(), not_before, tries, failure });
     }
 }
 
 impl Resolution {
-    fn failed(revision: Option<Revision>, reason: Reason, message: String, again: Option<Duration>) -> Self {
-        Self { revision, outcome: Outcome::Failed(reason, message), again }
+    fn failed(
+        revision: Option<Revision>,
+        reason: Reason,
+        message: String,
+        requeue_after: Option<Duration>,
+    ) -> Self {
+        Self { revision, outcome: Outcome::Failed(reason, message), requeue_after }
     }
 }
 

@@ -273,7 +273,7 @@ mod tests {
         Resolution {
             revision: Some(revision(&format!("text-{number}"), number)),
             outcome: Outcome::Current,
-            again: None,
+            requeue_after: None,
         }
     }
 
