@@ -29,12 +29,12 @@ pub(super) struct Stored {
     ca_key: String,
     pub(super) certificate: String,
     pub(super) key: String,
-    about: About,
+    metadata: Metadata,
 }
 
 /// What is to be known of the certificates without reading them.
 #[derive(Clone, PartialEq, Deserialize, Serialize)]
-struct About {
+struct Metadata {
     hosts: Vec<String>,
     renew: Timestamp,
     renew_authority: Timestamp,
@@ -50,7 +50,7 @@ pub(super) enum MakeError {
 }
 
 /// Whether it is to be written.
-pub(super) enum Due {
+pub(super) enum Renewal {
     Nothing(Stored),
     Renewed(Stored),
 }
@@ -64,59 +64,63 @@ impl Stored {
             ca_key: text("ca.key")?,
             certificate: text("tls.crt")?,
             key: text("tls.key")?,
-            about: serde_json::from_slice(&data.get("about.json")?.0).ok()?,
+            metadata: serde_json::from_slice(&data.get("metadata.json")?.0).ok()?,
         })
     }
 
     pub(super) fn data(&self) -> BTreeMap<String, ByteString> {
-        let Self { digest_key, ca_certificates, ca_key, certificate, key, about } = self.clone();
-        let about = serde_json::to_string(&about).unwrap_or_default();
+        let Self { digest_key, ca_certificates, ca_key, certificate, key, metadata } = self.clone();
+        let metadata = serde_json::to_string(&metadata).unwrap_or_default();
         let texts = [
             ("ca.crt", ca_certificates),
             ("ca.key", ca_key),
             ("tls.crt", certificate),
             ("tls.key", key),
-            ("about.json", about),
+            ("metadata.json", metadata),
         ];
         let texts = texts.into_iter().map(|(name, text)| (name.to_owned(), ByteString(text.into_bytes())));
         texts.chain([("digest.key".to_owned(), ByteString(digest_key))]).collect()
     }
 
     /// What is there, or what is to take its place.
-    pub(super) fn due(before: Option<Self>, hosts: &[String], now: Timestamp) -> Result<Due, MakeError> {
+    pub(super) fn renewal(
+        before: Option<Self>,
+        hosts: &[String],
+        now: Timestamp,
+    ) -> Result<Renewal, MakeError> {
         let Some(mut stored) = before else {
             let mut digest_key = vec![0; 32];
             let random = SystemRandom::new();
             random.fill(&mut digest_key).map_err(|_| MakeError::Random)?;
             let (ca_certificates, ca_key, renew_authority) = authority(now)?;
-            let about = About { hosts: hosts.to_vec(), renew: now, renew_authority };
+            let metadata = Metadata { hosts: hosts.to_vec(), renew: now, renew_authority };
             let (certificate, key) = (String::new(), String::new());
-            return Self { digest_key, ca_certificates, ca_key, certificate, key, about }.signed(now);
+            return Self { digest_key, ca_certificates, ca_key, certificate, key, metadata }.signed(now);
         };
-        if now >= stored.about.renew_authority {
+        if now >= stored.metadata.renew_authority {
             let (certificate, key, renew) = authority(now)?;
             let old = newest(&stored.ca_certificates).to_owned();
             (stored.ca_certificates, stored.ca_key) = (certificate + &old, key);
-            stored.about.renew_authority = renew;
-        } else if stored.about.hosts == hosts && now < stored.about.renew {
-            return Ok(Due::Nothing(stored));
+            stored.metadata.renew_authority = renew;
+        } else if stored.metadata.hosts == hosts && now < stored.metadata.renew {
+            return Ok(Renewal::Nothing(stored));
         }
-        stored.about.hosts = hosts.to_vec();
+        stored.metadata.hosts = hosts.to_vec();
         stored.signed(now)
     }
 
     /// With a new certificate.
-    fn signed(mut self, now: Timestamp) -> Result<Due, MakeError> {
-        let mut parameters = CertificateParams::new(self.about.hosts.clone())?;
+    fn signed(mut self, now: Timestamp) -> Result<Renewal, MakeError> {
+        let mut parameters = CertificateParams::new(self.metadata.hosts.clone())?;
         parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         parameters.distinguished_name.push(DnType::CommonName, "samovar-operator");
-        self.about.renew = valid(&mut parameters, now, SERVING);
+        self.metadata.renew = valid(&mut parameters, now, SERVING);
         let (key, authority) = (KeyPair::generate()?, KeyPair::from_pem(&self.ca_key)?);
         let issuer = Issuer::new(authority_parameters(), authority);
         self.certificate = parameters.signed_by(&key, &issuer)?.pem();
         self.key = key.serialize_pem();
-        Ok(Due::Renewed(self))
+        Ok(Renewal::Renewed(self))
     }
 }
 
@@ -159,11 +163,11 @@ fn valid(parameters: &mut CertificateParams, now: Timestamp, (days, before): (i3
 mod tests {
     use super::*;
 
-    pub(super) fn due(before: Option<Stored>, hosts: &[&str], now: Timestamp) -> (bool, Stored) {
+    pub(super) fn renewal(before: Option<Stored>, hosts: &[&str], now: Timestamp) -> (bool, Stored) {
         let hosts: Vec<_> = hosts.iter().map(ToString::to_string).collect();
-        match Stored::due(before, &hosts, now).unwrap() {
-            Due::Nothing(stored) => (false, stored),
-            Due::Renewed(stored) => (true, stored),
+        match Stored::renewal(before, &hosts, now).unwrap() {
+            Renewal::Nothing(stored) => (false, stored),
+            Renewal::Renewed(stored) => (true, stored),
         }
     }
 

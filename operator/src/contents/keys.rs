@@ -19,7 +19,7 @@ use rustls::{
 };
 use tokio::{sync::watch, time::sleep};
 
-use super::certificates::{Due, MakeError, Stored};
+use super::certificates::{MakeError, Renewal, Stored};
 
 /// The Secret with the keys, and the ConfigMap with the authority's certificate: empty ones are installed.
 const SECRET: &str = "samovar-operator-keys";
@@ -32,9 +32,9 @@ const RETRY: Duration = Duration::from_secs(2);
 
 /// The keys as they are now. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Keys(watch::Receiver<Option<Held>>);
+pub(crate) struct Keys(watch::Receiver<Option<ActiveKeys>>);
 
-struct Held {
+struct ActiveKeys {
     /// What they were read from.
     stored: Stored,
     digest: Arc<hmac::Key>,
@@ -120,7 +120,7 @@ async fn ensure(
     client: &Client,
     namespace: &str,
     hosts: &[String],
-    sender: &watch::Sender<Option<Held>>,
+    sender: &watch::Sender<Option<ActiveKeys>>,
 ) -> Result<(), Error> {
     let at = |kind, name| {
         move |error: kube::Error| Error::Api {
@@ -133,9 +133,9 @@ async fn ensure(
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let mut secret = secrets.get(SECRET).await.map_err(at("Secret", SECRET))?;
     let before = secret.data.as_ref().and_then(Stored::read);
-    let stored = match Stored::due(before, hosts, Timestamp::now())? {
-        Due::Nothing(stored) => stored,
-        Due::Renewed(stored) => {
+    let stored = match Stored::renewal(before, hosts, Timestamp::now())? {
+        Renewal::Nothing(stored) => stored,
+        Renewal::Renewed(stored) => {
             secret.data = Some(stored.data());
             secrets.replace(SECRET, &PostParams::default(), &secret).await.map_err(at("Secret", SECRET))?;
             tracing::info!("made the operator's certificate anew");
@@ -153,12 +153,12 @@ async fn ensure(
             .map_err(at("ConfigMap", CONFIG_MAP))?;
     }
     if sender.borrow().as_ref().is_none_or(|held| held.stored != stored) {
-        sender.send_replace(Some(Held::new(stored)?));
+        sender.send_replace(Some(ActiveKeys::new(stored)?));
     }
     Ok(())
 }
 
-impl Held {
+impl ActiveKeys {
     fn new(stored: Stored) -> Result<Self, Error> {
         let unusable = |error: &dyn std::fmt::Display| Error::Unusable(error.to_string());
         let chain = CertificateDer::from_pem_slice(stored.certificate.as_bytes())

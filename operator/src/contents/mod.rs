@@ -1,6 +1,6 @@
 //! Contents: which version of its ConfigMaps and Secrets a plugin runs with, and how agents are given it.
 //!
-//! No object of ours holds contents. A revision and its assignments hold a keyed hash of them, and an agent that has
+//! Denied object of ours holds contents. A revision and its assignments hold a keyed hash of them, and an agent that has
 //! an assignment asks for what that hash stands for.
 
 mod certificates;
@@ -48,10 +48,10 @@ pub(crate) struct Versions {
     /// Grows with each change of an object that a plugin names.
     changes: AtomicU64,
     /// What was read, by the plugin's UID.
-    memory: Mutex<HashMap<String, Known>>,
+    memory: Mutex<HashMap<String, Cached>>,
 }
 
-struct Known {
+struct Cached {
     /// The changes there had been before it was read.
     changes: u64,
     policy: SecurityPolicy,
@@ -59,7 +59,7 @@ struct Known {
 }
 
 /// Plugins that are remembered; past it all are read again.
-const REMEMBERED: usize = 10_000;
+const CACHE_ENTRIES: usize = 10_000;
 
 impl Versions {
     pub(crate) fn new(keys: Keys) -> Self {
@@ -100,7 +100,7 @@ impl Versions {
             Err(missing) => return Ok(Err(missing.into())),
         };
         let version = version(&key, &namespace, &plugin.name_any(), &contents);
-        self.remember(uid, Known { changes, policy: policy.clone(), version: version.clone() });
+        self.remember(uid, Cached { changes, policy: policy.clone(), version: version.clone() });
         Ok(Ok(Some(version)))
     }
 
@@ -110,9 +110,9 @@ impl Versions {
         Some(known.version.clone())
     }
 
-    fn remember(&self, uid: String, known: Known) {
+    fn remember(&self, uid: String, known: Cached) {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        if memory.len() >= REMEMBERED {
+        if memory.len() >= CACHE_ENTRIES {
             memory.clear();
         }
         memory.insert(uid, known);

@@ -85,26 +85,26 @@ impl Server {
         Ok((bound, accept(listener, TlsAcceptor::from(Arc::new(tls)), router)))
     }
 
-    async fn contents(&self, token: &str, namespace: &str, name: &str) -> Result<Contents, No> {
+    async fn contents(&self, token: &str, namespace: &str, name: &str) -> Result<Contents, Denied> {
         let agent = self.tokens.agent(token).await?;
         if !self.namespaces.is_empty() && !self.namespaces.iter().any(|watched| watched == namespace) {
-            return Err(No::NotOwn);
+            return Err(Denied::NotOwn);
         }
         let assignments: Api<PluginAssignment> = Api::namespaced(self.client.clone(), namespace);
         let assignment = assignments.get_opt(name).await?.filter(|assignment| agent.has(&assignment.spec));
         // Whether there is one is nobody else's to know.
-        let spec = assignment.ok_or(No::NotOwn)?.spec;
+        let spec = assignment.ok_or(Denied::NotOwn)?.spec;
         let policy = spec.template.security_policy.unwrap_or_default();
         let contents = policy.contents(&objects::read(&self.client, namespace, policy.objects()).await?)?;
-        let key = self.keys.digest().ok_or(No::Keyless)?;
+        let key = self.keys.digest().ok_or(Denied::Keyless)?;
         let is_that = spec.contents == Some(version(&key, namespace, &spec.plugin, &contents));
-        if is_that { Ok(contents) } else { Err(No::Moved) }
+        if is_that { Ok(contents) } else { Err(Denied::Moved) }
     }
 }
 
 /// Why an agent is given nothing.
 #[derive(Debug, thiserror::Error)]
-enum No {
+enum Denied {
     #[error("{0}")]
     Refused(#[from] Refused),
     #[error("this agent has no such assignment")]
@@ -119,7 +119,7 @@ enum No {
     Api(#[from] kube::Error),
 }
 
-impl IntoResponse for No {
+impl IntoResponse for Denied {
     fn into_response(self) -> Response {
         let status = match &self {
             Self::Refused(Refused::NotAnAgent) => StatusCode::UNAUTHORIZED,
@@ -142,7 +142,7 @@ async fn answer(
 ) -> Response {
     // A name that is none would be another path of the API server's.
     if !names::is_dns_label(&namespace) || !names::is_dns_subdomain(&name) {
-        return No::NotOwn.into_response();
+        return Denied::NotOwn.into_response();
     }
     let token = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let token = token.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();

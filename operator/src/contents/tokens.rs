@@ -16,11 +16,11 @@ pub(super) struct Tokens {
     reviews: Api<TokenReview>,
     /// The ServiceAccount of the agents, as the API server calls it.
     agents: String,
-    known: Mutex<HashMap<[u8; 32], Known>>,
+    known: Mutex<HashMap<[u8; 32], Cached>>,
     rate: Mutex<Rate>,
 }
 
-struct Known {
+struct Cached {
     until: Instant,
     agent: Option<Agent>,
     /// How often it may ask.
@@ -47,7 +47,7 @@ pub(super) enum Refused {
 }
 
 /// How long a review counts. A Pod that is gone may be answered for so long.
-const REMEMBERED: Duration = Duration::from_secs(10);
+const CACHE_TTL: Duration = Duration::from_secs(10);
 /// Tokens that are remembered; past it what has run out is forgotten, and then all.
 const MOST: usize = 4096;
 /// The longest token that is looked at.
@@ -111,7 +111,7 @@ impl Tokens {
         if known.len() >= MOST {
             known.clear();
         }
-        known.insert(hash, Known { until: now + REMEMBERED, agent, rate: Rate::of(QUESTIONS) });
+        known.insert(hash, Cached { until: now + CACHE_TTL, agent, rate: Rate::of(QUESTIONS) });
     }
 }
 
