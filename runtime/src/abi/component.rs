@@ -9,7 +9,7 @@ use super::Output;
 use crate::{
     Call, CallError, Format, Reservation,
     instance::Instance,
-    wit::{self, Budget, Json, NotCallable, Type},
+    wit::{self, Json, NotCallable, Type, TypeSize},
 };
 
 /// A component's export whose types JSON can carry.
@@ -27,7 +27,7 @@ pub(crate) enum Arguments {
 
 impl Target {
     pub(crate) fn new(export: ComponentExportIndex, ty: &ComponentFunc) -> Result<Self, NotCallable> {
-        let mut budget = Budget::new();
+        let mut budget = TypeSize::new();
         let params = ty.params().map(|(name, ty)| Ok((name.to_owned(), Type::new(&ty, &mut budget)?)));
         Ok(Self {
             export,
@@ -160,7 +160,7 @@ pub(crate) struct Signature<'a>(pub(crate) &'a ComponentFunc);
 
 impl fmt::Display for Signature<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut budget = Budget::new();
+        let mut budget = TypeSize::new();
         let mut name = |ty| Type::new(&ty, &mut budget).map_or_else(|_| "_".to_owned(), |ty| ty.to_string());
         let params: Vec<_> = self.0.params().map(|(param, ty)| format!("{param}: {}", name(ty))).collect();
         write!(f, "func({})", params.join(", "))?;

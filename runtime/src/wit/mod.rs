@@ -15,5 +15,5 @@ mod types;
 pub use decode::arguments;
 pub use encode::Json;
 pub(crate) use encode::bytes;
-pub(crate) use types::Budget;
+pub(crate) use types::TypeSize;
 pub use types::{NotCallable, Type};

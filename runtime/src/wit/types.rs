@@ -71,9 +71,9 @@ const MOST_PARTS: usize = 10_000;
 const MOST_LEVELS: usize = 64;
 
 /// What is left of those bounds while one function's types are taken out.
-pub(crate) struct Budget(usize);
+pub(crate) struct TypeSize(usize);
 
-impl Budget {
+impl TypeSize {
     pub(crate) fn new() -> Self {
         Self(MOST_PARTS)
     }
@@ -81,11 +81,11 @@ impl Budget {
 
 impl Type {
     /// Takes in a component's type.
-    pub(crate) fn new(ty: &component::Type, budget: &mut Budget) -> Result<Self, NotCallable> {
+    pub(crate) fn new(ty: &component::Type, budget: &mut TypeSize) -> Result<Self, NotCallable> {
         Self::within(ty, budget, MOST_LEVELS)
     }
 
-    fn within(ty: &component::Type, budget: &mut Budget, levels: usize) -> Result<Self, NotCallable> {
+    fn within(ty: &component::Type, budget: &mut TypeSize, levels: usize) -> Result<Self, NotCallable> {
         let levels = levels.checked_sub(1).ok_or(NotCallable::TooLarge)?;
         budget.0 = budget.0.checked_sub(1).ok_or(NotCallable::TooLarge)?;
         let mut inner = |ty: &component::Type| Self::within(ty, budget, levels);

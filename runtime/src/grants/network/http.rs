@@ -27,7 +27,7 @@ use wasmtime_wasi_http::{DEFAULT_FORBIDDEN_HEADERS, Error, RequestOptions, WasiB
 
 use super::{
     outbound::{OutboundAccess, Refusal},
-    policy::{Host, Purpose},
+    policy::{HostName, Purpose},
     resolver::Unresolved,
     tls,
 };
@@ -124,7 +124,7 @@ impl Times {
 
 /// Where a request goes.
 struct Target {
-    host: Host,
+    host: HostName,
     port: u16,
     of_scheme: u16,
 }
@@ -132,7 +132,7 @@ struct Target {
 impl Target {
     fn of(uri: &Uri) -> Option<Self> {
         let of_scheme = if uri.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 };
-        let (host, port) = Host::parse_authority(uri.authority()?.as_str())?;
+        let (host, port) = HostName::parse_authority(uri.authority()?.as_str())?;
         Some(Self { host, port: port.unwrap_or(of_scheme), of_scheme })
     }
 
@@ -140,7 +140,7 @@ impl Target {
         self.of_scheme == 443
     }
 
-    /// The `Host` field: what was checked, and no other spelling of it.
+    /// The `HostName` field: what was checked, and no other spelling of it.
     fn field(&self) -> Result<HeaderValue, Error> {
         let Self { host, port, of_scheme } = self;
         let text = if port == of_scheme { host.to_string() } else { format!("{host}:{port}") };

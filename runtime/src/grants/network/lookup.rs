@@ -16,7 +16,7 @@ use wasmtime_wasi::{
     runtime::{AbortOnDropJoinHandle, spawn},
 };
 
-use super::{create, outbound::Refusal, policy::Host, resolver::Unresolved};
+use super::{create, outbound::Refusal, policy::HostName, resolver::Unresolved};
 use crate::host;
 
 /// In the version that WASI 0.2 is linked in: a guest's older one finds it too.
@@ -66,7 +66,7 @@ pub(crate) fn add_to_linker(linker: &mut Linker<host::Host>) -> wasmtime::Result
             let sockets = store.data_mut().granted_sockets().clone();
             let table = store.data_mut().ctx().table;
             table.get(&network)?;
-            let Some(host) = Host::parse(&name) else {
+            let Some(host) = HostName::parse(&name) else {
                 return Ok((Err(ErrorCode::InvalidArgument),));
             };
             let finding = spawn(async move {

@@ -12,7 +12,7 @@ use tokio_rustls::TlsConnector;
 
 use super::{
     NetworkGrant, NetworkOptions, address,
-    policy::{self, Host, Purpose},
+    policy::{self, HostName, Purpose},
     resolver::{Resolver, Unresolved},
     tls,
 };
@@ -94,10 +94,10 @@ impl OutboundAccess {
     }
 
     /// The addresses at which a host may be reached.
-    pub(super) async fn addresses(&self, host: &Host, purpose: Purpose) -> Result<Vec<IpAddr>, Refusal> {
+    pub(super) async fn addresses(&self, host: &HostName, purpose: Purpose) -> Result<Vec<IpAddr>, Refusal> {
         let name = match host {
-            Host::Name(name) => name,
-            Host::Address(address) => {
+            HostName::Name(name) => name,
+            HostName::Address(address) => {
                 let permitted = self.permits(host, *address, purpose);
                 return if permitted {
                     Ok(vec![*address])
@@ -122,7 +122,7 @@ impl OutboundAccess {
             None => Err(Refusal::Unresolved(Unresolved::NoSuchName)),
             Some(&address) => {
                 let what = address::closed(address, &self.network.closed).1;
-                let beside = advice(&Host::Address(address.to_canonical()), purpose);
+                let beside = advice(&HostName::Address(address.to_canonical()), purpose);
                 self.say(&format!(
                     "{host} is allowed, and resolves to {address}, which is not: {what}; {beside}"
                 ));
@@ -132,13 +132,13 @@ impl OutboundAccess {
     }
 
     /// Whether what was asked for as this host may be reached at this address.
-    pub(super) fn permits(&self, host: &Host, address: IpAddr, purpose: Purpose) -> bool {
+    pub(super) fn permits(&self, host: &HostName, address: IpAddr, purpose: Purpose) -> bool {
         let (closed, _) = address::closed(address, &self.network.closed);
         let address = address.to_canonical();
         let by_address = policy::name_address(self.patterns(), address, purpose, &closed);
         match host {
-            Host::Address(_) => by_address,
-            Host::Name(_) => {
+            HostName::Address(_) => by_address,
+            HostName::Name(_) => {
                 policy::allow_name(self.patterns(), host, purpose) && (closed.is_empty() || by_address)
             }
         }
@@ -146,7 +146,7 @@ impl OutboundAccess {
 
     fn refuse_address(&self, address: IpAddr, purpose: Purpose) -> Refusal {
         let (closed, what) = address::closed(address, &self.network.closed);
-        let advice = advice(&Host::Address(address), purpose);
+        let advice = advice(&HostName::Address(address), purpose);
         self.say(&format!("{address} ({what}) is not allowed: {advice}"));
         if closed.is_empty() { Refusal::NotAllowed } else { Refusal::Closed }
     }
@@ -167,7 +167,7 @@ impl OutboundAccess {
 }
 
 /// Which grant would allow it.
-fn advice(host: &Host, purpose: Purpose) -> String {
+fn advice(host: &HostName, purpose: Purpose) -> String {
     let port = match purpose {
         Purpose::Http { port, of_scheme } if port == of_scheme => String::new(),
         Purpose::Http { port, .. } | Purpose::Socket { port } => format!(":{port}"),

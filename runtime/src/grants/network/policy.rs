@@ -7,7 +7,7 @@ use ipnet::{IpNet, Ipv6Net};
 
 /// A host as it was asked for, in the one spelling in which hosts are compared.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Host {
+pub(super) enum HostName {
     /// In lower case, in punycode, without the root's dot.
     Name(Box<str>),
     Address(IpAddr),
@@ -46,7 +46,7 @@ enum PortPattern {
     One(u16),
 }
 
-impl Host {
+impl HostName {
     /// Reads a host. Whatever a careless reader could take for an address and is not spelled as one is none: `0x7f.1`,
     /// `2130706433`, `127.1`, `0177.0.0.1`.
     pub(super) fn parse(text: &str) -> Option<Self> {
@@ -89,7 +89,7 @@ impl Host {
 }
 
 /// As `allowedHosts` would have it.
-impl std::fmt::Display for Host {
+impl std::fmt::Display for HostName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Name(name) => f.write_str(name),
@@ -136,13 +136,13 @@ impl Pattern {
     }
 
     /// Whether it allows a host of that name, or of that address where no range forbids it.
-    fn allows(&self, host: &Host, purpose: Purpose) -> bool {
+    fn allows(&self, host: &HostName, purpose: Purpose) -> bool {
         let by_host = match (&self.host, host) {
-            (HostPattern::Name(allowed), Host::Name(name)) => allowed == name,
-            (HostPattern::Below(domain), Host::Name(name)) => {
+            (HostPattern::Name(allowed), HostName::Name(name)) => allowed == name,
+            (HostPattern::Below(domain), HostName::Name(name)) => {
                 name.strip_suffix(&**domain).is_some_and(|labels| labels.len() > 1 && labels.ends_with('.'))
             }
-            (HostPattern::Net(net), Host::Address(address)) => net.contains(address),
+            (HostPattern::Net(net), HostName::Address(address)) => net.contains(address),
             _ => false,
         };
         by_host && self.port.allows(purpose)
@@ -151,15 +151,16 @@ impl Pattern {
     /// Whether it names that address so closely that these forbidden ranges do not hold it back.
     fn names(&self, address: IpAddr, purpose: Purpose, forbidden: &[IpNet]) -> bool {
         let HostPattern::Net(allowed) = &self.host else { return false };
-        self.allows(&Host::Address(address), purpose) && forbidden.iter().all(|range| range.contains(allowed))
+        self.allows(&HostName::Address(address), purpose)
+            && forbidden.iter().all(|range| range.contains(allowed))
     }
 }
 
 impl HostPattern {
     fn parse(text: &str) -> Result<Self, &'static str> {
         if let Some(domain) = text.strip_prefix("*.") {
-            return match Host::parse(domain) {
-                Some(Host::Name(name)) if !domain.contains('*') => Ok(Self::Below(name)),
+            return match HostName::parse(domain) {
+                Some(HostName::Name(name)) if !domain.contains('*') => Ok(Self::Below(name)),
                 _ => Err("what follows `*.` is no domain"),
             };
         }
@@ -173,9 +174,9 @@ impl HostPattern {
                 .map_err(|_| "it is no CIDR such as `10.0.0.0/8`")
                 .and_then(Self::net);
         }
-        match Host::parse(text).ok_or("it is no name and no address")? {
-            Host::Name(name) => Ok(Self::Name(name)),
-            Host::Address(address) => Ok(Self::Net(address.into())),
+        match HostName::parse(text).ok_or("it is no name and no address")? {
+            HostName::Name(name) => Ok(Self::Name(name)),
+            HostName::Address(address) => Ok(Self::Net(address.into())),
         }
     }
 
@@ -209,8 +210,8 @@ impl PortPattern {
 }
 
 /// Whether one of the patterns allows what was asked for by name; what it resolves to is judged apart.
-pub(super) fn allow_name(patterns: &[Pattern], host: &Host, purpose: Purpose) -> bool {
-    matches!(host, Host::Name(_)) && patterns.iter().any(|pattern| pattern.allows(host, purpose))
+pub(super) fn allow_name(patterns: &[Pattern], host: &HostName, purpose: Purpose) -> bool {
+    matches!(host, HostName::Name(_)) && patterns.iter().any(|pattern| pattern.allows(host, purpose))
 }
 
 /// Whether one of the patterns names an address, which lies in these forbidden ranges. One that reaches beyond any of
@@ -237,8 +238,8 @@ mod tests {
 
     fn allowed(pattern: &str, host: &str, purpose: Purpose) -> bool {
         let patterns = [Pattern::parse(pattern).unwrap()];
-        match Host::parse(host) {
-            Some(Host::Address(address)) => name_address(&patterns, address, purpose, &[]),
+        match HostName::parse(host) {
+            Some(HostName::Address(address)) => name_address(&patterns, address, purpose, &[]),
             Some(name) => allow_name(&patterns, &name, purpose),
             None => false,
         }
@@ -346,13 +347,13 @@ mod tests {
 
     #[test]
     fn an_authority_has_a_host_and_perhaps_a_port() {
-        let name = |name: &str| Host::Name(name.into());
+        let name = |name: &str| HostName::Name(name.into());
         for (text, authority) in [
             ("example.com", Some((name("example.com"), None))),
             ("example.com:8080", Some((name("example.com"), Some(8080)))),
-            ("[::1]:80", Some((Host::Address("::1".parse().unwrap()), Some(80)))),
-            ("[::ffff:127.0.0.1]", Some((Host::Address("127.0.0.1".parse().unwrap()), None))),
-            ("127.0.0.1.", Some((Host::Address("127.0.0.1".parse().unwrap()), None))),
+            ("[::1]:80", Some((HostName::Address("::1".parse().unwrap()), Some(80)))),
+            ("[::ffff:127.0.0.1]", Some((HostName::Address("127.0.0.1".parse().unwrap()), None))),
+            ("127.0.0.1.", Some((HostName::Address("127.0.0.1".parse().unwrap()), None))),
             ("::1", None),
             ("[::1]x:80", None),
             ("[::1]80", None),
@@ -362,7 +363,7 @@ mod tests {
             ("[fe80::1%25lo]", None),
             ("", None),
         ] {
-            assert_eq!(Host::parse_authority(text), authority, "{text}");
+            assert_eq!(HostName::parse_authority(text), authority, "{text}");
         }
     }
 

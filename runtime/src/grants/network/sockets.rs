@@ -10,7 +10,7 @@ use wasmtime_wasi::{WasiCtxBuilder, sockets::SocketAddrUse};
 use super::{
     create::Drawn,
     outbound::{OutboundAccess, Refusal},
-    policy::{Host, Purpose},
+    policy::{HostName, Purpose},
 };
 
 /// The names of one instance that are remembered with an address; those of older lookups go first.
@@ -21,7 +21,7 @@ const PINNED: usize = 64;
 pub(crate) struct Sockets {
     outbound: Arc<OutboundAccess>,
     /// What this instance looked up, and the addresses that were found. A socket to one of them is judged by the name.
-    pinned: Arc<Mutex<Vec<(Host, IpAddr)>>>,
+    pinned: Arc<Mutex<Vec<(HostName, IpAddr)>>>,
     drawn: Arc<Mutex<Drawn>>,
 }
 
@@ -56,9 +56,9 @@ impl Sockets {
     }
 
     /// The addresses that a name has for sockets.
-    pub(super) async fn lookup(&self, host: Host) -> Result<Vec<IpAddr>, Refusal> {
+    pub(super) async fn lookup(&self, host: HostName) -> Result<Vec<IpAddr>, Refusal> {
         let found = self.outbound.addresses(&host, Purpose::Lookup).await?;
-        if let Host::Name(_) = host {
+        if let HostName::Name(_) = host {
             let mut pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
             pinned.retain(|(known, _)| *known != host);
             pinned.extend(found.iter().map(|&address| (host.clone(), address)));
@@ -90,7 +90,7 @@ impl Sockets {
         let (ip, purpose) = (address.ip(), Purpose::Socket { port: address.port() });
         let pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
         let by_name = pinned.iter().filter(|(_, pinned)| *pinned == ip).map(|(host, _)| host);
-        let itself = Host::Address(ip.to_canonical());
+        let itself = HostName::Address(ip.to_canonical());
         by_name.chain([&itself]).any(|host| self.outbound.permits(host, ip, purpose))
     }
 }

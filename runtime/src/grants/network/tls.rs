@@ -7,7 +7,7 @@ use rustls_platform_verifier::BuilderVerifierExt as _;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use wasmtime_wasi_http::Error;
 
-use super::policy::Host;
+use super::policy::HostName;
 
 pub(super) fn connector() -> Result<TlsConnector, rustls::Error> {
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -24,14 +24,14 @@ fn speaking_http(mut config: ClientConfig) -> TlsConnector {
 /// Begins TLS with that host, and with no other.
 pub(super) async fn connect(
     connector: &TlsConnector,
-    host: &Host,
+    host: &HostName,
     stream: tokio::net::TcpStream,
 ) -> Result<TlsStream<tokio::net::TcpStream>, Error> {
     let name = match host {
-        Host::Name(name) => {
+        HostName::Name(name) => {
             ServerName::try_from(name.to_string()).map_err(|_| Error::HttpRequestUriInvalid)?
         }
-        Host::Address(address) => ServerName::from(*address),
+        HostName::Address(address) => ServerName::from(*address),
     };
     connector.connect(name, stream).await.map_err(|error| failure(&error))
 }
@@ -89,7 +89,7 @@ mod tests {
             [("api.example", true), ("127.0.0.1", true), ("other.example", false), ("127.0.0.2", false)]
         {
             let stream = TcpStream::connect(address).await.unwrap();
-            let connected = connect(&connector, &Host::parse(host).unwrap(), stream).await;
+            let connected = connect(&connector, &HostName::parse(host).unwrap(), stream).await;
             assert_eq!(connected.is_ok(), trusted, "{host}");
             if let Err(error) = connected {
                 assert!(matches!(error, Error::TlsCertificateError), "{host}: {error}");
@@ -101,7 +101,8 @@ mod tests {
     async fn a_certificate_that_this_machine_does_not_trust_is_refused() {
         let (_, address) = trusting().await;
         let stream = TcpStream::connect(address).await.unwrap();
-        let connected = connect(&connector().unwrap(), &Host::parse("api.example").unwrap(), stream).await;
+        let connected =
+            connect(&connector().unwrap(), &HostName::parse("api.example").unwrap(), stream).await;
         assert!(matches!(connected, Err(Error::TlsCertificateError)));
     }
 }
