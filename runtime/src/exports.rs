@@ -29,7 +29,7 @@ enum Item {
 }
 
 /// What core modules export for their host and not for callers: set-up and memory management.
-const FOR_THE_HOST: [&str; 8] =
+const HOST_ONLY: [&str; 8] =
     ["_initialize", "alloc", "malloc", "calloc", "realloc", "dealloc", "free", "cabi_realloc"];
 
 /// The entry of a program: of a core module, and of a component with the start of its interface's name.
@@ -43,9 +43,9 @@ pub(crate) fn of(artifact: &Artifact) -> Vec<Export> {
             let has_dataflare = DataFlare::of(module).is_some();
             let functions = module.exports().filter_map(|export| {
                 let name = export.name();
-                let is_for_the_host =
-                    FOR_THE_HOST.contains(&name) || has_dataflare && DataFlare::is_for_the_host(name);
-                if is_for_the_host || name.starts_with("__") {
+                let is_host_only =
+                    HOST_ONLY.contains(&name) || has_dataflare && DataFlare::is_host_only(name);
+                if is_host_only || name.starts_with("__") {
                     return None;
                 }
                 let item = Item::Core(module.get_export_index(name)?, export.ty().func()?.clone());

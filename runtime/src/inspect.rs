@@ -106,7 +106,7 @@ impl Import {
         let context = context.or(is_dataflare.then_some(("", None, "works")));
         let (grant, note) =
             context.map_or((None, "is not given: the module is refused"), |(_, grant, note)| (grant, note));
-        let required = network::is_needed_by(&name);
+        let required = network::requires_network(&name);
         Self { name, context: context.is_some(), grants: grant.into_iter().collect(), required, note }
     }
 

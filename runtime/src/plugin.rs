@@ -271,7 +271,7 @@ impl Plugin {
         let memory = pool.engine().memory();
         let stack = memory.mapped_reservation();
         stack.grow(GUEST_STACK as u64)?;
-        let mut instance = pool.take(target.ends_its_instance(), function.memory()).await?;
+        let mut instance = pool.take(target.is_single_use(), function.memory()).await?;
         let taken = Instant::now();
         instance.prepare(function.allowance())?;
         let _running = pool.engine().ticker().run();
@@ -296,7 +296,7 @@ impl Plugin {
 
     /// Keeps an instance for another call, or ends it.
     async fn give_back(&self, instance: Instance, target: &Target) {
-        if target.ends_its_instance() {
+        if target.is_single_use() {
             return;
         }
         if let Some(mut last) = self.inner.pool.give_back(instance) {

@@ -79,7 +79,7 @@ impl Target {
         response_bytes: u64,
     ) -> Result<Bytes, CallError> {
         let stdin = MemoryInputPipe::new(stdin);
-        let (stdout, stderr) = instance.host().becomes_program(argv, stdin, response_bytes, reservation);
+        let (stdout, stderr) = instance.host().set_program(argv, stdin, response_bytes, reservation);
         let ended = self.entry.run(instance).await;
         let stdout = stdout.take()?;
         let status = match ended {

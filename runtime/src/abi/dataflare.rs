@@ -48,7 +48,7 @@ impl DataFlare {
     }
 
     /// Whether the host calls a function of that name in a module that has a trio.
-    pub(crate) fn is_for_the_host(name: &str) -> bool {
+    pub(crate) fn is_host_only(name: &str) -> bool {
         [INIT, CLEANUP].contains(&name)
     }
 

@@ -104,7 +104,7 @@ impl Target {
     }
 
     /// Whether its instance cannot serve another call: a program runs once, and a heap that was written over is lost.
-    pub(crate) fn ends_its_instance(&self) -> bool {
+    pub(crate) fn is_single_use(&self) -> bool {
         matches!(self, Self::Command(_) | Self::WasmEngine(_))
     }
 

@@ -89,7 +89,7 @@ fn check(artifact: &Artifact, grants: &Grants) -> Result<(), LoadError> {
     let Code::Component(component) = artifact.code() else { return Ok(()) };
     let ty = component.component_type();
     let mut imports = ty.imports(component.engine()).map(|(name, _)| name);
-    match imports.find(|name| network::is_needed_by(name)) {
+    match imports.find(|name| network::requires_network(name)) {
         Some(import) if grants.network.is_none() => Err(LoadError::ImportNotGranted(format!(
             "the module imports `{}`, which is context where `securityPolicy.network` is granted: name the hosts in its \
              `allowedHosts`; with none in it the module loads, and each of its requests is refused",

@@ -79,7 +79,7 @@ impl Host {
     }
 
     /// Gives the guest arguments and a stdin, and its caller what it writes to stdout and the end of its stderr.
-    pub(crate) fn becomes_program(
+    pub(crate) fn set_program(
         &mut self,
         argv: Vec<String>,
         stdin: MemoryInputPipe,

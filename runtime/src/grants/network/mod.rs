@@ -58,7 +58,7 @@ impl NetworkGrant {
 }
 
 /// Whether an import is of no use where no network is granted. Sockets are not such a one: std imports them, used or not.
-pub(crate) fn is_needed_by(import: &str) -> bool {
+pub(crate) fn requires_network(import: &str) -> bool {
     ["wasi:http/outgoing-handler@", "wasi:http/client@"].into_iter().any(|name| import.starts_with(name))
 }
 
