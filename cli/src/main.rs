@@ -1,11 +1,11 @@
 //! The `samovar` command.
 
 mod commands;
-mod desired;
 mod manifest;
 mod module;
 mod output;
 mod progress;
+mod sources;
 
 use std::process::ExitCode;
 

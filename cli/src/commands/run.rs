@@ -14,10 +14,10 @@ use tokio::{
 };
 
 use crate::{
-    desired::Sources,
     module::RegistryArgs,
     output::{Failure, Output},
     progress,
+    sources::Sources,
 };
 
 /// Run plugins on this machine, without a cluster.
