@@ -55,7 +55,7 @@ impl Default for Reports {
 
 impl Reports {
     /// The latest reports.
-    pub fn reports(&self) -> BTreeMap<Key, Report> {
+    pub fn all(&self) -> BTreeMap<Key, Report> {
         self.lock().clone()
     }
 

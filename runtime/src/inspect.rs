@@ -22,7 +22,7 @@ pub struct Import {
     /// The interface: `wasi:clocks/wall-clock@0.2.6`. Of a core module `wasi_snapshot_preview1`, or module and name.
     pub name: String,
     /// Whether guests are given it. A module that imports something else is refused.
-    pub context: bool,
+    pub given: bool,
     /// The grants without which there is nothing in it: `securityPolicy.network`.
     pub grants: Vec<&'static str>,
     /// Whether the module is refused where they are not there.
@@ -96,18 +96,18 @@ impl Inspection {
 
 impl Import {
     fn new(name: String) -> Self {
-        let context = GIVEN.into_iter().find(|(start, ..)| {
+        let given = GIVEN.into_iter().find(|(start, ..)| {
             let is_given = || name.contains("@0.2.") || name.contains("@0.3.") && !IN_TWO.contains(start);
             name.starts_with(start) && (!name.starts_with("wasi:") || is_given())
         });
         let is_dataflare = name
             .split_once('.')
             .is_some_and(|(module, name)| module == dataflare::MODULE && dataflare::NAMES.contains(&name));
-        let context = context.or(is_dataflare.then_some(("", None, "works")));
+        let given = given.or(is_dataflare.then_some(("", None, "works")));
         let (grant, note) =
-            context.map_or((None, "is not given: the module is refused"), |(_, grant, note)| (grant, note));
+            given.map_or((None, "is not given: the module is refused"), |(_, grant, note)| (grant, note));
         let required = network::requires_network(&name);
-        Self { name, context: context.is_some(), grants: grant.into_iter().collect(), required, note }
+        Self { name, given: given.is_some(), grants: grant.into_iter().collect(), required, note }
     }
 
     /// Preview 1 as one import; which grants it needs, its functions say.
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn an_import_is_given_only_in_the_versions_that_are() {
-        for (name, context) in [
+        for (name, given) in [
             ("wasi:cli/environment@0.2.6", true),
             ("wasi:sockets/tcp@0.2.0", true),
             ("wasi:clocks/system-clock@0.3.1", true),
@@ -143,7 +143,7 @@ mod tests {
             ("env.log", true),
             ("env.secret", false),
         ] {
-            assert_eq!(Import::new(name.to_owned()).context, context, "{name}");
+            assert_eq!(Import::new(name.to_owned()).given, given, "{name}");
         }
     }
 

@@ -270,7 +270,7 @@ impl Plugin {
         let entered = Instant::now();
         let memory = pool.engine().memory();
         let stack = memory.mapped_reservation();
-        stack.grow(GUEST_STACK as u64)?;
+        stack.try_grow(GUEST_STACK as u64)?;
         let mut instance = pool.take(target.is_single_use(), function.memory()).await?;
         let taken = Instant::now();
         instance.prepare(function.allowance())?;

@@ -64,7 +64,7 @@ impl Stored {
             ca_key: text("ca.key")?,
             certificate: text("tls.crt")?,
             key: text("tls.key")?,
-            metadata: serde_json::from_slice(&data.get("metadata.json")?.0).ok()?,
+            metadata: serde_json::from_slice(&data.get("about.json")?.0).ok()?,
         })
     }
 
@@ -76,7 +76,7 @@ impl Stored {
             ("ca.key", ca_key),
             ("tls.crt", certificate),
             ("tls.key", key),
-            ("metadata.json", metadata),
+            ("about.json", metadata),
         ];
         let texts = texts.into_iter().map(|(name, text)| (name.to_owned(), ByteString(text.into_bytes())));
         texts.chain([("digest.key".to_owned(), ByteString(digest_key))]).collect()
@@ -174,20 +174,20 @@ mod tests {
     #[test]
     fn keys_are_made_once_and_renewed_in_time() {
         let now = Timestamp::now();
-        let (made, first) = due(None, &["operator.demo.svc"], now);
+        let (made, first) = renewal(None, &["operator.demo.svc"], now);
         assert!(made && Stored::read(&first.data()).as_ref() == Some(&first));
-        assert!(!due(Some(first.clone()), &["operator.demo.svc"], now + DAY * 59).0);
+        assert!(!renewal(Some(first.clone()), &["operator.demo.svc"], now + DAY * 59).0);
 
-        let (renewed, second) = due(Some(first.clone()), &["operator.demo.svc"], now + DAY * 61);
+        let (renewed, second) = renewal(Some(first.clone()), &["operator.demo.svc"], now + DAY * 61);
         assert!(renewed && second.certificate != first.certificate);
         assert!(second.ca_key == first.ca_key && second.digest_key == first.digest_key);
-        assert!(due(Some(first.clone()), &["other.demo.svc"], now).0);
+        assert!(renewal(Some(first.clone()), &["other.demo.svc"], now).0);
 
-        let (renewed, third) = due(Some(first.clone()), &["operator.demo.svc"], now + DAY * 3300);
+        let (renewed, third) = renewal(Some(first.clone()), &["operator.demo.svc"], now + DAY * 3300);
         assert!(renewed && third.ca_key != first.ca_key && third.digest_key == first.digest_key);
         assert_eq!(third.ca_certificates.matches("BEGIN").count(), 2);
         assert!(third.ca_certificates.ends_with(&first.ca_certificates));
-        let (_, fourth) = due(Some(third), &["operator.demo.svc"], now + DAY * 6600);
+        let (_, fourth) = renewal(Some(third), &["operator.demo.svc"], now + DAY * 6600);
         assert_eq!(fourth.ca_certificates.matches("BEGIN").count(), 2);
     }
 }

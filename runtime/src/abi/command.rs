@@ -49,15 +49,14 @@ impl Target {
     }
 
     pub(crate) fn arguments(&self, call: Call, held: &Reservation) -> Result<Arguments, CallError> {
-        let context =
-            if call.format == Format::Json { strings(&call.body) } else { None }.unwrap_or_default();
-        if context.iter().any(|argument| argument.contains('\0')) {
+        let given = if call.format == Format::Json { strings(&call.body) } else { None }.unwrap_or_default();
+        if given.iter().any(|argument| argument.contains('\0')) {
             return Err(CallError::BadArguments("an argument of a program has no NUL in it".to_owned()));
         }
         // Twice: the program's WASI holds them too.
-        held.try_grow(2 * (call.body.len() + context.len() * size_of::<String>()) as u64)?;
-        let argv = std::iter::once(self.name.clone()).chain(context).collect();
-        Ok(Arguments { argv, stdin: call.body, reservation: held.another() })
+        held.try_grow(2 * (call.body.len() + given.len() * size_of::<String>()) as u64)?;
+        let argv = std::iter::once(self.name.clone()).chain(given).collect();
+        Ok(Arguments { argv, stdin: call.body, reservation: held.new_empty() })
     }
 
     pub(crate) async fn run(

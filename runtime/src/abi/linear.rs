@@ -87,7 +87,7 @@ pub(super) fn write(memory: &mut [u8], pointer: u32, bytes: &[u8]) -> wasmtime::
     let length = bytes.len();
     let room = memory.get_mut(pointer as usize..).and_then(|rest| rest.get_mut(..length));
     let past = || Error::msg(format!("its room for {length} bytes at {pointer} is past its memory's end"));
-    allocation.ok_or_else(past)?.copy_from_slice(bytes);
+    room.ok_or_else(past)?.copy_from_slice(bytes);
     Ok(())
 }
 

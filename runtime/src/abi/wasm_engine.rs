@@ -36,7 +36,7 @@ impl Arguments {
         serde_json::from_str::<IgnoredAny>(json).map_err(|error| wrong(error.to_string()))?;
         // Twice: a program's WASI holds it too.
         held.try_grow(2 * json.len() as u64)?;
-        Ok(Self { json: json.to_owned(), reservation: held.another() })
+        Ok(Self { json: json.to_owned(), reservation: held.new_empty() })
     }
 }
 

@@ -77,7 +77,7 @@ impl Linkers {
         .map_err(|error| {
             let wrong = sanitized(format_args!("{error:#}"));
             LoadError::ImportNotGranted(format!(
-                "{wrong}; guests are context WASI 0.2 with wasi:http and wasi:config, WASI 0.3 but for its files and sockets, preview 1 and DataFlare's host functions, \
+                "{wrong}; guests are given WASI 0.2 with wasi:http and wasi:config, WASI 0.3 but for its files and sockets, preview 1 and DataFlare's host functions, \
                  and nothing else: build the module without that import"
             ))
         })
@@ -91,7 +91,7 @@ fn check(artifact: &Artifact, grants: &Grants) -> Result<(), LoadError> {
     let mut imports = ty.imports(component.engine()).map(|(name, _)| name);
     match imports.find(|name| network::requires_network(name)) {
         Some(import) if grants.network.is_none() => Err(LoadError::ImportNotGranted(format!(
-            "the module imports `{}`, which is context where `securityPolicy.network` is granted: name the hosts in its \
+            "the module imports `{}`, which is given where `securityPolicy.network` is granted: name the hosts in its \
              `allowedHosts`; with none in it the module loads, and each of its requests is refused",
             sanitized(import)
         ))),

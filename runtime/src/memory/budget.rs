@@ -187,7 +187,7 @@ impl Reservation {
                 self.bytes.as_ref()
             }
         }
-        self.grow(bytes.as_ref().len() as u64)?;
+        self.try_grow(bytes.as_ref().len() as u64)?;
         Ok(Bytes::from_owner(Held { bytes, _reservation: self }))
     }
 

@@ -89,7 +89,7 @@ impl WasiHttpHooks for Outgoing {
             let mine = mine.map_err(|_| Error::ConnectionLimitReached)?;
             let theirs = outbound.request().ok_or(Error::ConnectionLimitReached)?;
             let memory = outbound.network().reservation();
-            memory.grow(REQUEST_BYTES).map_err(|_| Error::ConnectionLimitReached)?;
+            memory.try_grow(REQUEST_BYTES).map_err(|_| Error::ConnectionLimitReached)?;
             let held = Arc::new(Held { _permits: [mine, theirs], _memory: memory });
             send(&outbound, request, Times::new(options), held).await
         })

@@ -69,7 +69,7 @@ impl Resolver {
         let asking = async {
             let _permit = self.lookups.acquire().await.map_err(|_| Unresolved::Failed)?;
             let reading = reservation.new_empty();
-            reading.grow(LOOKUP_BYTES).map_err(|_| Unresolved::Failed)?;
+            reading.try_grow(LOOKUP_BYTES).map_err(|_| Unresolved::Failed)?;
             let mut whole = Name::from_ascii(name).map_err(|_| Unresolved::NoSuchName)?;
             whole.set_fqdn(true);
             let answer = self.client()?.lookup_ip(whole).await.map_err(|error| match error {
