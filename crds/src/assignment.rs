@@ -74,9 +74,14 @@ pub struct PluginAssignmentStatus {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub functions: Vec<FunctionStatus>,
-    /// What loading it took.
+    /// The time and space that loading took.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub figures: Option<Figures>,
+    pub load_stats: Option<LoadStats>,
+    /// Deprecated: replaced by `loadStats`. Kept for one release, since agents of before write it by server-side apply,
+    /// and an API server refuses a field that its schema lacks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("deprecated" = true))]
+    pub figures: Option<LoadStats>,
 }
 
 /// How far an assignment is on its agent.
@@ -94,10 +99,10 @@ pub enum State {
     Failed,
 }
 
-/// What loading a revision took on one agent.
+/// The time and space that loading a revision took on one agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Figures {
+pub struct LoadStats {
     /// Milliseconds from the first request to the registry to the last byte; 0 where nothing was pulled.
     pub pull_milliseconds: u32,
     /// Milliseconds of compiling; 0 where the artifact was in the cache.

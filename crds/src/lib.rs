@@ -16,7 +16,7 @@ mod security;
 mod template;
 
 pub use assignment::{
-    AgentRef, Figures, PluginAssignment, PluginAssignmentSpec, PluginAssignmentStatus, State,
+    AgentRef, LoadStats, PluginAssignment, PluginAssignmentSpec, PluginAssignmentStatus, State,
 };
 pub use condition::{ConditionType, Reason, is_true, set_condition};
 pub use contents::{

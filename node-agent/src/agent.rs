@@ -309,15 +309,15 @@ impl Control {
             // Let go while it loaded.
             return loaded.plugin.close();
         };
-        let Loaded { plugin, module, functions, figures } = loaded;
-        tracing::info!(plugin = %key, ?figures, "ready");
+        let Loaded { plugin, module, functions, load_stats } = loaded;
+        tracing::info!(plugin = %key, ?load_stats, "ready");
         self.loader.metrics.loaded("ok");
         let serving = Serving::new(key, revision, plugin, &self.loader.metrics);
         running.serving = Some(Arc::new(serving));
         running.module = Some(module);
         // The table first: whoever reads that it is ready must find it so.
         self.publish();
-        let report = Report { functions, figures: Some(figures), ..Report::on_its_way(State::Ready) };
+        let report = Report { functions, load_stats: Some(load_stats), ..Report::on_its_way(State::Ready) };
         self.reports.set(key, report);
     }
 
@@ -396,5 +396,5 @@ async fn load_until_it_works(
 }
 
 fn failed(reason: Reason, message: String) -> Report {
-    Report { state: State::Failed, reason, message, functions: Vec::new(), figures: None }
+    Report { state: State::Failed, reason, message, functions: Vec::new(), load_stats: None }
 }

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use samovar_crds::{Figures, FunctionStatus, Reason, State};
+use samovar_crds::{FunctionStatus, LoadStats, Reason, State};
 use tokio::sync::watch;
 
 use crate::desired::Key;
@@ -22,7 +22,7 @@ pub struct Report {
     /// The functions found; empty before it is ready.
     pub functions: Vec<FunctionStatus>,
     /// What loading took.
-    pub figures: Option<Figures>,
+    pub load_stats: Option<LoadStats>,
 }
 
 impl Report {
@@ -35,7 +35,7 @@ impl Report {
             State::Ready => (Reason::Serving, "calls are answered"),
             State::Failed => (Reason::CompileFailed, "it failed"),
         };
-        Self { state, reason, message: message.to_owned(), functions: Vec::new(), figures: None }
+        Self { state, reason, message: message.to_owned(), functions: Vec::new(), load_stats: None }
     }
 }
 

@@ -268,7 +268,7 @@ async fn many_plugins_of_one_module_compile_it_once_and_a_restart_not_at_all() {
     served.until_metric("samovar_agent_compile_seconds_count 1").await;
     let served = served.restarted(&plugins).await;
     for name in names {
-        assert!(served.settled(name, 1).await.figures.unwrap().cache_hit, "{name}");
+        assert!(served.settled(name, 1).await.load_stats.unwrap().cache_hit, "{name}");
     }
     assert!(served.metrics().await.contains("samovar_agent_compile_seconds_count 0"));
 }

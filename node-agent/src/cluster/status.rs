@@ -89,21 +89,22 @@ fn status(current: &PluginAssignment, report: &Report) -> PluginAssignmentStatus
     let generation = current.metadata.generation;
     set_condition(&mut conditions, ConditionType::Ready, ready, report.reason, &report.message, generation);
     // A restart that finds everything in the cache says nothing new: what loading first took is kept.
-    let figures = match (&before.figures, report.state) {
-        (Some(figures), State::Ready) if before.state == Some(State::Ready) => Some(figures.clone()),
-        _ => report.figures.clone(),
+    let load_stats = match (before.load_stats.or(before.figures), report.state) {
+        (Some(load_stats), State::Ready) if before.state == Some(State::Ready) => Some(load_stats),
+        _ => report.load_stats.clone(),
     };
     PluginAssignmentStatus {
         state: Some(report.state),
         conditions,
         functions: report.functions.clone(),
-        figures,
+        load_stats,
+        figures: None,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use samovar_crds::{Figures, Reason};
+    use samovar_crds::{LoadStats, Reason};
 
     use super::*;
 
@@ -120,8 +121,8 @@ mod tests {
     }
 
     fn ready(pull_milliseconds: u32) -> Report {
-        let figures = Figures { pull_milliseconds, ..Figures::default() };
-        Report { figures: Some(figures), ..Report::on_its_way(State::Ready) }
+        let load_stats = LoadStats { pull_milliseconds, ..LoadStats::default() };
+        Report { load_stats: Some(load_stats), ..Report::on_its_way(State::Ready) }
     }
 
     #[test]
@@ -134,18 +135,27 @@ mod tests {
     }
 
     #[test]
+    fn load_stats_that_an_agent_of_before_wrote_as_figures_are_kept() {
+        let mut assignment = assignment();
+        let wrote = status(&assignment, &ready(40));
+        let figures = wrote.load_stats.clone();
+        assignment.status = Some(PluginAssignmentStatus { load_stats: None, figures, ..wrote.clone() });
+        assert_eq!(status(&assignment, &ready(0)), wrote);
+    }
+
+    #[test]
     fn a_failure_says_why_and_drops_what_was_found() {
         let mut assignment = assignment();
         assignment.status = Some(status(&assignment, &ready(40)));
         let report = Report {
             reason: Reason::InitFailed,
             message: "the module does not start".to_owned(),
-            figures: None,
+            load_stats: None,
             ..Report::on_its_way(State::Failed)
         };
         let failed = status(&assignment, &report);
         let condition = &failed.conditions[0];
-        assert_eq!((failed.state, failed.figures), (Some(State::Failed), None));
+        assert_eq!((failed.state, failed.load_stats), (Some(State::Failed), None));
         assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("False", "InitFailed"));
         assert_eq!(condition.message, "the module does not start");
     }

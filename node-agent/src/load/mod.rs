@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use samovar_crds::{
-    Abi, Figures, FunctionStatus, ImagePullPolicy, PluginTemplate, PluginType, Reason, State,
+    Abi, FunctionStatus, ImagePullPolicy, LoadStats, PluginTemplate, PluginType, Reason, State,
 };
 use samovar_registry::{Client, Reference};
 use samovar_runtime::{
@@ -57,7 +57,7 @@ pub(crate) struct Loaded {
     pub(crate) plugin: Plugin,
     pub(crate) module: Pin,
     pub(crate) functions: Vec<FunctionStatus>,
-    pub(crate) figures: Figures,
+    pub(crate) load_stats: LoadStats,
 }
 
 /// Why a revision cannot be served, and whether trying again may help.
@@ -96,30 +96,30 @@ impl Loader {
         revision: &DesiredRevision,
         progress: impl Fn(State),
     ) -> Result<Loaded, Failure> {
-        let mut figures = Figures::default();
+        let mut load_stats = LoadStats::default();
         let spec = plugin_spec(key, &revision.template);
         let metering = spec.metering();
         let (module, artifact) = match &revision.source {
             Source::Image(image) => {
-                self.image_artifact(image, &revision.template, metering, &progress, &mut figures).await?
+                self.image_artifact(image, &revision.template, metering, &progress, &mut load_stats).await?
             }
             Source::Module { digest, bytes } => {
                 let module = self.cache.pin(digest);
                 // Kept as a pulled one is, so that the cache has one way to stay small.
                 self.cache.keep_module(digest, bytes, None).await.map_err(cache_full)?;
                 progress(State::Compiling);
-                (module, self.compiled(digest, metering, bytes.clone(), &mut figures).await?)
+                (module, self.compiled(digest, metering, bytes.clone(), &mut load_stats).await?)
             }
         };
         let grants = self.grants(key, revision).await?;
         progress(State::Warming);
         let started = Instant::now();
         let plugin = self.plugin(PluginSpec { grants, ..spec }, &artifact).await?;
-        figures.load_milliseconds = millis(started);
-        figures.code_bytes = i64::try_from(artifact.code_bytes()).unwrap_or(i64::MAX);
-        figures.warm_instances = plugin.ready_instances();
+        load_stats.load_milliseconds = millis(started);
+        load_stats.code_bytes = i64::try_from(artifact.code_bytes()).unwrap_or(i64::MAX);
+        load_stats.warm_instances = plugin.ready_instances();
         let functions = plugin.functions().iter().map(|function| function_status(function)).collect();
-        Ok(Loaded { plugin, module, functions, figures })
+        Ok(Loaded { plugin, module, functions, load_stats })
     }
 
     async fn image_artifact(
@@ -128,7 +128,7 @@ impl Loader {
         template: &PluginTemplate,
         metering: Metering,
         progress: &impl Fn(State),
-        figures: &mut Figures,
+        load_stats: &mut LoadStats,
     ) -> Result<(Pin, Artifact), Failure> {
         let path = template.module_path.as_deref();
         progress(State::Pulling);
@@ -136,13 +136,13 @@ impl Loader {
         let _flight = self.flights.enter(&format!("{image} {}", path.unwrap_or_default())).await;
         if let Some(digest) = self.cache.modules.of_image(image, path) {
             let module = self.cache.pin(&digest);
-            if let Some(artifact) = self.cached(&digest, metering, figures).await {
+            if let Some(artifact) = self.cached(&digest, metering, load_stats).await {
                 return Ok((module, artifact));
             }
             let _held = self.modules_held.acquire().await;
             if let Some(wasm) = self.cache.modules.read(&digest) {
                 progress(State::Compiling);
-                return Ok((module, self.compiled(&digest, metering, wasm, figures).await?));
+                return Ok((module, self.compiled(&digest, metering, wasm, load_stats).await?));
             }
         }
         if template.image_pull_policy == Some(ImagePullPolicy::Never) {
@@ -153,15 +153,20 @@ impl Loader {
             ));
         }
         let _held = self.modules_held.acquire().await;
-        let wasm = self.pull(image, path, figures).await?;
+        let wasm = self.pull(image, path, load_stats).await?;
         let digest = ModuleDigest::of(&wasm);
         let module = self.cache.pin(&digest);
         self.cache.keep_module(&digest, &wasm, Some((image, path))).await.map_err(cache_full)?;
         progress(State::Compiling);
-        Ok((module, self.compiled(&digest, metering, wasm, figures).await?))
+        Ok((module, self.compiled(&digest, metering, wasm, load_stats).await?))
     }
 
-    async fn pull(&self, image: &str, path: Option<&str>, figures: &mut Figures) -> Result<Bytes, Failure> {
+    async fn pull(
+        &self,
+        image: &str,
+        path: Option<&str>,
+        load_stats: &mut LoadStats,
+    ) -> Result<Bytes, Failure> {
         let started = Instant::now();
         let reference: Reference =
             image.parse().map_err(|error| Failure::new(Reason::ImageNotFound, Retry::Never, error))?;
@@ -170,7 +175,7 @@ impl Loader {
             .pull(&reference, path, |_, _| {})
             .await
             .map_err(|error| registry_failure(&error))?;
-        figures.pull_milliseconds = millis(started);
+        load_stats.pull_milliseconds = millis(started);
         Ok(module.bytes)
     }
 
@@ -178,10 +183,10 @@ impl Loader {
         &self,
         digest: &ModuleDigest,
         metering: Metering,
-        figures: &mut Figures,
+        load_stats: &mut LoadStats,
     ) -> Option<Artifact> {
         let artifact = self.cache.artifacts.metered(metering).get(digest).await?;
-        figures.cache_hit = true;
+        load_stats.cache_hit = true;
         self.metrics.cache_hits.inc();
         Some(artifact)
     }
@@ -191,11 +196,11 @@ impl Loader {
         digest: &ModuleDigest,
         metering: Metering,
         wasm: Bytes,
-        figures: &mut Figures,
+        load_stats: &mut LoadStats,
     ) -> Result<Artifact, Failure> {
         // Several images may hold the same module.
         let _flight = self.flights.enter(&digest.to_string()).await;
-        if let Some(artifact) = self.cached(digest, metering, figures).await {
+        if let Some(artifact) = self.cached(digest, metering, load_stats).await {
             return Ok(artifact);
         }
         let _slot = self.compiles.acquire().await;
@@ -206,7 +211,7 @@ impl Loader {
             KeepError::Full(error) => cache_full(error),
             KeepError::Compile(error) => compile_failure(error),
         })?;
-        figures.compile_milliseconds = millis(started);
+        load_stats.compile_milliseconds = millis(started);
         self.metrics.compile_seconds.observe(started.elapsed().as_secs_f64());
         Ok(artifact)
     }
