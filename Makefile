@@ -8,6 +8,8 @@ SHELL := bash
 # Nothing is built inside the checkout, and what is built is shared by all checkouts.
 export SAMOVAR_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/samovar
 export CARGO_TARGET_DIR ?= $(SAMOVAR_CACHE)/target
+# The PATH that su leaves to root lacks the folders of sysctl and ip.
+export PATH := $(PATH):/usr/sbin:/sbin
 # Where the tests find the built programs.
 export SAMOVAR_BIN_DIR := $(CARGO_TARGET_DIR)/debug
 # A failing test says what it saw; forty frames of the async runtime would hide that.
@@ -18,9 +20,12 @@ CARGO_FUZZ_VERSION := 0.13.2
 CARGO_FUZZ := $(SAMOVAR_CACHE)/tools/cargo-fuzz-$(CARGO_FUZZ_VERSION)/bin/cargo-fuzz
 CARGO_DENY := $(SAMOVAR_CACHE)/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 
-ifeq ($(filter help,$(or $(MAKECMDGOALS),help)),)
-ifeq ($(shell command -v cargo),)
-$(error Samovar is built with Rust: install it with rustup (https://rustup.rs); rust-toolchain.toml names the version)
+# Checks what the targets need while make reads this file: before any recipe, even under -j. Not under -n, -q and -t,
+# which run nothing.
+ifeq ($(strip $(foreach flag,n q t,$(findstring $(flag),$(filter-out --%,$(firstword -$(MAKEFLAGS)))))),)
+lacking := $(shell tests/testbed/needs.sh $(or $(MAKECMDGOALS),help))
+ifneq ($(.SHELLSTATUS),0)
+$(error $(or $(lacking),tests/testbed/needs.sh cannot run: it needs bash and a make of 4.2 or newer))
 endif
 endif
 
@@ -32,7 +37,7 @@ help: ## This list.
 LISTEN ?= 127.0.0.1:8080
 
 .PHONY: run
-run: ## Serve examples/text without a cluster, call it once, and print the answer. Needs Rust alone.
+run: ## Serve examples/text without a cluster, call it once, and print the answer. Needs Rust and a C compiler.
 	cargo build -p samovar-cli
 	samovar=$(SAMOVAR_BIN_DIR)/samovar
 	state=$$(mktemp -d)
@@ -48,7 +53,7 @@ run: ## Serve examples/text without a cluster, call it once, and print the answe
 test: testbed test-unit test-standalone test-hostile test-apiserver test-chart test-cluster ## All tests. Needs Rust and Go, and root for the cluster.
 
 .PHONY: test-unit
-test-unit: ## The tests that need Rust alone.
+test-unit: ## The tests that need Rust and a C compiler.
 	cargo test --workspace
 
 .PHONY: test-apiserver

@@ -7,16 +7,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 home=${SAMOVAR_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/samovar}/testbed
 
-for tool in go cc flock sha256sum; do
-  command -v "$tool" >/dev/null || {
-    case $tool in
-      go) echo "The test bed is built from Go modules: install Go 1.26 or newer (https://go.dev/dl/)." ;;
-      cc) echo "The test bed's pause program is C: install gcc and libc6-dev, or your system's like." ;;
-      *) echo "The test bed's build needs \`$tool\`: install util-linux and coreutils." ;;
-    esac >&2
-    exit 1
-  }
-done
+"$here/needs.sh" testbed >&2
 
 # What was built depends on these and on nothing else: the versions, the compiler, and this recipe.
 key=$({ cat "$here"/modules/*/go.mod "$here"/modules/*/go.sum "$here/build.sh"; go version; } | sha256sum | cut -c1-16)

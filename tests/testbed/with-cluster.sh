@@ -1,17 +1,26 @@
 #!/usr/bin/env bash
 # Runs a command (the cluster tests) with a cluster, and says which: the one of KUBECONFIG where
 # SAMOVAR_TEST_CLUSTER=existing, else one of kind where Docker works, else the test bed that the tests start.
+# `with-cluster.sh --which` prints which (existing, kind, bed) and runs nothing.
 #
 # A cluster that is not the test bed's has nodes and servers that the tests have no power over: the tests of
 # on_the_bed are left out there, and this says so.
 set -euo pipefail
 
+which=bed
 if [ "${SAMOVAR_TEST_CLUSTER:-}" = existing ]; then
+  which=existing
+elif [ "${SAMOVAR_TEST_CLUSTER:-kind}" = kind ] && command -v kind >/dev/null && docker info >/dev/null 2>&1; then
+  which=kind
+fi
+if [ "$1" = --which ]; then echo "$which"; exit; fi
+
+if [ "$which" = existing ]; then
   echo "cluster tests: on the cluster of KUBECONFIG (${KUBECONFIG:?set KUBECONFIG to the cluster\'s}); on_the_bed is left out" >&2
   exec "$@" -- --skip on_the_bed
 fi
 
-if [ "${SAMOVAR_TEST_CLUSTER:-kind}" = kind ] && command -v kind >/dev/null && docker info >/dev/null 2>&1; then
+if [ "$which" = kind ]; then
   name=samovar-test-$$
   registry=$name-registry
   echo "cluster tests: on a cluster of kind, $name; on_the_bed is left out" >&2

@@ -6,19 +6,9 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::scratch;
 
-/// The programs that are not built with the bed, and the package of Debian and Ubuntu that brings each.
-const PROGRAMS: [(&str, &str); 10] = [
-    ("runc", "runc"),
-    ("nft", "nftables"),
-    ("iptables", "iptables"),
-    ("conntrack", "conntrack"),
-    ("ip", "iproute2"),
-    ("sysctl", "procps"),
-    ("mount", "mount"),
-    ("unshare", "util-linux"),
-    ("nsenter", "util-linux"),
-    ("setpriv", "util-linux"),
-];
+/// Programs that the bed runs and that are not built with it, and the package of Debian and Ubuntu of each. `needs.sh`
+/// looks for them before anything is built; this is for a bed that make did not start.
+const NEEDS: &str = include_str!("../../testbed/needs.txt");
 
 /// Kubelets, containerds and kube-proxies watch files; the usual 128 a user are too few for three nodes.
 const INOTIFY_INSTANCES: u32 = 1024;
@@ -42,7 +32,7 @@ pub(super) fn check() -> Result<()> {
         "the test bed makes network namespaces and cgroups, so it needs root: use sudo, or a cluster of yours \
          with SAMOVAR_TEST_CLUSTER=existing"
     );
-    let missing: Vec<_> = PROGRAMS.iter().filter(|(program, _)| !is_there(program)).collect();
+    let missing: Vec<_> = programs().filter(|(program, _)| !is_there(program)).collect();
     let programs = missing.iter().map(|(program, _)| *program).collect::<Vec<_>>().join(", ");
     let packages = missing.iter().map(|(_, package)| *package).collect::<Vec<_>>().join(" ");
     ensure!(missing.is_empty(), "the test bed needs {programs}: apt-get install {packages}");
@@ -51,6 +41,15 @@ pub(super) fn check() -> Result<()> {
     let bridges = Path::new("/proc/sys/net/bridge").exists() || modprobe("br_netfilter");
     ensure!(bridges, "the test bed needs netfilter on bridges: modprobe br_netfilter");
     Ok(())
+}
+
+/// Each program of the group `nodes` with its package.
+fn programs() -> impl Iterator<Item = (&'static str, &'static str)> {
+    NEEDS.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let pair = (words.next()?, words.next()?);
+        words.any(|group| group == "nodes").then_some(pair)
+    })
 }
 
 fn is_there(program: &str) -> bool {
