@@ -50,7 +50,11 @@ run: ## Serve examples/text without a cluster, call it once, and print the answe
 	$$samovar invoke --server http://$(LISTEN) text upper '{"text": "hello"}'
 
 .PHONY: test
-test: testbed test-unit test-standalone test-hostile test-apiserver test-chart test-cluster ## All tests. Needs Rust and Go, and root for the cluster.
+test: testbed test-needs test-unit test-standalone test-hostile test-apiserver test-chart test-cluster ## All tests. Needs Rust and Go, and root for the cluster.
+
+.PHONY: test-needs
+test-needs: ## `make test` on a machine without what it needs: it says so at once, or installs it. Needs root and a mirror of Debian or Ubuntu.
+	tests/testbed/test-needs.sh
 
 .PHONY: test-unit
 test-unit: ## The tests that need Rust and a C compiler.
