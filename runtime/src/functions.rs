@@ -7,38 +7,13 @@ use std::{
 };
 
 use crate::{
-    Abi, Artifact, Limits, LoadError,
+    Abi, Artifact, FunctionRequest, Limits, LoadError,
     abi::Target,
     exports::{self, Export},
     gate::Gate,
-    plugin::Allowance,
+    instance::Allowance,
     printable::sanitized,
 };
-
-/// What a spec says of one function.
-#[derive(Clone, Debug, Default)]
-pub struct FunctionRequest {
-    /// The endpoint's name.
-    pub name: String,
-    /// The export; left out: the one whose own name is the function's.
-    pub export: Option<String>,
-    /// How it is called; left out: as the export itself says.
-    pub abi: Option<Abi>,
-    /// Over the plugin's `memory`.
-    pub memory: Option<u64>,
-    /// Over the plugin's `timeout`.
-    pub timeout: Option<Duration>,
-    /// Over the plugin's `fuel`.
-    pub fuel: Option<u64>,
-    /// Calls of this function that run at once, among the plugin's.
-    pub concurrency: Option<u32>,
-    /// Calls that may wait for one of those to end; left out: as many as for the plugin.
-    pub queue: Option<u32>,
-    /// Over the plugin's `request_bytes`.
-    pub request_bytes: Option<u64>,
-    /// Over the plugin's `response_bytes`.
-    pub response_bytes: Option<u64>,
-}
 
 /// One function of a plugin.
 pub struct Function {

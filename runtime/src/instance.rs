@@ -10,7 +10,6 @@ use crate::{
     engine::{Slot, link::Linked},
     host::{Host, context::PluginContext},
     memory::budget::Reservation,
-    plugin::Allowance,
     printable::sanitized,
 };
 
@@ -27,6 +26,15 @@ pub(crate) struct Instance {
     // After the store: memory is given back to the budget when it is free, not before.
     reservation: Arc<Reservation>,
     _slot: Slot,
+}
+
+/// The resources that an instance may use for one call.
+#[derive(Clone, Debug)]
+pub(crate) struct Allowance {
+    /// The bytes of its memories and tables.
+    pub(crate) memory: u64,
+    /// `None`: unlimited.
+    pub(crate) fuel: Option<u64>,
 }
 
 /// What an instance takes in the host beside its memories and tables: its store, its WASI, its handles.

@@ -22,6 +22,7 @@ mod output;
 mod plugin;
 mod pool;
 mod printable;
+mod spec;
 pub mod wit;
 
 pub use abi::Abi;
@@ -30,7 +31,7 @@ pub use compile::cache::{ArtifactCache, ArtifactFile, CacheError, Compiled};
 pub use compile::{CompileError, CompileLimits, Compiler, compile_child};
 pub use engine::artifact::{Artifact, DigestError, Kind, Metering, ModuleDigest};
 pub use engine::{Engine, EngineError, EngineOptions};
-pub use functions::{Function, FunctionRequest};
+pub use functions::Function;
 pub use grants::{
     EnvGrant, EnvVar, FilesGrant, Grants, InvalidEnv, InvalidHost, InvalidMount, Mount, MountSource,
     NetworkGrant, NetworkOptions,
@@ -39,4 +40,5 @@ pub use http::{Admission, BrokenOff, ResponseBody};
 pub use inspect::{Import, Inspection};
 pub use ipnet::IpNet;
 pub use memory::budget::{MemoryBudget, NoMemory, Reservation};
-pub use plugin::{Instances, Limits, LoadError, Plugin, PluginSpec, Reuse};
+pub use plugin::Plugin;
+pub use spec::{FunctionRequest, Instances, Limits, LoadError, PluginSpec, Reuse};

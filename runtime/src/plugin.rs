@@ -7,8 +7,8 @@ use std::{
 };
 
 use crate::{
-    Answer, Artifact, Call, CallError, Engine, EngineError, Function, FunctionRequest, Grants, Metering,
-    Reservation, Timing,
+    Answer, Artifact, Call, CallError, Engine, Function, LoadError, Metering, PluginSpec, Reservation,
+    Timing,
     abi::{Arguments, Target},
     config::Config,
     engine::GUEST_STACK,
@@ -20,122 +20,6 @@ use crate::{
     output::log::GuestLog,
     pool::Pool,
 };
-
-/// What a plugin is to be.
-#[derive(Clone, Debug, Default)]
-pub struct PluginSpec {
-    /// Its name in the guests' log lines: `demo/text`.
-    pub name: String,
-    /// The functions that can be called; none: every export that can be.
-    pub functions: Vec<FunctionRequest>,
-    /// How much each call may use.
-    pub limits: Limits,
-    /// How many instances are kept.
-    pub instances: Instances,
-    /// What its guests are told: any JSON object.
-    pub config: Option<serde_json::Map<String, serde_json::Value>>,
-    /// What its guests may do beside computing.
-    pub grants: Grants,
-    /// Whether whole requests go to the guest, and there are no functions.
-    pub http: bool,
-}
-
-impl PluginSpec {
-    /// How its module is to be compiled: so that fuel is counted where a limit asks for it.
-    pub fn metering(&self) -> Metering {
-        let any = self.limits.fuel.is_some() || self.functions.iter().any(|function| function.fuel.is_some());
-        if any { Metering::Fuel } else { Metering::Off }
-    }
-}
-
-/// What an instance may use for one call.
-#[derive(Clone, Debug)]
-pub(crate) struct Allowance {
-    /// The bytes of its memories and tables.
-    pub(crate) memory: u64,
-    /// `None`: as much as it takes.
-    pub(crate) fuel: Option<u64>,
-}
-
-/// How much each call may use.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// The most memory of one instance, in bytes: linear memories and tables together.
-    pub memory: u64,
-    /// The longest that a call may take, waiting for an instance included.
-    pub timeout: Duration,
-    /// The fuel of a call; `None`: as much as it takes, and nothing counts it.
-    pub fuel: Option<u64>,
-    /// Calls that run at once.
-    pub concurrency: u32,
-    /// Calls that may wait.
-    pub queue: u32,
-    /// The largest request body, in bytes.
-    pub request_bytes: u64,
-    /// The largest answer, in bytes.
-    pub response_bytes: u64,
-    /// Lines that the plugin may log in a second.
-    pub log_lines: u32,
-}
-
-/// The defaults of a plugin's spec.
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            memory: 64 << 20,
-            timeout: Duration::from_secs(1),
-            fuel: None,
-            concurrency: 64,
-            queue: 256,
-            request_bytes: 1 << 20,
-            response_bytes: 4 << 20,
-            log_lines: 100,
-        }
-    }
-}
-
-/// How many instances are kept, and whether one serves more than one call.
-#[derive(Clone, Debug, Default)]
-pub struct Instances {
-    /// Never-used instances that are made ahead of the calls.
-    pub warm: u32,
-    /// Whether an instance serves again; `None`: a fresh one for every call.
-    pub reuse: Option<Reuse>,
-}
-
-/// How long an instance is used again.
-#[derive(Clone, Debug)]
-pub struct Reuse {
-    /// Calls after which it is dropped.
-    pub max_calls: u32,
-    /// How long it may wait for its next call.
-    pub idle: Duration,
-}
-
-/// Why a plugin cannot be loaded.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// The module has no such export, or none that can be called so.
-    #[error("{0}")]
-    ExportNotFound(String),
-    /// The module imports something that it is not given.
-    #[error("{0}")]
-    ImportNotGranted(String),
-    /// Its start or `_initialize` function failed.
-    #[error("the module does not start: {0}")]
-    Init(String),
-    /// The engine that counts fuel could not be made.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    /// There is no room for its first instance.
-    #[error("there is no room for another instance on this node")]
-    AgentFull,
-    /// The memory budget has nothing left for its first instance.
-    #[error(
-        "this node has no memory left for its first instance; it is tried again, and succeeds where other plugins use less or the agent has more"
-    )]
-    NodeMemory,
-}
 
 /// A plugin that can be called. Cheap to clone; the last clone dropped takes its instances with it.
 #[derive(Clone)]

@@ -3,12 +3,11 @@
 use wasmtime::{ModuleExport, component};
 
 use crate::{
-    Grants,
+    Grants, LoadError,
     abi::DataFlare,
     engine::artifact::{Artifact, Build, Code},
     grants::{files, network},
     host::{Host, dataflare},
-    plugin::LoadError,
     printable::sanitized,
 };
 
