@@ -29,7 +29,8 @@ pub use abi::Abi;
 pub use call::{Answer, Call, CallError, Format, Timing};
 pub use compile::cache::{ArtifactCache, ArtifactFile, CacheError, Compiled};
 pub use compile::{CompileError, CompileLimits, Compiler, compile_child};
-pub use engine::artifact::{Artifact, DigestError, Kind, Metering, ModuleDigest};
+pub use engine::artifact::Artifact;
+pub use engine::build::{DigestError, Kind, Metering, ModuleDigest};
 pub use engine::{Engine, EngineError, EngineOptions};
 pub use functions::Function;
 pub use grants::{

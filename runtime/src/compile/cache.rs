@@ -18,7 +18,10 @@ use sha2::{Digest, Sha256};
 use crate::{
     Artifact, CompileError, Compiler, Engine, Kind, Metering, ModuleDigest,
     compile::{ARTIFACT_BYTES, expected_memory},
-    engine::artifact::{Build, WeakArtifact, hex},
+    engine::{
+        artifact::WeakArtifact,
+        build::{Build, hex},
+    },
     printable::sanitized,
 };
 
@@ -245,11 +248,13 @@ fn read(engine: &Engine, metering: Metering, path: &Path) -> io::Result<Artifact
 
 #[expect(unsafe_code, reason = "the one place where compiled code is loaded; see Artifact::deserialize")]
 fn deserialize(engine: &Engine, kind: Kind, build: Build, serialized: &[u8]) -> io::Result<Artifact> {
+    let invalid = |error: wasmtime::Error| io::Error::new(io::ErrorKind::InvalidData, format!("{error:#}"));
+    let variant = engine.variant(build).map_err(|error| invalid(error.into()))?;
     // SAFETY: `serialized` either came out of this program's compiler a moment ago, or was read from a file in
     // the agent's own directory whose name and digest say that it did, and is checked and loaded from one
     // buffer, so that a file swapped meanwhile changes nothing.
-    unsafe { Artifact::deserialize(engine, kind, build, serialized) }
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("{error:#}")))
+    unsafe { Artifact::deserialize(&variant.wasmtime, engine.memory(), kind, build, serialized) }
+        .map_err(invalid)
 }
 
 /// The digest of an artifact under its file's name, so that none is taken for another module's.

@@ -23,7 +23,7 @@ use tokio::{
 
 use crate::{
     Kind, Metering, NoMemory,
-    engine::{self, artifact::Build},
+    engine::{self, build::Build},
     printable::sanitized,
 };
 

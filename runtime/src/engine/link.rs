@@ -5,7 +5,10 @@ use wasmtime::{ModuleExport, component};
 use crate::{
     Grants, LoadError,
     abi::DataFlare,
-    engine::artifact::{Artifact, Build, Code},
+    engine::{
+        artifact::{Artifact, Code},
+        build::Build,
+    },
     grants::{files, network},
     host::{Host, dataflare},
     printable::sanitized,

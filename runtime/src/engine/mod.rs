@@ -1,6 +1,7 @@
 //! The wasmtime engine of this process: its configuration, its linkers, its epoch ticker.
 
 pub(crate) mod artifact;
+pub(crate) mod build;
 pub(crate) mod epoch;
 pub(crate) mod link;
 
@@ -11,8 +12,12 @@ use std::sync::{
 
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-use self::{artifact::Build, epoch::Ticker, link::Linkers};
-use crate::{Metering, NetworkOptions, grants::network::Network, memory::budget::MemoryBudget};
+use self::{
+    build::{Build, Metering},
+    epoch::Ticker,
+    link::Linkers,
+};
+use crate::{NetworkOptions, grants::network::Network, memory::budget::MemoryBudget};
 
 /// The wasmtime engine of this process. Cheap to clone; made once.
 #[derive(Clone)]
