@@ -74,7 +74,7 @@ impl Plugin {
             functions.iter().enumerate().map(|(at, function)| (function.name().to_owned(), at)).collect();
         let gate = Gate::new(limits.concurrency, limits.queue);
         let pool = Arc::new(pool);
-        engine.memory().lend(&pool);
+        engine.memory().register(&pool);
         let inner = Inner { functions, by_name, gate, pool, _mounted: mounted, _artifact: artifact.clone() };
         Ok(Self { inner: Arc::new(inner) })
     }

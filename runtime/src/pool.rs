@@ -10,8 +10,11 @@ use std::{
 };
 
 use crate::{
-    CallError, Engine, Instances, Reuse, engine::link::Linked, host::context::PluginContext,
-    instance::Instance, memory::budget::Reservation,
+    CallError, Engine, Instances, Reuse,
+    engine::link::Linked,
+    host::context::PluginContext,
+    instance::Instance,
+    memory::budget::{Reclaim, Reservation},
 };
 
 /// How long making an instance ahead of the calls may take, its start functions included.
@@ -138,15 +141,6 @@ impl Pool {
         self.drop_idle();
     }
 
-    /// Drops every idle instance. Calls that come make their own.
-    pub(crate) fn drop_idle(&self) {
-        let dropped = {
-            let mut idle = self.lock();
-            (std::mem::take(&mut idle.warm), std::mem::take(&mut idle.used))
-        };
-        drop(dropped);
-    }
-
     async fn make(&self, reservation: Reservation) -> Result<Instance, CallError> {
         Instance::new(&self.engine, &self.linked, &self.context, reservation).await
     }
@@ -230,5 +224,17 @@ impl Pool {
 
     fn lock(&self) -> MutexGuard<'_, Idle> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Evicts instances without closing the pool: calls that follow make their own.
+impl Reclaim for Pool {
+    fn drop_idle(&self) {
+        let dropped = {
+            let mut idle = self.lock();
+            (std::mem::take(&mut idle.warm), std::mem::take(&mut idle.used))
+        };
+        // Outside the lock, since unmapping takes time.
+        drop(dropped);
     }
 }

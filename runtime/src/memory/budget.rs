@@ -7,7 +7,7 @@ use std::sync::{
 
 use bytes::Bytes;
 
-use crate::{memory::allocator, pool::Pool};
+use crate::memory::allocator;
 
 /// One budget for all that guests' demand takes: their instances, their stacks, the bodies of their calls.
 /// Cheap to clone.
@@ -24,8 +24,14 @@ struct Inner {
     freed: AtomicU64,
     /// Held while freed memory is given back.
     trimming: Mutex<()>,
-    /// Whose idle instances are given back when a call finds nothing left.
-    pools: Mutex<Vec<Weak<Pool>>>,
+    /// Evicted, in this order, when a call finds too little left.
+    reclaimable: Mutex<Vec<Weak<dyn Reclaim>>>,
+}
+
+/// A holder of memory that no call uses, and that can be made again.
+pub(crate) trait Reclaim: Send + Sync {
+    /// Drops everything that is idle.
+    fn drop_idle(&self);
 }
 
 /// What one holder has drawn. It goes back when this is dropped, however the call ended.
@@ -58,7 +64,7 @@ impl MemoryBudget {
             used: AtomicU64::new(0),
             freed: AtomicU64::new(0),
             trimming: Mutex::default(),
-            pools: Mutex::default(),
+            reclaimable: Mutex::default(),
         };
         allocator::unmap_large();
         Self { inner: Arc::new(inner) }
@@ -123,11 +129,12 @@ impl MemoryBudget {
         }
     }
 
-    /// From now on the pool's idle instances are given back when a call needs their memory.
-    pub(crate) fn lend(&self, pool: &Arc<Pool>) {
-        let mut pools = self.inner.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        pools.retain(|pool| pool.strong_count() > 0);
-        pools.push(Arc::downgrade(pool));
+    /// Registers a holder whose idle memory is evicted when a call needs it, for as long as the holder lives.
+    pub(crate) fn register<R: Reclaim + 'static>(&self, holder: &Arc<R>) {
+        let holder: Weak<R> = Arc::downgrade(holder);
+        let mut reclaimable = self.inner.reclaimable.lock().unwrap_or_else(PoisonError::into_inner);
+        reclaimable.retain(|holder| holder.strong_count() > 0);
+        reclaimable.push(holder);
     }
 
     fn try_reserve(&self, bytes: u64, most: u64) -> bool {
@@ -146,10 +153,10 @@ impl MemoryBudget {
         }
         // Each time costs a walk over all that was ever allocated: not for a little.
         self.trim_past(total / 16);
-        let pools = self.inner.pools.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let reclaimable = self.inner.reclaimable.lock().unwrap_or_else(PoisonError::into_inner).clone();
         self.try_reserve(bytes, total)
-            || pools.iter().filter_map(Weak::upgrade).any(|pool| {
-                pool.drop_idle();
+            || reclaimable.iter().filter_map(Weak::upgrade).any(|holder| {
+                holder.drop_idle();
                 self.try_reserve(bytes, total)
             })
     }
