@@ -42,7 +42,10 @@ impl Plugin {
     /// Links an artifact, finds its functions, and makes its warm instances.
     pub async fn load(engine: &Engine, artifact: &Artifact, spec: PluginSpec) -> Result<Self, LoadError> {
         let PluginSpec { name, functions, limits, instances, config, grants, http } = spec;
-        let linked = engine.variant(artifact.build())?.linkers.link(artifact, &grants)?;
+        let linkers = &engine.variant(artifact.build())?.linkers;
+        let linked = linkers
+            .link(artifact, &grants)
+            .map_err(|error| LoadError::ImportNotGranted(error.to_string()))?;
         let functions = if http {
             vec![Arc::new(functions::handler(artifact, &limits)?)]
         } else {

@@ -3,7 +3,7 @@
 use wasmtime::{ModuleExport, component};
 
 use crate::{
-    Grants, LoadError,
+    Grants,
     abi::DataFlare,
     engine::{
         artifact::{Artifact, Code},
@@ -33,6 +33,11 @@ pub(crate) enum Linked {
 
 /// The name of that function.
 const INITIALIZE: &str = "_initialize";
+
+/// An import that no guest has, or that this plugin's grants do not cover.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct LinkError(String);
 
 impl Linked {
     /// What runs its code.
@@ -65,7 +70,7 @@ impl Linkers {
         Ok(Self { core, component })
     }
 
-    pub(crate) fn link(&self, artifact: &Artifact, grants: &Grants) -> Result<Linked, LoadError> {
+    pub(crate) fn link(&self, artifact: &Artifact, grants: &Grants) -> Result<Linked, LinkError> {
         check(artifact, grants)?;
         match artifact.code() {
             Code::Core(module) => self.core.instantiate_pre(module).map(|pre| {
@@ -78,7 +83,7 @@ impl Linkers {
         }
         .map_err(|error| {
             let wrong = sanitized(format_args!("{error:#}"));
-            LoadError::ImportNotGranted(format!(
+            LinkError(format!(
                 "{wrong}; guests are given WASI 0.2 with wasi:http and wasi:config, WASI 0.3 but for its files and sockets, preview 1 and DataFlare's host functions, \
                  and nothing else: build the module without that import"
             ))
@@ -87,12 +92,12 @@ impl Linkers {
 }
 
 /// Refuses what imports an interface of which nothing works without a grant.
-fn check(artifact: &Artifact, grants: &Grants) -> Result<(), LoadError> {
+fn check(artifact: &Artifact, grants: &Grants) -> Result<(), LinkError> {
     let Code::Component(component) = artifact.code() else { return Ok(()) };
     let ty = component.component_type();
     let mut imports = ty.imports(component.engine()).map(|(name, _)| name);
     match imports.find(|name| network::requires_network(name)) {
-        Some(import) if grants.network.is_none() => Err(LoadError::ImportNotGranted(format!(
+        Some(import) if grants.network.is_none() => Err(LinkError(format!(
             "the module imports `{}`, which is given where `securityPolicy.network` is granted: name the hosts in its \
              `allowedHosts`; with none in it the module loads, and each of its requests is refused",
             sanitized(import)
