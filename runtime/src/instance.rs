@@ -6,7 +6,6 @@ use wasmtime::{ModuleExport, Store, UpdateDeadline, component};
 
 use crate::{
     CallError, Engine,
-    abi::DataFlare,
     engine::{Slot, link::Linked},
     host::{Host, context::PluginContext},
     memory::budget::Reservation,
@@ -50,7 +49,8 @@ enum Handle {
 }
 
 impl Instance {
-    /// Makes an instance, its memory drawn into `share`, and runs its start and `_initialize` functions.
+    /// Instantiates the artifact within `reservation`, and runs its start and `_initialize` functions. The caller
+    /// keeps the epoch ticker running meanwhile.
     pub(crate) async fn new(
         engine: &Engine,
         linked: &Linked,
@@ -73,10 +73,9 @@ impl Instance {
         store.epoch_deadline_callback(|_| {
             Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
         });
-        let _running = engine.ticker().run();
         let made = match linked {
-            Linked::Core { pre, initialize, dataflare } => {
-                initialized(pre, initialize.as_ref(), dataflare.as_ref(), &mut store).await.map(Handle::Core)
+            Linked::Core { pre, initialize } => {
+                initialized(pre, initialize.as_ref(), &mut store).await.map(Handle::Core)
             }
             Linked::Component(pre) => pre.instantiate_async(&mut store).await.map(Handle::Component),
         };
@@ -90,11 +89,13 @@ impl Instance {
                 reservation,
                 _slot: slot,
             }),
-            Err(error) if error.is::<wasmtime::PoolConcurrencyLimitError>() => Err(CallError::AgentFull),
-            Err(error) => {
-                Err(store.data().memory.refusal().unwrap_or_else(|| CallError::Init(failure(&error))))
-            }
+            Err(error) => Err(init_error(&store, &error)),
         }
+    }
+
+    /// The error of a function that ran before the first call.
+    pub(crate) fn init_error(&self, error: &wasmtime::Error) -> CallError {
+        init_error(&self.store, error)
     }
 
     /// Why it was refused memory, if it ever was.
@@ -165,7 +166,6 @@ impl Instance {
 async fn initialized(
     pre: &wasmtime::InstancePre<Host>,
     initialize: Option<&ModuleExport>,
-    dataflare: Option<&DataFlare>,
     store: &mut Store<Host>,
 ) -> wasmtime::Result<wasmtime::Instance> {
     let instance = pre.instantiate_async(&mut *store).await?;
@@ -174,11 +174,15 @@ async fn initialized(
     if let Some(initialize) = initialize {
         initialize.typed::<(), ()>(&mut *store)?.call_async(&mut *store, ()).await?;
     }
-    if let Some(dataflare) = dataflare {
-        let context = Arc::clone(store.data().context());
-        dataflare.init(instance, store, context.config.json().unwrap_or("{}").as_bytes()).await?;
-    }
     Ok(instance)
+}
+
+/// A start function's error: a refusal of memory, where there was one, is the cause of what failed after it.
+fn init_error(store: &Store<Host>, error: &wasmtime::Error) -> CallError {
+    if error.is::<wasmtime::PoolConcurrencyLimitError>() {
+        return CallError::AgentFull;
+    }
+    store.data().memory.refusal().unwrap_or_else(|| CallError::Init(failure(error)))
 }
 
 /// What happened, and where in the guest.

@@ -9,7 +9,7 @@ use std::{
 use crate::{
     Answer, Artifact, Call, CallError, Engine, Function, LoadError, Metering, PluginSpec, Reservation,
     Timing,
-    abi::{Arguments, Target},
+    abi::{Arguments, Startup, Target},
     config::Config,
     engine::GUEST_STACK,
     functions,
@@ -57,7 +57,7 @@ impl Plugin {
         let fuel = (artifact.build().metering == Metering::Fuel).then(|| limits.fuel.unwrap_or(u64::MAX));
         let outbound = Arc::new(OutboundAccess::new(engine.network(), grants.network.clone(), log.clone()));
         let context = PluginContext { memory_limit: limits.memory, fuel, log, config, grants, outbound };
-        let pool = Pool::new(engine.clone(), linked, context, instances);
+        let pool = Pool::new(engine.clone(), linked, Startup::of(artifact), context, instances);
         let memory = pool.warm_up().await.map_err(|error| match error {
             CallError::AgentFull => LoadError::AgentFull,
             CallError::NodeMemory => LoadError::NodeMemory,

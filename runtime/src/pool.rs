@@ -11,6 +11,7 @@ use std::{
 
 use crate::{
     CallError, Engine, Instances, Reuse,
+    abi::Startup,
     engine::link::Linked,
     host::context::PluginContext,
     instance::Instance,
@@ -29,6 +30,7 @@ const QUIET_LOOKS: u32 = 50;
 pub(crate) struct Pool {
     engine: Engine,
     linked: Linked,
+    startup: Startup,
     context: Arc<PluginContext>,
     instances: Instances,
     idle: Mutex<Idle>,
@@ -46,10 +48,17 @@ struct Idle {
 }
 
 impl Pool {
-    pub(crate) fn new(engine: Engine, linked: Linked, context: PluginContext, instances: Instances) -> Self {
+    pub(crate) fn new(
+        engine: Engine,
+        linked: Linked,
+        startup: Startup,
+        context: PluginContext,
+        instances: Instances,
+    ) -> Self {
         Self {
             engine,
             linked,
+            startup,
             context: Arc::new(context),
             instances,
             idle: Mutex::default(),
@@ -142,7 +151,10 @@ impl Pool {
     }
 
     async fn make(&self, reservation: Reservation) -> Result<Instance, CallError> {
-        Instance::new(&self.engine, &self.linked, &self.context, reservation).await
+        let _running = self.engine.ticker().run();
+        let mut instance = Instance::new(&self.engine, &self.linked, &self.context, reservation).await?;
+        self.startup.run(&mut instance).await?;
+        Ok(instance)
     }
 
     async fn make_ahead(&self, reservation: Reservation) -> Result<Instance, CallError> {

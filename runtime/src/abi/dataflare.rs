@@ -4,6 +4,8 @@
 //! `plugin_init` returns 0 where all is well. `process_data` points at its answer: four bytes of length, the lowest
 //! first, and then as many bytes; 0 is an empty answer. It may return `ptr << 32 | len` instead, as `i64`.
 
+use std::sync::Arc;
+
 use wasmtime::{Error, Extern, ModuleExport, Store};
 
 use super::{
@@ -61,8 +63,9 @@ impl DataFlare {
         &self,
         core: wasmtime::Instance,
         store: &mut Store<Host>,
-        config: &[u8],
     ) -> wasmtime::Result<()> {
+        let context = Arc::clone(store.data().context());
+        let config = context.config.json().unwrap_or("{}").as_bytes();
         let memory = core.get_module_export(&mut *store, &self.memory).and_then(Extern::into_memory);
         let init = core.get_module_export(&mut *store, &self.init).and_then(Extern::into_func);
         let (Some(memory), Some(init)) = (memory, init) else { return Err(Error::msg(missing_export())) };

@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 pub(crate) use dataflare::DataFlare;
 
-use crate::{Call, CallError, Format, Reservation, instance::Instance};
+use crate::{Artifact, Call, CallError, Format, Reservation, engine::artifact::Code, instance::Instance};
 
 /// How an export is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -57,6 +57,26 @@ pub(crate) enum Target {
     Buffer(buffer::Target),
     DataFlare(Box<DataFlare>),
     WasmEngine(wasm_engine::Target),
+}
+
+/// The functions that an ABI wants called once in an instance's life, before its first call.
+pub(crate) struct Startup(Option<DataFlare>);
+
+impl Startup {
+    pub(crate) fn of(artifact: &Artifact) -> Self {
+        match artifact.code() {
+            Code::Core(module) => Self(DataFlare::of(module)),
+            Code::Component(_) => Self(None),
+        }
+    }
+
+    /// Runs them on a new instance.
+    pub(crate) async fn run(&self, instance: &mut Instance) -> Result<(), CallError> {
+        let Some(dataflare) = &self.0 else { return Ok(()) };
+        let (core, store) = instance.core()?;
+        let started = dataflare.init(core, store).await;
+        started.map_err(|error| instance.init_error(&error))
+    }
 }
 
 /// A call's arguments, read and checked before any instance is taken for it.

@@ -4,7 +4,6 @@ use wasmtime::{ModuleExport, component};
 
 use crate::{
     Grants,
-    abi::DataFlare,
     engine::{
         artifact::{Artifact, Code},
         build::Build,
@@ -22,16 +21,15 @@ pub(crate) struct Linkers {
 
 /// An artifact whose imports are resolved and type-checked: instances of it are made without looking again.
 pub(crate) enum Linked {
-    /// A core module, the function that a reactor wants called before any other, and what wants the config.
+    /// A core module, and the `_initialize` of a reactor.
     Core {
         pre: wasmtime::InstancePre<Host>,
         initialize: Option<ModuleExport>,
-        dataflare: Option<DataFlare>,
     },
     Component(component::InstancePre<Host>),
 }
 
-/// The name of that function.
+/// A reactor exports this function, and wants it called before any other.
 const INITIALIZE: &str = "_initialize";
 
 /// An import that no guest has, or that this plugin's grants do not cover.
@@ -77,7 +75,7 @@ impl Linkers {
                 let initialize = module.get_export(INITIALIZE).and_then(|export| export.func().cloned());
                 let takes_nothing = initialize.is_some_and(|ty| ty.params().len() + ty.results().len() == 0);
                 let initialize = module.get_export_index(INITIALIZE).filter(|_| takes_nothing);
-                Linked::Core { pre, initialize, dataflare: DataFlare::of(module) }
+                Linked::Core { pre, initialize }
             }),
             Code::Component(component) => self.component.instantiate_pre(component).map(Linked::Component),
         }
