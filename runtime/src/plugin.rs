@@ -7,8 +7,8 @@ use std::{
 };
 
 use crate::{
-    Answer, Artifact, Call, CallError, Engine, Function, LoadError, Metering, PluginSpec, Reservation,
-    Timing,
+    Admission, Answer, Artifact, Call, CallError, Engine, Function, LoadError, Metering, PluginSpec,
+    Reservation, Timing,
     abi::{Arguments, Startup, Target},
     config::Config,
     engine::GUEST_STACK,
@@ -113,12 +113,10 @@ impl Plugin {
         self.inner.pool.close();
     }
 
-    pub(crate) fn gate(&self) -> &Gate {
-        &self.inner.gate
-    }
-
-    pub(crate) fn pool(&self) -> &Arc<Pool> {
-        &self.inner.pool
+    /// Admits a request whose body has at least `body_bytes`, when it is its turn. The function is the plugin's only
+    /// one, so its gate is the plugin's.
+    pub async fn admit(&self, function: &Arc<Function>, body_bytes: u64) -> Result<Admission, CallError> {
+        Admission::acquire(function, &self.inner.gate, &self.inner.pool, body_bytes).await
     }
 
     /// Calls a function of this plugin, within its limits. Dropping the future stops the guest.

@@ -22,13 +22,13 @@ use response::StartedResponse;
 pub use response::{BrokenOff, ResponseBody};
 
 use crate::{
-    CallError, Function, Plugin, Reservation,
+    CallError, Function, Reservation,
     abi::{
         Target,
         http::{Head, break_off_bodies},
     },
     engine::GUEST_STACK,
-    gate::{Permit, QueueFull},
+    gate::{Gate, Permit, QueueFull},
     instance::Instance,
     pool::Pool,
 };
@@ -50,28 +50,30 @@ pub struct Admission {
     permit: Permit,
 }
 
-impl Plugin {
-    /// Admits a request whose body has at least so many bytes, when it is its turn.
-    pub async fn admit(&self, function: &Arc<Function>, body_bytes: u64) -> Result<Admission, CallError> {
+impl Admission {
+    /// Waits for a permit and an instance, until the function's deadline.
+    pub(crate) async fn acquire(
+        function: &Arc<Function>,
+        gate: &Gate,
+        pool: &Arc<Pool>,
+        body_bytes: u64,
+    ) -> Result<Self, CallError> {
         let (limit, most) = (function.timeout(), function.request_bytes());
         if body_bytes > most {
             return Err(CallError::TooLarge { limit: most });
         }
         let deadline = Instant::now() + limit;
-        let pool = self.pool();
-        let turn = async {
-            let permit = self.gate().enter().await.map_err(|QueueFull| CallError::Overloaded)?;
+        let acquired = async {
+            let permit = gate.enter().await.map_err(|QueueFull| CallError::Overloaded)?;
             let held = pool.engine().memory().mapped_reservation();
             held.try_grow((GUEST_STACK + EXCHANGE_BYTES) as u64)?;
             let instance = pool.take(false, function.memory()).await?;
             let (function, pool) = (Arc::clone(function), Arc::clone(pool));
-            Ok(Admission { function, pool, deadline, instance, held, permit })
+            Ok(Self { function, pool, deadline, instance, held, permit })
         };
-        timeout_at(deadline, turn).await.unwrap_or(Err(CallError::Timeout { limit }))
+        timeout_at(deadline, acquired).await.unwrap_or(Err(CallError::Timeout { limit }))
     }
-}
 
-impl Admission {
     /// Hands a request to the guest. Dropping the future stops the guest, and so does dropping a response's body before
     /// its end.
     pub async fn serve<B>(self, request: Request<B>) -> Result<Response<ResponseBody>, CallError>
