@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    Abi, Artifact, FunctionRequest, Limits, LoadError,
+    Abi, Artifact, CallError, FunctionRequest, Limits, LoadError,
     abi::Target,
     exports::{self, Export},
     gate::Gate,
@@ -88,8 +88,8 @@ impl Function {
         self.gate.as_ref()
     }
 
-    pub(crate) fn target(&self) -> Result<&Target, &str> {
-        self.target.as_ref().map_err(String::as_str)
+    pub(crate) fn target(&self) -> Result<&Target, CallError> {
+        self.target.as_ref().map_err(|why| CallError::NotCallable(why.clone()))
     }
 }
 

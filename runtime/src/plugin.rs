@@ -7,9 +7,9 @@ use std::{
 };
 
 use crate::{
-    Admission, Answer, Artifact, Call, CallError, Engine, Function, LoadError, Metering, PluginSpec,
+    Admission, Answer, Artifact, Call, CallError, Engine, Format, Function, LoadError, Metering, PluginSpec,
     Reservation, Timing,
-    abi::{Arguments, Startup, Target},
+    abi::{Arguments, Startup, Target, Wanted},
     config::Config,
     engine::GUEST_STACK,
     functions,
@@ -124,14 +124,15 @@ impl Plugin {
         if call.body.len() as u64 > function.request_bytes() {
             return Err(CallError::TooLarge { limit: function.request_bytes() });
         }
-        let answer_bytes = call.answer_bytes || call.format == crate::Format::Bytes;
-        let target = function.target().map_err(|why| CallError::NotCallable(why.to_owned()))?;
+        let bytes = call.answer_bytes || call.format == Format::Bytes;
+        let wanted = Wanted { bytes, limit: function.response_bytes() };
+        let target = function.target()?;
         // Until the call has ended, since those that wait in the queue hold their arguments too.
         let held = self.inner.pool.engine().memory().reservation();
         let arguments = target.arguments(call, &held)?;
         let limit = function.timeout();
         let started = Instant::now();
-        let work = self.run(function, arguments, answer_bytes);
+        let work = self.run(function, target, arguments, wanted);
         let ended = tokio::time::timeout(limit, work).await;
         // One instruction may go on past the limit and be the guest's last: what it gives then comes too late.
         ended.ok().filter(|_| started.elapsed() <= limit).unwrap_or(Err(CallError::Timeout { limit }))
@@ -140,11 +141,11 @@ impl Plugin {
     async fn run(
         &self,
         function: &Function,
+        target: &Target,
         arguments: Arguments,
-        answer_bytes: bool,
+        wanted: Wanted,
     ) -> Result<Answer, CallError> {
         let Inner { gate, pool, .. } = &*self.inner;
-        let target = function.target().map_err(|why| CallError::NotCallable(why.to_owned()))?;
         // The function's own first: whoever waits there takes no place from the other functions' calls.
         let own = match function.gate() {
             Some(gate) => Some(gate.enter().await.map_err(|QueueFull| CallError::Overloaded)?),
@@ -160,7 +161,7 @@ impl Plugin {
         let taken = Instant::now();
         instance.prepare(function.allowance())?;
         let _running = pool.engine().ticker().run();
-        let output = target.run(&mut instance, arguments, answer_bytes, function.response_bytes()).await;
+        let output = target.run(&mut instance, arguments, wanted).await;
         let timing = Timing { queue, instantiate: taken - entered, run: taken.elapsed() };
         match output {
             Ok(output) => {

@@ -37,7 +37,7 @@ impl Target {
         &self,
         instance: &mut Instance,
         body: &[u8],
-        response_bytes: u64,
+        limit: u64,
     ) -> Result<Output, CallError> {
         let guest = |error: wasmtime::Error| CallError::of_guest(&error);
         let length = length(body)?;
@@ -54,7 +54,7 @@ impl Target {
         })?;
         let packed = call.call_async(&mut *store, (pointer, length)).await.map_err(guest)?;
         let (pointer, length) = unpacked(packed);
-        let body = read(memory.data(&*store), pointer, length, response_bytes)?;
+        let body = read(memory.data(&*store), pointer, length, limit)?;
         Ok(Output { body, format: Format::Bytes })
     }
 }

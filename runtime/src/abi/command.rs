@@ -11,7 +11,7 @@ use wasmtime::{
 };
 use wasmtime_wasi::{I32Exit, p2::pipe::MemoryInputPipe};
 
-use super::Output;
+use super::{Output, Wanted};
 use crate::{Call, CallError, Format, Reservation, instance::Instance};
 
 /// A program's entry: `_start` of WASI preview 1, or the `run` of `wasi:cli/run`.
@@ -63,11 +63,10 @@ impl Target {
         &self,
         instance: &mut Instance,
         arguments: Arguments,
-        answer_bytes: bool,
-        response_bytes: u64,
+        wanted: Wanted,
     ) -> Result<Output, CallError> {
-        let body = self.stdout(instance, arguments, response_bytes).await?;
-        Ok(Output::text(body, answer_bytes))
+        let body = self.stdout(instance, arguments, wanted.limit).await?;
+        Ok(Output::text(body, wanted))
     }
 
     /// What the program writes to stdout.
@@ -75,10 +74,10 @@ impl Target {
         &self,
         instance: &mut Instance,
         Arguments { argv, stdin, reservation }: Arguments,
-        response_bytes: u64,
+        limit: u64,
     ) -> Result<Bytes, CallError> {
         let stdin = MemoryInputPipe::new(stdin);
-        let (stdout, stderr) = instance.host().set_program(argv, stdin, response_bytes, reservation);
+        let (stdout, stderr) = instance.host().set_program(argv, stdin, limit, reservation);
         let ended = self.entry.run(instance).await;
         let stdout = stdout.take()?;
         let status = match ended {

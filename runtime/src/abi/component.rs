@@ -5,7 +5,7 @@ use std::{fmt, io};
 use bytes::Bytes;
 use wasmtime::component::{ComponentExportIndex, Val, types::ComponentFunc};
 
-use super::Output;
+use super::{Output, Wanted};
 use crate::{
     Call, CallError, Format, Reservation,
     instance::Instance,
@@ -64,11 +64,10 @@ impl Target {
         &self,
         instance: &mut Instance,
         arguments: Arguments,
-        answer_bytes: bool,
-        response_bytes: u64,
+        wanted: Wanted,
     ) -> Result<Output, CallError> {
         let guest = |error: wasmtime::Error| CallError::of_guest(&error);
-        let host_bytes = host_bytes(response_bytes, instance.result_bytes);
+        let host_bytes = host_bytes(wanted.limit, instance.result_bytes);
         let (component, store) = instance.component()?;
         store.set_hostcall_fuel(host_bytes);
         let func = component.get_func(&mut *store, self.export).ok_or_else(|| {
@@ -79,7 +78,7 @@ impl Target {
             Arguments::Bytes(bytes) => {
                 let func = func.typed::<(&[u8],), (Vec<u8>,)>(&*store).map_err(guest)?;
                 let (answer,) = func.call_async(&mut *store, (&bytes,)).await.map_err(guest)?;
-                return bytes_output(answer, response_bytes);
+                return bytes_output(answer, wanted.limit);
             }
         };
         let mut results = [const { Val::Bool(false) }; 1];
@@ -87,31 +86,31 @@ impl Target {
         func.call_async(&mut *store, &values, results).await.map_err(guest)?;
         match (results.first(), &self.result) {
             (Some(Val::Result(Err(payload))), Some(Type::Result(_, ty))) => {
-                let json = encode(payload.as_deref().zip(ty.as_deref()), response_bytes)?;
+                let json = encode(payload.as_deref().zip(ty.as_deref()), wanted.limit)?;
                 Err(CallError::GuestError(String::from_utf8_lossy(&json).into_owned()))
             }
             (Some(Val::Result(Ok(payload))), Some(Type::Result(ty, _))) => {
-                output(payload.as_deref().zip(ty.as_deref()), answer_bytes, response_bytes)
+                output(payload.as_deref().zip(ty.as_deref()), wanted)
             }
-            (value, ty) => output(value.zip(ty.as_ref()), answer_bytes, response_bytes),
+            (value, ty) => output(value.zip(ty.as_ref()), wanted),
         }
     }
 }
 
 /// What the host may allocate for a guest's result while it is read out: WIT values are larger than the JSON
 /// that is made of them, and a guest must not make the host pay without end, nor more than the node can.
-fn host_bytes(response_bytes: u64, most: u64) -> usize {
+fn host_bytes(limit: u64, most: u64) -> usize {
     const FACTOR: u64 = 8;
     const FLOOR: u64 = 1 << 20;
-    let bytes = response_bytes.saturating_mul(FACTOR).saturating_add(FLOOR).min(most.max(FLOOR));
+    let bytes = limit.saturating_mul(FACTOR).saturating_add(FLOOR).min(most.max(FLOOR));
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
-fn output(result: Option<(&Val, &Type)>, answer_bytes: bool, limit: u64) -> Result<Output, CallError> {
-    if let (Some((Val::List(values), Type::Bytes)), true) = (result, answer_bytes) {
-        return bytes_output(wit::bytes(values), limit);
+fn output(result: Option<(&Val, &Type)>, wanted: Wanted) -> Result<Output, CallError> {
+    if let (Some((Val::List(values), Type::Bytes)), true) = (result, wanted.bytes) {
+        return bytes_output(wit::bytes(values), wanted.limit);
     }
-    Ok(Output { body: encode(result, limit)?.into(), format: Format::Json })
+    Ok(Output { body: encode(result, wanted.limit)?.into(), format: Format::Json })
 }
 
 fn bytes_output(answer: Vec<u8>, limit: u64) -> Result<Output, CallError> {

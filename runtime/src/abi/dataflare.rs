@@ -82,7 +82,7 @@ impl DataFlare {
         &self,
         instance: &mut Instance,
         body: &[u8],
-        response_bytes: u64,
+        limit: u64,
     ) -> Result<Output, CallError> {
         let guest = |error: Error| CallError::of_guest(&error);
         let length = linear::length(body)?;
@@ -100,7 +100,7 @@ impl DataFlare {
             let pointer = u32::try_from(answer).map_err(|_| failed(answer))?;
             if pointer == 0 { (0, 0) } else { prefixed(memory.data(&*store), pointer)? }
         };
-        let body = read(memory.data(&*store), pointer, length, response_bytes)?;
+        let body = read(memory.data(&*store), pointer, length, limit)?;
         Ok(Output { body, format: Format::Bytes })
     }
 

@@ -88,6 +88,15 @@ pub(crate) enum Arguments {
     WasmEngine(wasm_engine::Arguments),
 }
 
+/// The answer that a call wants.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted {
+    /// Bytes rather than base64 or text, where the ABI has the choice.
+    pub(crate) bytes: bool,
+    /// The largest answer, in bytes.
+    pub(crate) limit: u64,
+}
+
 /// What a function gave.
 pub(crate) struct Output {
     pub(crate) body: Bytes,
@@ -96,8 +105,8 @@ pub(crate) struct Output {
 
 impl Output {
     /// What a program wrote: text where it is, unless the caller would rather have bytes.
-    fn text(body: Bytes, answer_bytes: bool) -> Self {
-        let is_text = !answer_bytes && std::str::from_utf8(&body).is_ok();
+    fn text(body: Bytes, wanted: Wanted) -> Self {
+        let is_text = !wanted.bytes && std::str::from_utf8(&body).is_ok();
         Self { body, format: if is_text { Format::Text } else { Format::Bytes } }
     }
 }
@@ -153,25 +162,24 @@ impl Target {
         &self,
         instance: &mut Instance,
         arguments: Arguments,
-        answer_bytes: bool,
-        response_bytes: u64,
+        wanted: Wanted,
     ) -> Result<Output, CallError> {
         match (self, arguments) {
             (Self::Component(target), Arguments::Component(arguments)) => {
-                target.run(instance, arguments, answer_bytes, response_bytes).await
+                target.run(instance, arguments, wanted).await
             }
             (Self::Command(target), Arguments::Command(arguments)) => {
-                target.run(instance, arguments, answer_bytes, response_bytes).await
+                target.run(instance, arguments, wanted).await
             }
             (Self::Scalar(target), Arguments::Scalar(arguments)) => target.run(instance, &arguments).await,
             (Self::Buffer(target), Arguments::Buffer(body)) => {
-                target.run(instance, &body, response_bytes).await
+                target.run(instance, &body, wanted.limit).await
             }
             (Self::DataFlare(dataflare), Arguments::Buffer(body)) => {
-                dataflare.run(instance, &body, response_bytes).await
+                dataflare.run(instance, &body, wanted.limit).await
             }
             (Self::WasmEngine(target), Arguments::WasmEngine(arguments)) => {
-                target.run(instance, arguments, answer_bytes, response_bytes).await
+                target.run(instance, arguments, wanted).await
             }
             _ => Err(CallError::NotCallable("its arguments were read for another ABI".to_owned())),
         }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::de::IgnoredAny;
 use wasmtime::{Extern, ModuleExport};
 
-use super::{Output, command, linear};
+use super::{Output, Wanted, command, linear};
 use crate::{Call, CallError, Format, Reservation, instance::Instance};
 
 /// An export of one of the two.
@@ -54,23 +54,22 @@ impl Target {
         &self,
         instance: &mut Instance,
         Arguments { json, reservation }: Arguments,
-        answer_bytes: bool,
-        response_bytes: u64,
+        wanted: Wanted,
     ) -> Result<Output, CallError> {
         let body = match self {
             Self::Core { export, memory, heap_base } => {
-                call(instance, [export, memory, heap_base], json.as_bytes(), response_bytes).await?
+                call(instance, [export, memory, heap_base], json.as_bytes(), wanted.limit).await?
             }
             Self::Program(program) => {
                 let arguments = command::Arguments { argv: vec![json], stdin: Bytes::new(), reservation };
-                let mut stdout = program.stdout(instance, arguments, response_bytes).await?;
+                let mut stdout = program.stdout(instance, arguments, wanted.limit).await?;
                 if stdout.ends_with(b"\n") {
                     stdout.truncate(stdout.len() - 1);
                 }
                 stdout
             }
         };
-        Ok(Output::text(body, answer_bytes))
+        Ok(Output::text(body, wanted))
     }
 }
 
@@ -78,7 +77,7 @@ async fn call(
     instance: &mut Instance,
     [export, memory, heap_base]: [&ModuleExport; 3],
     json: &[u8],
-    response_bytes: u64,
+    limit: u64,
 ) -> Result<Bytes, CallError> {
     let guest = |error: wasmtime::Error| CallError::of_guest(&error);
     let length = linear::length(json)?;
@@ -95,5 +94,5 @@ async fn call(
     linear::write(memory.data_mut(&mut *store), base, json).map_err(guest)?;
     let func = func.typed::<(u32, u32), (u32, u32)>(&*store).map_err(guest)?;
     let (pointer, length) = func.call_async(&mut *store, (base, length)).await.map_err(guest)?;
-    linear::read(memory.data(&*store), pointer, length, response_bytes)
+    linear::read(memory.data(&*store), pointer, length, limit)
 }
