@@ -126,6 +126,11 @@ impl From<NoMemory> for CallError {
 const FRAMES: usize = 32;
 
 impl CallError {
+    /// A trap that the host finds: it has no backtrace.
+    pub(crate) fn trap(message: impl Into<String>) -> Self {
+        Self::Trap { message: message.into(), backtrace: Vec::new() }
+    }
+
     /// What a wasmtime error means to the caller.
     pub(crate) fn of_guest(error: &wasmtime::Error) -> Self {
         // No stack was free for it: the pool's doing, not the guest's.

@@ -64,7 +64,7 @@ impl Instance {
         let mut store = Store::new(linked.engine(), host);
         // Of their own: what a call takes does not depend on whether its instance was there.
         if let Some(fuel) = context.fuel {
-            store.set_fuel(fuel).map_err(|error| CallError::Init(failure(&error)))?;
+            store.set_fuel(fuel).map_err(|error| CallError::Init(failure(CallError::of_guest(&error))))?;
         }
         store.limiter(|host| &mut host.memory);
         store.set_epoch_deadline(1);
@@ -89,12 +89,12 @@ impl Instance {
                 reservation,
                 _slot: slot,
             }),
-            Err(error) => Err(init_error(&store, &error)),
+            Err(error) => Err(init_error(&store, CallError::of_guest(&error))),
         }
     }
 
     /// The error of a function that ran before the first call.
-    pub(crate) fn init_error(&self, error: &wasmtime::Error) -> CallError {
+    pub(crate) fn init_error(&self, error: CallError) -> CallError {
         init_error(&self.store, error)
     }
 
@@ -178,16 +178,16 @@ async fn initialized(
 }
 
 /// A start function's error: a refusal of memory, where there was one, is the cause of what failed after it.
-fn init_error(store: &Store<Host>, error: &wasmtime::Error) -> CallError {
-    if error.is::<wasmtime::PoolConcurrencyLimitError>() {
-        return CallError::AgentFull;
+fn init_error(store: &Store<Host>, error: CallError) -> CallError {
+    match error {
+        CallError::AgentFull => error,
+        error => store.data().memory.refusal().unwrap_or_else(|| CallError::Init(failure(error))),
     }
-    store.data().memory.refusal().unwrap_or_else(|| CallError::Init(failure(error)))
 }
 
 /// What happened, and where in the guest.
-fn failure(error: &wasmtime::Error) -> String {
-    match CallError::of_guest(error) {
+fn failure(error: CallError) -> String {
+    match error {
         CallError::Trap { message, backtrace } if backtrace.is_empty() => message,
         CallError::Trap { message, backtrace } => {
             sanitized(format_args!("{message}, in {}", backtrace.join(" < ")))

@@ -130,7 +130,7 @@ fn encode(value: Option<(&Val, &Type)>, limit: u64) -> Result<Vec<u8>, CallError
     match written {
         Ok(()) => Ok(capped.bytes),
         Err(error) if error.is_io() => Err(CallError::ResponseTooLarge { limit }),
-        Err(error) => Err(CallError::Trap { message: error.to_string(), backtrace: Vec::new() }),
+        Err(error) => Err(CallError::trap(error.to_string())),
     }
 }
 

@@ -6,13 +6,13 @@
 
 use std::sync::Arc;
 
-use wasmtime::{Error, Extern, ModuleExport, Store};
+use wasmtime::{Module, ModuleExport, Val};
 
 use super::{
     Output, buffer,
-    linear::{self, Allocation, missing_export, read},
+    linear::{self, Allocation, CoreInstance},
 };
-use crate::{CallError, Format, host::Host, instance::Instance};
+use crate::{CallError, Format, instance::Instance};
 
 /// A module's trio.
 pub(crate) struct DataFlare {
@@ -31,17 +31,18 @@ const CLEANUP: &str = "plugin_cleanup";
 
 impl DataFlare {
     /// The module's, where it has one.
-    pub(crate) fn of(module: &wasmtime::Module) -> Option<Self> {
+    pub(crate) fn of(module: &Module) -> Option<Self> {
         let process = module.get_export(PROCESS)?.func()?.clone();
         let mut params = process.params();
         let takes_bytes = params.len() == 2 && params.all(|ty| ty.is_i32());
         let mut results = process.results();
         let (result, None) = (results.next()?, results.next()) else { return None };
-        let fits = takes_bytes && (result.is_i32() || result.is_i64()) && linear::is_of(module, INIT, 2, 1);
-        let cleanup = linear::is_of(module, CLEANUP, 0, 1) || linear::is_of(module, CLEANUP, 0, 0);
+        let fits =
+            takes_bytes && (result.is_i32() || result.is_i64()) && linear::has_func(module, INIT, 2, 1);
+        let cleanup = linear::has_func(module, CLEANUP, 0, 1) || linear::has_func(module, CLEANUP, 0, 0);
         fits.then_some(Self {
             memory: linear::memory(module)?,
-            allocation: Allocation::of(module),
+            allocation: Allocation::exported(module).unwrap_or(Allocation::AtTheEnd),
             init: module.get_export_index(INIT)?,
             process: module.get_export_index(PROCESS)?,
             is_packed: result.is_i64(),
@@ -59,22 +60,14 @@ impl DataFlare {
     }
 
     /// Hands the config over, once in an instance's life.
-    pub(crate) async fn init(
-        &self,
-        core: wasmtime::Instance,
-        store: &mut Store<Host>,
-    ) -> wasmtime::Result<()> {
-        let context = Arc::clone(store.data().context());
-        let config = context.config.json().unwrap_or("{}").as_bytes();
-        let memory = core.get_module_export(&mut *store, &self.memory).and_then(Extern::into_memory);
-        let init = core.get_module_export(&mut *store, &self.init).and_then(Extern::into_func);
-        let (Some(memory), Some(init)) = (memory, init) else { return Err(Error::msg(missing_export())) };
-        let pointer = self.allocation.put(core, store, memory, config).await?;
-        let length = u32::try_from(config.len())?;
-        let init = init.typed::<(u32, u32), i32>(&*store)?;
-        match init.call_async(store, (pointer, length)).await? {
+    pub(super) async fn init(&self, instance: &mut Instance) -> Result<(), CallError> {
+        let context = Arc::clone(instance.host().context());
+        let config = context.config.json().unwrap_or("{}");
+        let mut core = CoreInstance::new(instance, &self.memory)?;
+        let arguments = core.allocate(&self.allocation, config.as_bytes()).await?;
+        match core.call::<_, i32>(&self.init, arguments).await? {
             0 => Ok(()),
-            status => Err(Error::msg(format!("`{INIT}` returned {status}; look at `spec.config`"))),
+            status => Err(CallError::trap(format!("`{INIT}` returned {status}; look at `spec.config`"))),
         }
     }
 
@@ -84,24 +77,16 @@ impl DataFlare {
         body: &[u8],
         limit: u64,
     ) -> Result<Output, CallError> {
-        let guest = |error: Error| CallError::of_guest(&error);
-        let length = linear::length(body)?;
-        let (core, store) = instance.core()?;
-        let memory = core.get_module_export(&mut *store, &self.memory).and_then(Extern::into_memory);
-        let process = core.get_module_export(&mut *store, &self.process).and_then(Extern::into_func);
-        let (memory, process) = memory.zip(process).ok_or_else(missing_export)?;
-        let pointer = self.allocation.put(core, store, memory, body).await.map_err(guest)?;
+        let mut core = CoreInstance::new(instance, &self.memory)?;
+        let arguments = core.allocate(&self.allocation, body).await?;
         let (pointer, length) = if self.is_packed {
-            let process = process.typed::<(u32, u32), u64>(&*store).map_err(guest)?;
-            buffer::unpacked(process.call_async(&mut *store, (pointer, length)).await.map_err(guest)?)
+            buffer::unpacked(core.call(&self.process, arguments).await?)
         } else {
-            let process = process.typed::<(u32, u32), i32>(&*store).map_err(guest)?;
-            let answer = process.call_async(&mut *store, (pointer, length)).await.map_err(guest)?;
+            let answer = core.call(&self.process, arguments).await?;
             let pointer = u32::try_from(answer).map_err(|_| failed(answer))?;
-            if pointer == 0 { (0, 0) } else { prefixed(memory.data(&*store), pointer)? }
+            if pointer == 0 { (0, 0) } else { prefixed(core.data(), pointer)? }
         };
-        let body = read(memory.data(&*store), pointer, length, limit)?;
-        Ok(Output { body, format: Format::Bytes })
+        Ok(Output { body: core.answer(pointer, length, limit)?, format: Format::Bytes })
     }
 
     /// Ends an instance. What it says then comes too late to matter.
@@ -109,7 +94,7 @@ impl DataFlare {
         if let Some(cleanup) = &self.cleanup
             && let Ok((cleanup, store)) = instance.core_func(cleanup)
         {
-            let mut results = [const { wasmtime::Val::I32(0) }; 1];
+            let mut results = [const { Val::I32(0) }; 1];
             let results = &mut results[..cleanup.ty(&*store).results().len()];
             let _ = cleanup.call_async(store, &[], results).await;
         }
@@ -119,8 +104,8 @@ impl DataFlare {
 /// Pointer and length of an answer that begins with its length.
 fn prefixed(memory: &[u8], pointer: u32) -> Result<(u32, u32), CallError> {
     let length = memory.get(pointer as usize..).and_then(|rest| rest.first_chunk());
-    let length = length
-        .ok_or_else(|| linear::out_of_bounds(format!("its answer at {pointer} is past its memory's end")))?;
+    let past = || CallError::trap(format!("its answer at {pointer} is past its memory's end"));
+    let length = length.ok_or_else(past)?;
     Ok((pointer.saturating_add(4), u32::from_le_bytes(*length)))
 }
 

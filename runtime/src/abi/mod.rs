@@ -73,9 +73,8 @@ impl Startup {
     /// Runs them on a new instance.
     pub(crate) async fn run(&self, instance: &mut Instance) -> Result<(), CallError> {
         let Some(dataflare) = &self.0 else { return Ok(()) };
-        let (core, store) = instance.core()?;
-        let started = dataflare.init(core, store).await;
-        started.map_err(|error| instance.init_error(&error))
+        let started = dataflare.init(instance).await;
+        started.map_err(|error| instance.init_error(error))
     }
 }
 

@@ -62,8 +62,7 @@ impl Target {
 
 fn json(value: &impl Serialize) -> Result<Vec<u8>, CallError> {
     let mut body = Vec::with_capacity(24);
-    serde_json::to_writer(&mut body, value)
-        .map_err(|error| CallError::Trap { message: error.to_string(), backtrace: Vec::new() })?;
+    serde_json::to_writer(&mut body, value).map_err(|error| CallError::trap(error.to_string()))?;
     Ok(body)
 }
 

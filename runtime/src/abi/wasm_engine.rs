@@ -5,9 +5,12 @@
 
 use bytes::Bytes;
 use serde::de::IgnoredAny;
-use wasmtime::{Extern, ModuleExport};
+use wasmtime::{GlobalType, Module, ModuleExport};
 
-use super::{Output, Wanted, command, linear};
+use super::{
+    Output, Wanted, command,
+    linear::{self, CoreInstance},
+};
 use crate::{Call, CallError, Format, Reservation, instance::Instance};
 
 /// An export of one of the two.
@@ -42,12 +45,12 @@ impl Arguments {
 
 impl Target {
     /// `None` where the module or the export is not of this convention.
-    pub(crate) fn core(module: &wasmtime::Module, name: &str) -> Option<Self> {
-        let is_i32 = |global: &wasmtime::GlobalType| global.content().is_i32();
+    pub(crate) fn core(module: &Module, name: &str) -> Option<Self> {
+        let is_i32 = |global: &GlobalType| global.content().is_i32();
         let has_base = module.get_export(HEAP_BASE)?.global().is_some_and(is_i32);
         let memory = linear::memory(module)?;
         let (export, heap_base) = (module.get_export_index(name)?, module.get_export_index(HEAP_BASE)?);
-        (has_base && linear::is_of(module, name, 2, 2)).then_some(Self::Core { export, memory, heap_base })
+        (has_base && linear::has_func(module, name, 2, 2)).then_some(Self::Core { export, memory, heap_base })
     }
 
     pub(crate) async fn run(
@@ -58,7 +61,11 @@ impl Target {
     ) -> Result<Output, CallError> {
         let body = match self {
             Self::Core { export, memory, heap_base } => {
-                call(instance, [export, memory, heap_base], json.as_bytes(), wanted.limit).await?
+                let mut core = CoreInstance::new(instance, memory)?;
+                let base = core.global(heap_base)?;
+                let length = core.write_grown(base, json.as_bytes())?;
+                let (pointer, length) = core.call(export, (base, length)).await?;
+                core.answer(pointer, length, wanted.limit)?
             }
             Self::Program(program) => {
                 let arguments = command::Arguments { argv: vec![json], stdin: Bytes::new(), reservation };
@@ -71,28 +78,4 @@ impl Target {
         };
         Ok(Output::text(body, wanted))
     }
-}
-
-async fn call(
-    instance: &mut Instance,
-    [export, memory, heap_base]: [&ModuleExport; 3],
-    json: &[u8],
-    limit: u64,
-) -> Result<Bytes, CallError> {
-    let guest = |error: wasmtime::Error| CallError::of_guest(&error);
-    let length = linear::length(json)?;
-    let (core, store) = instance.core()?;
-    let [export, memory, heap_base] =
-        [export, memory, heap_base].map(|export| core.get_module_export(&mut *store, export));
-    let (Some(Extern::Func(func)), Some(Extern::Memory(memory)), Some(Extern::Global(heap_base))) =
-        (export, memory, heap_base)
-    else {
-        return Err(linear::missing_export());
-    };
-    let base = heap_base.get(&mut *store).unwrap_i32().cast_unsigned();
-    linear::grow_for(store, memory, base, length).map_err(guest)?;
-    linear::write(memory.data_mut(&mut *store), base, json).map_err(guest)?;
-    let func = func.typed::<(u32, u32), (u32, u32)>(&*store).map_err(guest)?;
-    let (pointer, length) = func.call_async(&mut *store, (base, length)).await.map_err(guest)?;
-    linear::read(memory.data(&*store), pointer, length, limit)
 }

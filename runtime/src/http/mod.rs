@@ -94,7 +94,9 @@ impl Admission {
             }
             match head.try_recv() {
                 Ok(head) => Poll::Ready(Ok((head, ended))),
-                Err(_) if ended => Poll::Ready(Err(trap("it returned without having set a response"))),
+                Err(_) if ended => {
+                    Poll::Ready(Err(CallError::trap("it returned without having set a response")))
+                }
                 Err(_) => Poll::Pending,
             }
         });
@@ -103,7 +105,7 @@ impl Admission {
         let code = |code: String| CallError::GuestError(serde_json::Value::String(code).to_string());
         let (head, body) = head.map_err(code)?.into_parts();
         if head.status.is_informational() {
-            return Err(trap("it answered with a status of 1xx, which is no answer"));
+            return Err(CallError::trap("it answered with a status of 1xx, which is no answer"));
         }
         let length = head.headers.get(header::CONTENT_LENGTH);
         let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
@@ -142,10 +144,6 @@ impl Admission {
 /// Whether a response of this status has a body at all: <https://www.rfc-editor.org/rfc/rfc9110#section-6.4.1>.
 fn has_body(status: StatusCode) -> bool {
     status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED
-}
-
-fn trap(message: &str) -> CallError {
-    CallError::Trap { message: message.to_owned(), backtrace: Vec::new() }
 }
 
 /// Why an exchange ended early; the first reason is the one that is told.

@@ -12,7 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::task::JoinHandle;
 use wasmtime_wasi_http::WasiBody;
 
-use super::{CHUNK_BYTES, Fault, trap};
+use super::{CHUNK_BYTES, Fault};
 use crate::{CallError, Reservation};
 
 /// The most that is read before a response is sent. One that is there by then is sent as a whole, with its length, and
@@ -173,7 +173,7 @@ impl BodyTail {
         if let Some(error) = self.fault.take() {
             return Poll::Ready(Some(Err(error.into())));
         }
-        let unfinished = || BrokenOff(trap("it did not finish its response's body"));
+        let unfinished = || BrokenOff(CallError::trap("it did not finish its response's body"));
         Poll::Ready(match frame {
             Some(Ok(frame)) => {
                 self.sent += data_bytes(&frame);
