@@ -18,10 +18,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     Artifact, CompileError, Compiler, Engine, Kind, Metering, ModuleDigest,
     compile::{ARTIFACT_BYTES, expected_memory},
-    engine::{
-        artifact::WeakArtifact,
-        build::{Build, hex},
-    },
+    engine::{artifact::WeakArtifact, build::Build},
     printable::sanitized,
 };
 
@@ -299,5 +296,5 @@ fn maker(engine: &Engine) -> String {
     }
     let mut sha = Sha(Sha256::new_with_prefix(env!("CARGO_PKG_VERSION")));
     engine.plain().precompile_compatibility_hash().hash(&mut sha);
-    hex(&sha.0.finalize()[..8])
+    hex::encode(&sha.0.finalize()[..8])
 }

@@ -21,16 +21,8 @@ impl ModuleDigest {
 
     /// The 64 hexadecimal digits.
     pub fn hex(&self) -> String {
-        hex(&self.0)
+        hex::encode(self.0)
     }
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .flat_map(|byte| [byte >> 4, byte & 15])
-        .map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)]))
-        .collect()
 }
 
 impl FromStr for ModuleDigest {
@@ -38,12 +30,9 @@ impl FromStr for ModuleDigest {
 
     fn from_str(text: &str) -> Result<Self, DigestError> {
         let refuse = || DigestError(text.to_owned());
-        let hexadecimal = |digits: &&str| digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit());
-        let digits = text.strip_prefix("sha256:").filter(hexadecimal).ok_or_else(refuse)?;
+        let digits = text.strip_prefix("sha256:").ok_or_else(refuse)?;
         let mut digest = [0; 32];
-        for (byte, at) in digest.iter_mut().zip((0..64).step_by(2)) {
-            *byte = u8::from_str_radix(&digits[at..at + 2], 16).map_err(|_| refuse())?;
-        }
+        hex::decode_to_slice(digits, &mut digest).map_err(|_| refuse())?;
         Ok(Self(digest))
     }
 }
@@ -113,6 +102,10 @@ mod tests {
     fn a_digest_reads_back_and_others_are_refused() {
         let digest = ModuleDigest::of(b"module");
         assert_eq!(digest.to_string().parse::<ModuleDigest>().unwrap(), digest);
+        let upper_case = format!("sha256:{}", digest.hex().to_uppercase());
+        assert_eq!(upper_case.parse::<ModuleDigest>().unwrap(), digest);
+        let hex = "120970d812836f19888625587a4606a5ad23cef31c8684e601771552548fc6b9";
+        assert_eq!(digest.hex(), hex);
         for text in [
             "",
             "sha256:",
@@ -120,6 +113,10 @@ mod tests {
             "sha256:zz",
             &"sha256:é".repeat(8),
             &format!("sha256:{}", "g".repeat(64)),
+            &format!("sha256:+{}", "0".repeat(63)),
+            &digest.to_string()[..70],
+            &format!("{digest}0"),
+            &format!("{digest}00"),
         ] {
             assert!(text.parse::<ModuleDigest>().is_err(), "{text}");
         }
