@@ -1,6 +1,5 @@
 //! One exchange with a guest that serves HTTP: a request in, a response out, both streamed, within the plugin's limits.
 
-mod request;
 mod response;
 
 use std::{
@@ -12,15 +11,15 @@ use std::{
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body::Body;
+use http_body_util::{BodyExt as _, Limited};
 use tokio::{
     sync::oneshot,
     time::{Instant, timeout_at},
 };
+use wasmtime_wasi_http::Error;
 
-pub(crate) use request::RequestBody;
-use response::StartedResponse;
-pub use response::{BrokenOff, ResponseBody};
-
+use self::response::StartedResponse;
+pub use self::response::{BrokenOff, ResponseBody};
 use crate::{
     CallError, Function, Reservation,
     abi::{
@@ -78,13 +77,13 @@ impl Admission {
     /// its end.
     pub async fn serve<B>(self, request: Request<B>) -> Result<Response<ResponseBody>, CallError>
     where
-        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
     {
         let wants_body = request.method() != Method::HEAD;
         let (limit, fault) = (self.function.response_bytes(), Fault::default());
         let held = self.pool.engine().memory().reservation();
         let request_bytes = self.function.request_bytes();
-        let request = request.map(|body| RequestBody::new(body, request_bytes, fault.clone()));
+        let request = request.map(|body| limited(body, request_bytes, fault.clone()));
         let (answer, mut head) = oneshot::channel();
         let mut guest = Box::pin(self.run(request, answer, fault.clone()));
         let head = poll_fn(|context| {
@@ -115,9 +114,9 @@ impl Admission {
     }
 
     /// The guest's part, to the end of its instance.
-    async fn run<B>(self, request: Request<RequestBody<B>>, head: oneshot::Sender<Head>, fault: Fault)
+    async fn run<B>(self, request: Request<B>, head: oneshot::Sender<Head>, fault: Fault)
     where
-        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B: Body<Data = Bytes, Error = Error> + Send + 'static,
     {
         let Self { function, pool, deadline, mut instance, held: _held, permit: _pass } = self;
         let _running = pool.engine().ticker().run();
@@ -139,6 +138,23 @@ impl Admission {
             Err(error) => fault.set(error),
         }
     }
+}
+
+/// A caller's body as its guest reads it: nothing is read before the guest asks, and past `limit` the exchange fails.
+fn limited<B>(body: B, limit: u64, fault: Fault) -> impl Body<Data = Bytes, Error = Error> + Send + 'static
+where
+    B: Body<Data = Bytes> + Send + 'static,
+{
+    // The cause is between the caller and this host.
+    let body = body.map_err(|_| Error::ConnectionTerminated);
+    let bytes = usize::try_from(limit).unwrap_or(usize::MAX);
+    Limited::new(body, bytes).map_err(move |error| match error.downcast() {
+        Ok(error) => *error,
+        Err(_) => {
+            fault.set(CallError::TooLarge { limit });
+            Error::HttpRequestBodySize(Some(limit))
+        }
+    })
 }
 
 /// Whether a response of this status has a body at all: <https://www.rfc-editor.org/rfc/rfc9110#section-6.4.1>.
