@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 
-use crate::{NoMemory, printable::sanitized};
+use crate::{NoMemory, memory::limiter::Refusal, printable::sanitized};
 
 /// One call of one function.
 #[derive(Clone, Debug)]
@@ -119,6 +119,15 @@ pub enum CallError {
 impl From<NoMemory> for CallError {
     fn from(NoMemory: NoMemory) -> Self {
         Self::NodeMemory
+    }
+}
+
+impl From<Refusal> for CallError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Budget => Self::NodeMemory,
+            Refusal::Limit(limit) => Self::MemoryLimit { limit },
+        }
     }
 }
 

@@ -100,7 +100,7 @@ impl Instance {
 
     /// Why it was refused memory, if it ever was.
     pub(crate) fn memory_refusal(&self) -> Option<CallError> {
-        self.store.data().memory.refusal()
+        self.store.data().memory.refusal().map(CallError::from)
     }
 
     /// The bytes of its memories and tables.
@@ -120,7 +120,7 @@ impl Instance {
             *fuel = allowance.fuel.map_or(u64::MAX, |fuel| fuel.saturating_add(1));
             self.store.set_fuel(*fuel).map_err(|error| CallError::of_guest(&error))?;
         }
-        self.store.data_mut().memory.serves(allowance.memory)
+        Ok(self.store.data_mut().memory.serves(allowance.memory)?)
     }
 
     /// The fuel that this call has taken, where its code counts it.
@@ -181,7 +181,9 @@ async fn initialized(
 fn init_error(store: &Store<Host>, error: CallError) -> CallError {
     match error {
         CallError::AgentFull => error,
-        error => store.data().memory.refusal().unwrap_or_else(|| CallError::Init(failure(error))),
+        error => {
+            store.data().memory.refusal().map_or_else(|| CallError::Init(failure(error)), CallError::from)
+        }
     }
 }
 

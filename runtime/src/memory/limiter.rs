@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use wasmtime::{Error, ResourceLimiter};
 
-use crate::{CallError, memory::budget::Reservation};
+use crate::memory::budget::Reservation;
 
 /// The bytes that a table's element takes in the host.
 const TABLE_ELEMENT: usize = size_of::<usize>();
@@ -21,6 +21,15 @@ pub(crate) struct MemoryLimiter {
     node_is_full: bool,
 }
 
+/// The cause of a growth that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The memory budget has too little left.
+    Budget,
+    /// The instance has reached its limit, of so many bytes.
+    Limit(u64),
+}
+
 impl MemoryLimiter {
     pub(crate) fn new(limit: u64, reservation: Arc<Reservation>) -> Self {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -28,10 +37,10 @@ impl MemoryLimiter {
     }
 
     /// From now on it serves a call with this limit, which may be less than it has already.
-    pub(crate) fn serves(&mut self, limit: u64) -> Result<(), CallError> {
+    pub(crate) fn serves(&mut self, limit: u64) -> Result<(), Refusal> {
         self.limit = usize::try_from(limit).unwrap_or(usize::MAX);
         self.refusals = 0;
-        if self.used > self.limit { Err(CallError::MemoryLimit { limit }) } else { Ok(()) }
+        if self.used > self.limit { Err(Refusal::Limit(limit)) } else { Ok(()) }
     }
 
     /// The bytes that it has.
@@ -40,11 +49,11 @@ impl MemoryLimiter {
     }
 
     /// Why growth was refused in this call, if it was: a trap that follows is that refusal's doing.
-    pub(crate) fn refusal(&self) -> Option<CallError> {
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
         if self.node_is_full {
-            return Some(CallError::NodeMemory);
+            return Some(Refusal::Budget);
         }
-        (self.refusals > 0).then_some(CallError::MemoryLimit { limit: self.limit as u64 })
+        (self.refusals > 0).then_some(Refusal::Limit(self.limit as u64))
     }
 
     fn grow(&mut self, bytes: usize) -> wasmtime::Result<bool> {
@@ -113,7 +122,7 @@ mod tests {
         assert!(limiter.table_growing(0, 8192, None).unwrap());
         assert!(limiter.refusal().is_none());
         assert!(!limiter.memory_growing(1 << 16, 2 << 16, None).unwrap());
-        assert!(matches!(limiter.refusal(), Some(CallError::MemoryLimit { limit: 131_072 })));
+        assert_eq!(limiter.refusal(), Some(Refusal::Limit(131_072)));
     }
 
     #[test]
@@ -138,7 +147,7 @@ mod tests {
         let mut limiter = MemoryLimiter::new(1 << 30, Arc::new(budget.reservation()));
         assert!(limiter.memory_growing(0, 1 << 16, None).unwrap());
         assert!(limiter.memory_growing(1 << 16, 2 << 16, None).is_err());
-        assert!(matches!(limiter.refusal(), Some(CallError::NodeMemory)));
+        assert_eq!(limiter.refusal(), Some(Refusal::Budget));
         assert_eq!(budget.used(), 1 << 16);
         drop(limiter);
         assert_eq!(budget.used(), 0);
