@@ -1,8 +1,35 @@
 //! Runs a plugin: compile, cache, instantiate, call. Knows no Kubernetes and no registry.
 //!
-//! An [`Engine`] is made once in a process. An [`ArtifactCache`] turns a module's bytes into an [`Artifact`],
-//! compiling each module once. [`Plugin::load`] links an artifact, finds its functions and makes instances
-//! ahead of the calls; [`Plugin::call`] runs one function on one of them, within the plugin's limits.
+//! An [`Engine`] is created once per process. An [`ArtifactCache`] compiles a module's bytes to an [`Artifact`],
+//! each module once. [`Plugin::load`] links an artifact, finds its functions and creates warm instances;
+//! [`Plugin::call`] runs one function on one of them, within the plugin's limits.
+//!
+//! ```
+//! use samovar_runtime::{
+//!     ArtifactCache, Call, Compiler, Engine, EngineOptions, Format, ModuleDigest, Plugin, PluginSpec,
+//! };
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let wasm = wat::parse_str(
+//!     r#"(module
+//!         (func (export "add") (param i32 i32) (result i32) (i32.add (local.get 0) (local.get 1))))"#,
+//! )?;
+//!
+//! let engine = Engine::new(&EngineOptions { instances: 10, ..EngineOptions::default() })?;
+//! let directory = tempfile::tempdir()?;
+//! let cache = ArtifactCache::open(directory.path().to_owned(), engine.clone(), Compiler::InProcess)?;
+//! let artifact = cache.compile(&ModuleDigest::of(&wasm), wasm.into()).await?;
+//!
+//! let spec = PluginSpec { name: "demo/math".to_owned(), ..PluginSpec::default() };
+//! let plugin = Plugin::load(&engine, &artifact, spec).await?;
+//! let add = plugin.function("add").expect("every callable export is a function by default");
+//! let call = Call { body: "[2, 3]".into(), format: Format::Json, answer_bytes: false };
+//! let answer = plugin.call(add, call).await?;
+//! assert_eq!(answer.body, "5");
+//! # Ok(())
+//! # }
+//! ```
 
 mod abi;
 mod call;
