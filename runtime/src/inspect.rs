@@ -1,4 +1,4 @@
-//! What a module is, before anybody deploys it: its functions, and what it asks of its host.
+//! Inspects a module without running it: its functions, its imports, and the grants that these need.
 
 use std::sync::Arc;
 
@@ -6,28 +6,28 @@ use crate::{
     Artifact, Function, Kind, Limits, engine::artifact::Code, functions, grants::network, host::dataflare,
 };
 
-/// What a module is and wants, found without running it.
+/// The functions and imports of a module.
 pub struct Inspection {
     /// A core module or a component.
     pub kind: Kind,
-    /// Every function that it exports, those that cannot be called included.
+    /// All functions that it exports, including those that cannot be called.
     pub functions: Vec<Arc<Function>>,
-    /// What it imports.
+    /// All of its imports.
     pub imports: Vec<Import>,
 }
 
-/// One thing that a module imports.
+/// One import of a module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Import {
-    /// The interface: `wasi:clocks/wall-clock@0.2.6`. Of a core module `wasi_snapshot_preview1`, or module and name.
+    /// The interface: `wasi:clocks/wall-clock@0.2.6`. For a core module `wasi_snapshot_preview1`, or module and name.
     pub name: String,
-    /// Whether guests are given it. A module that imports something else is refused.
-    pub given: bool,
-    /// The grants without which there is nothing in it: `securityPolicy.network`.
+    /// False if the host does not provide it: the module is refused.
+    pub provided: bool,
+    /// The grants without which it does nothing: `securityPolicy.network`.
     pub grants: Vec<&'static str>,
-    /// Whether the module is refused where they are not there.
+    /// True if the module is refused without those grants.
     pub required: bool,
-    /// What it can do with it.
+    /// The effect of its functions.
     pub note: &'static str,
 }
 
@@ -35,8 +35,8 @@ const ENV: &str = "securityPolicy.env";
 const FILES: &str = "securityPolicy.files";
 const NETWORK: &str = "securityPolicy.network";
 
-/// WASI as guests are given it, by the start of an import's name, the grant that it needs, and what works of it.
-const GIVEN: [(&str, Option<&str>, &str); 17] = [
+/// The WASI that the host provides: the prefix of an import's name, the grant that it needs, and its effect.
+const PROVIDED: [(&str, Option<&str>, &str); 17] = [
     ("wasi:io/", None, "works"),
     ("wasi:clocks/", None, "works"),
     ("wasi:random/", None, "works"),
@@ -44,11 +44,11 @@ const GIVEN: [(&str, Option<&str>, &str); 17] = [
     ("wasi:cli/stdout", None, "becomes log lines; a program's is its answer"),
     ("wasi:cli/stderr", None, "becomes log lines"),
     ("wasi:cli/stdin", None, "is empty; a program's is the body"),
-    ("wasi:cli/environment", Some(ENV), "has the variables that are granted, and a program's arguments"),
+    ("wasi:cli/environment", Some(ENV), "has the granted variables, and a program's arguments"),
     ("wasi:cli/exit", None, "ends the call"),
     ("wasi:cli/terminal", None, "has no terminal"),
     ("wasi:cli/", None, "works"),
-    ("wasi:filesystem/", Some(FILES), "has the folders that are granted, and no others"),
+    ("wasi:filesystem/", Some(FILES), "has the granted folders, and no others"),
     ("wasi:sockets/", Some(NETWORK), "reaches the hosts that are granted with a port, and no others"),
     ("wasi:http/types", None, "works"),
     ("wasi:http/outgoing-handler", Some(NETWORK), "reaches the hosts that are granted, and no others"),
@@ -56,17 +56,17 @@ const GIVEN: [(&str, Option<&str>, &str); 17] = [
     (
         PREVIEW1,
         None,
-        "output becomes log lines, or a program's answer; files and environment as they are granted, no network",
+        "output becomes log lines, or a program's answer; has the granted files and environment, and no network",
     ),
 ];
 
 const PREVIEW1: &str = "wasi_snapshot_preview1";
 
-/// What is given in WASI 0.2 only, whatever the patch level; all else in 0.3 too.
-const IN_TWO: [&str; 2] = ["wasi:filesystem/", "wasi:sockets/"];
+/// Provided only in WASI 0.2, at any patch level; all else in 0.3 too.
+const ONLY_IN_0_2: [&str; 2] = ["wasi:filesystem/", "wasi:sockets/"];
 
 impl Inspection {
-    /// Looks at an artifact.
+    /// Inspects an artifact.
     pub fn of(artifact: &Artifact) -> Self {
         let mut imports: Vec<_> = match artifact.code() {
             Code::Core(module) => {
@@ -96,21 +96,22 @@ impl Inspection {
 
 impl Import {
     fn new(name: String) -> Self {
-        let given = GIVEN.into_iter().find(|(start, ..)| {
-            let is_given = || name.contains("@0.2.") || name.contains("@0.3.") && !IN_TWO.contains(start);
-            name.starts_with(start) && (!name.starts_with("wasi:") || is_given())
+        let provided = PROVIDED.into_iter().find(|(start, ..)| {
+            let in_version =
+                || name.contains("@0.2.") || name.contains("@0.3.") && !ONLY_IN_0_2.contains(start);
+            name.starts_with(start) && (!name.starts_with("wasi:") || in_version())
         });
         let is_dataflare = name
             .split_once('.')
             .is_some_and(|(module, name)| module == dataflare::MODULE && dataflare::NAMES.contains(&name));
-        let given = given.or(is_dataflare.then_some(("", None, "works")));
-        let (grant, note) =
-            given.map_or((None, "is not given: the module is refused"), |(_, grant, note)| (grant, note));
+        let provided = provided.or(is_dataflare.then_some(("", None, "works")));
+        let (grant, note) = provided
+            .map_or((None, "is not provided: the module is refused"), |(_, grant, note)| (grant, note));
         let required = network::requires_network(&name);
-        Self { name, given: given.is_some(), grants: grant.into_iter().collect(), required, note }
+        Self { name, provided: provided.is_some(), grants: grant.into_iter().collect(), required, note }
     }
 
-    /// Preview 1 as one import; which grants it needs, its functions say.
+    /// Preview 1 as one import. Its imported functions tell which grants it needs.
     fn preview1(module: &wasmtime::Module) -> Option<Self> {
         let names =
             || module.imports().filter(|import| import.module() == PREVIEW1).map(|import| import.name());
@@ -126,8 +127,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_import_is_given_only_in_the_versions_that_are() {
-        for (name, given) in [
+    fn imports_are_provided_only_in_supported_versions() {
+        for (name, provided) in [
             ("wasi:cli/environment@0.2.6", true),
             ("wasi:sockets/tcp@0.2.0", true),
             ("wasi:clocks/system-clock@0.3.1", true),
@@ -143,12 +144,12 @@ mod tests {
             ("env.log", true),
             ("env.secret", false),
         ] {
-            assert_eq!(Import::new(name.to_owned()).given, given, "{name}");
+            assert_eq!(Import::new(name.to_owned()).provided, provided, "{name}");
         }
     }
 
     #[test]
-    fn an_import_says_which_grant_it_needs_and_whether_it_can_do_without() {
+    fn an_import_names_its_grants_and_if_they_are_required() {
         for (name, grants, required) in [
             ("wasi:http/outgoing-handler@0.2.6", &[NETWORK][..], true),
             ("wasi:http/types@0.2.6", &[], false),

@@ -28,7 +28,7 @@ fn spec(config: Value) -> PluginSpec {
 /// Loads it, and shows that it imports nothing that `inspect` does not know.
 async fn load(wasm: Vec<u8>, spec: PluginSpec) -> Result<Plugin, LoadError> {
     let (engine, artifact) = compile(wasm).await;
-    let unknown = Inspection::of(&artifact).imports.into_iter().find(|import| !import.given);
+    let unknown = Inspection::of(&artifact).imports.into_iter().find(|import| !import.provided);
     assert_eq!(unknown, None);
     Plugin::load(&engine, &artifact, spec).await
 }

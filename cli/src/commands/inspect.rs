@@ -82,7 +82,7 @@ async fn inspect(wasm: Vec<u8>) -> Result<Report, Failure> {
     });
     let imports = imports.into_iter().map(|import| ImportReport {
         name: import.name,
-        given: import.given,
+        given: import.provided,
         grants: import.grants,
         required: import.required,
         note: import.note,

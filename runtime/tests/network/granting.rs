@@ -56,7 +56,7 @@ async fn inspect_says_that_the_grant_is_needed() {
     assert_eq!((&*outgoing.grants, outgoing.required), (&["securityPolicy.network"][..], true));
     let sockets = of("wasi:sockets/tcp@");
     assert_eq!((&*sockets.grants, sockets.required), (&["securityPolicy.network"][..], false));
-    assert!(imports.iter().all(|import| import.given), "{imports:?}");
+    assert!(imports.iter().all(|import| import.provided), "{imports:?}");
 }
 
 #[test]

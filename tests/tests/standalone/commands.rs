@@ -42,11 +42,11 @@ fn inspect_tells_what_a_module_exports_and_imports() -> Result<()> {
         let guest = file(&format!("tests/guests/{guest}")).display().to_string();
         let (code, report) = printed(&["inspect", &guest])?;
         assert_eq!(code, 0, "{report}");
-        assert!(report.contains(says) && !report.contains("not given"), "{report}");
+        assert!(report.contains(says) && !report.contains("not provided"), "{report}");
     }
     let unknown = file("tests/guests/unknown-import.wat").display().to_string();
     let (_, report) = printed(&["inspect", &unknown])?;
-    assert!(report.contains("not given"), "{report}");
+    assert!(report.contains("not provided"), "{report}");
     Ok(())
 }
 
