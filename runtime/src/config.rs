@@ -1,4 +1,4 @@
-//! A plugin's config, in each form in which a guest gets it.
+//! A plugin's `spec.config`, in the forms that guests read: JSON, and `wasi:config` variables.
 
 use serde_json::{Map, Value};
 use wasmtime_wasi_config::WasiConfigVariables;
@@ -9,7 +9,7 @@ pub(crate) struct Config {
     variables: WasiConfigVariables,
 }
 
-/// The environment variable that holds it for core modules.
+/// The environment variable that holds the JSON for core modules.
 pub(crate) const VARIABLE: &str = "SAMOVAR_CONFIG";
 
 impl Config {
@@ -26,12 +26,12 @@ impl Config {
         Self { json: Some(json), variables }
     }
 
-    /// The whole of it, where there is any.
+    /// The whole config as JSON; `None` if the plugin has none.
     pub(crate) fn json(&self) -> Option<&str> {
         self.json.as_deref()
     }
 
-    /// The values of its top level: strings as they are, others as JSON.
+    /// The values of the top level: strings verbatim, others as JSON.
     pub(crate) fn variables(&self) -> &WasiConfigVariables {
         &self.variables
     }

@@ -1,15 +1,15 @@
-//! What is told of a guest and comes from the guest: printable, and never more than helps.
+//! Sanitizes text that a guest controls, for logs, statuses and responses.
 
 use std::fmt::{self, Write};
 
-/// The most that is told, in bytes: a module's names alone may be megabytes, and conditions, log lines and answers
-/// carry them on.
-const MOST: usize = 1024;
+/// The most bytes of a sanitized text: a module's names alone may be megabytes, and conditions, log lines and responses
+/// repeat them.
+const MAX_BYTES: usize = 1024;
 
-/// The text up to that length, as [`printable`] writes it. What is longer is never made.
+/// Escapes a text as [`printable`] does, and truncates it to 1 KiB. The rest is never formatted.
 pub(crate) fn sanitized(text: impl fmt::Display) -> String {
     let mut printable = Printable(String::new());
-    // It only fails where it is cut.
+    // Writing fails only to truncate.
     if write!(printable, "{text}").is_err() {
         printable.0.push_str("...");
     }
@@ -22,7 +22,7 @@ impl Write for Printable {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for c in text.chars() {
             push(&mut self.0, c);
-            if self.0.len() > MOST {
+            if self.0.len() > MAX_BYTES {
                 return Err(fmt::Error);
             }
         }
@@ -30,7 +30,7 @@ impl Write for Printable {
     }
 }
 
-/// Bytes as text, without what could forge log lines or drive a terminal.
+/// Converts bytes to text, and escapes control characters, which could forge log lines or drive a terminal.
 pub(crate) fn printable(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).chars().fold(String::with_capacity(bytes.len()), |mut text, c| {
         push(&mut text, c);
@@ -41,7 +41,7 @@ pub(crate) fn printable(bytes: &[u8]) -> String {
 fn push(text: &mut String, c: char) {
     match c {
         '\t' => text.push(c),
-        // What begins a line, or makes the rest of one read backwards.
+        // Line separators, and controls that reverse the direction of text.
         '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
             text.extend(c.escape_unicode());
         }
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_is_cut_and_never_made() {
+    fn long_text_is_truncated_and_its_rest_never_formatted() {
         struct Endless;
         impl fmt::Display for Endless {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -72,7 +72,7 @@ mod tests {
             }
         }
         let cut = sanitized(Endless);
-        assert!(cut.starts_with(r"and so on\nand") && cut.ends_with("...") && cut.len() < MOST + 8);
+        assert!(cut.starts_with(r"and so on\nand") && cut.ends_with("...") && cut.len() < MAX_BYTES + 8);
         assert_eq!(sanitized("as it is"), "as it is");
     }
 }

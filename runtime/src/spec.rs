@@ -131,7 +131,7 @@ pub enum LoadError {
     AgentFull,
     /// The memory budget has nothing left for its first instance.
     #[error(
-        "this node has no memory left for its first instance; it is tried again, and succeeds where other plugins use less or the agent has more"
+        "this node has no memory left for its first instance; loading is retried, and succeeds once other plugins use less memory or the agent has more"
     )]
     NodeMemory,
 }

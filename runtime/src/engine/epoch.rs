@@ -1,4 +1,4 @@
-//! Epoch interruption: an OS thread advances the epoch of every engine, so that no guest can stall the clock that stops it.
+//! Epoch interruption: an OS thread advances the epoch of every engine. A guest can stall tokio's timers, but not a thread.
 
 use std::{
     sync::{
@@ -13,7 +13,7 @@ use wasmtime::EngineWeak;
 
 /// Interval between two epochs: a guest yields at each, so this is the resolution of every timeout.
 const TICK: Duration = Duration::from_millis(1);
-/// The ticker goes on this long after the last guest stopped, so that a steady trickle of calls never wakes it.
+/// The ticker parks this long after the last guest stopped, so that a steady trickle of calls need not wake it each time.
 const LINGER: Duration = Duration::from_millis(100);
 
 /// Advances the epoch of each registered engine while guests run, and parks while none does.
@@ -23,14 +23,14 @@ pub(crate) struct Ticker {
 }
 
 struct Shared {
-    /// An epoch is a counter of one engine: a guest of an engine that is not here is never interrupted.
+    /// An epoch is a counter of one engine: guests of an engine that is missing here are never interrupted.
     engines: Mutex<Vec<EngineWeak>>,
     running: AtomicUsize,
     stop: AtomicBool,
 }
 
 impl Ticker {
-    /// Starts the thread, with no engine yet.
+    /// Starts the thread, without any engine.
     pub(crate) fn start() -> Self {
         let shared = Arc::new(Shared {
             engines: Mutex::default(),
@@ -68,7 +68,7 @@ impl Drop for Ticker {
     }
 }
 
-/// A guest may run while this lives.
+/// Keeps the ticker from parking while a guest runs.
 pub(crate) struct Running<'a> {
     shared: &'a Shared,
 }
@@ -85,7 +85,7 @@ fn tick(shared: &Shared) {
         if shared.running.load(Ordering::Acquire) > 0 {
             last_seen = Instant::now();
         } else if last_seen.elapsed() > LINGER {
-            // An unpark between the load above and this line is remembered, and ends the park at once.
+            // An unpark between the load above and this line makes `park` return at once.
             thread::park();
             last_seen = Instant::now();
         }

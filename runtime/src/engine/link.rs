@@ -1,4 +1,4 @@
-//! Linking: what every guest may import, and a clear refusal of what it may not.
+//! Linking: resolves the imports of an artifact, and refuses those that are not provided or not granted.
 
 use wasmtime::{ModuleExport, component};
 
@@ -13,13 +13,13 @@ use crate::{
     printable::sanitized,
 };
 
-/// Everything that guests are offered, defined once for all plugins.
+/// All host functions, defined once for all plugins.
 pub(crate) struct Linkers {
     core: wasmtime::Linker<Host>,
     component: component::Linker<Host>,
 }
 
-/// An artifact whose imports are resolved and type-checked: instances of it are made without looking again.
+/// An artifact whose imports are resolved and type-checked, once for all of its instances.
 pub(crate) enum Linked {
     /// A core module, and the `_initialize` of a reactor.
     Core {
@@ -32,13 +32,13 @@ pub(crate) enum Linked {
 /// A reactor exports this function, and wants it called before any other.
 const INITIALIZE: &str = "_initialize";
 
-/// An import that no guest has, or that this plugin's grants do not cover.
+/// An import that the host does not provide, or the plugin's grants do not cover.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct LinkError(String);
 
 impl Linked {
-    /// What runs its code.
+    /// The engine that runs its code.
     pub(crate) fn engine(&self) -> &wasmtime::Engine {
         match self {
             Self::Core { pre, .. } => pre.module().engine(),
@@ -58,7 +58,7 @@ impl Linkers {
         network::add_to_linker(&mut component)?;
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut component)?;
         if build.is_concurrent {
-            // Of WASI 0.3, what needs no grant: its files and sockets would not be those that are granted.
+            // Only the parts of WASI 0.3 that need no grant: its files and sockets would bypass the grants.
             wasmtime_wasi::p3::cli::add_to_linker(&mut component)?;
             wasmtime_wasi::p3::clocks::add_to_linker(&mut component)?;
             wasmtime_wasi::p3::random::add_to_linker(&mut component)?;
@@ -82,22 +82,22 @@ impl Linkers {
         .map_err(|error| {
             let wrong = sanitized(format_args!("{error:#}"));
             LinkError(format!(
-                "{wrong}; guests are given WASI 0.2 with wasi:http and wasi:config, WASI 0.3 but for its files and sockets, preview 1 and DataFlare's host functions, \
+                "{wrong}; guests can import WASI 0.2 with wasi:http and wasi:config, WASI 0.3 without its files and sockets, preview 1 and DataFlare's host functions, \
                  and nothing else: build the module without that import"
             ))
         })
     }
 }
 
-/// Refuses what imports an interface of which nothing works without a grant.
+/// Refuses a component that imports an interface of which nothing works without a grant that it lacks.
 fn check(artifact: &Artifact, grants: &Grants) -> Result<(), LinkError> {
     let Code::Component(component) = artifact.code() else { return Ok(()) };
     let ty = component.component_type();
     let mut imports = ty.imports(component.engine()).map(|(name, _)| name);
     match imports.find(|name| network::requires_network(name)) {
         Some(import) if grants.network.is_none() => Err(LinkError(format!(
-            "the module imports `{}`, which is given where `securityPolicy.network` is granted: name the hosts in its \
-             `allowedHosts`; with none in it the module loads, and each of its requests is refused",
+            "the module imports `{}`, which needs `securityPolicy.network`: name the hosts in its `allowedHosts`; if that \
+             is empty the module loads, and each of its requests is refused",
             sanitized(import)
         ))),
         _ => Ok(()),

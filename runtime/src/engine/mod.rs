@@ -1,4 +1,4 @@
-//! The wasmtime engine of this process: its configuration, its linkers, its epoch ticker.
+//! The wasmtime engines of this process, one for each variant, with their linkers and their epoch ticker.
 
 pub(crate) mod artifact;
 pub(crate) mod build;
@@ -19,7 +19,7 @@ use self::{
 };
 use crate::{NetworkOptions, grants::network::Network, memory::budget::MemoryBudget};
 
-/// The wasmtime engine of this process. Cheap to clone; made once.
+/// The wasmtime engines of this process, and the limits that they share. Cheap to clone; created once.
 #[derive(Clone)]
 pub struct Engine {
     inner: Arc<Inner>,
@@ -27,9 +27,9 @@ pub struct Engine {
 
 struct Inner {
     plain: EngineVariant,
-    /// Made for the first plugin that needs it: most nodes have none, and need not set its address space aside.
+    /// Each is created for the first plugin that needs it: most nodes have none, and need not reserve its address space.
     others: [OnceLock<EngineVariant>; 3],
-    making_variant: Mutex<()>,
+    creating_variant: Mutex<()>,
     ticker: Ticker,
     memory: MemoryBudget,
     network: Arc<Network>,
@@ -38,13 +38,13 @@ struct Inner {
     slots_taken: AtomicU32,
 }
 
-/// What runs code that is compiled one way.
+/// The wasmtime engine for one build, with its linkers.
 pub(crate) struct EngineVariant {
     pub(crate) wasmtime: wasmtime::Engine,
     pub(crate) linkers: Linkers,
 }
 
-/// The right to have one instance. It goes back when this is dropped.
+/// The permit for one instance, released on drop.
 pub(crate) struct Slot(Engine);
 
 impl Drop for Slot {
@@ -53,15 +53,15 @@ impl Drop for Slot {
     }
 }
 
-/// How much room the engine sets aside.
+/// The limits of the whole process.
 #[derive(Clone, Debug)]
 pub struct EngineOptions {
-    /// Instances that may exist at once in this process, warm ones included. Each reserves address space,
-    /// not memory. A component takes one, however many core modules it is made of.
+    /// The most instances at once in this process, warm ones included. Each reserves address space, not memory. A
+    /// component counts as one, however many core modules it consists of.
     pub instances: u32,
-    /// The most memory that guests' demand may take in this process, in bytes; `None`: as much as there is.
+    /// The memory budget, in bytes, for all that guests use in this process; `None`: unbounded.
     pub memory: Option<u64>,
-    /// What it knows of the network around it.
+    /// The network around the process.
     pub network: NetworkOptions,
 }
 
@@ -71,38 +71,38 @@ impl Default for EngineOptions {
     }
 }
 
-/// The engine could not be made: the machine lacks address space or a CPU feature.
+/// A wasmtime engine could not be created: the machine lacks address space or a CPU feature.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "the WebAssembly engine could not start: {0:#}; with less address space, lower the number of instances"
 )]
 pub struct EngineError(wasmtime::Error);
 
-/// Core instances that one component may be made of, counted on average over the pool. A component made
-/// from a core module by `wasm-tools component new` is made of four.
+/// Core instances per component, on average over the pool. A component that `wasm-tools component new` makes of a core
+/// module has four.
 const CORE_INSTANCES_EACH: u32 = 4;
-/// The same for linear memories: a component's adapter shares its main module's.
+/// Linear memories per component, on average: its adapter shares the main module's.
 const MEMORIES_EACH: u32 = 2;
-/// The same for tables: the main module's and the adapter's shim's.
+/// Tables per component, on average: the main module's and the adapter's shim's.
 const TABLES_EACH: u32 = 3;
-/// The most memories and tables of one core module: WebAssembly 3.0 allows several, and compilers make few.
+/// The most memories and tables of one core module: WebAssembly 3.0 allows several, and compilers emit few.
 const MEMORIES_OF_ONE: u32 = 8;
 const TABLES_OF_ONE: u32 = 16;
-/// The most elements of one table, at least one for each function that is called by its address. It is address space,
-/// not memory; what is used of it counts to the plugin's limit.
+/// The most elements of one table: each function that is called by its address needs one. The table reserves address
+/// space, not memory; the used part counts towards the plugin's limit.
 const TABLE_ELEMENTS: usize = 100_000;
-/// Bytes of an idle slot's memory that stay mapped and are cleared by hand: cheaper than giving them back.
+/// Bytes of an idle slot's memory that stay resident and are zeroed: cheaper than to decommit them.
 const KEPT_RESIDENT: usize = 64 << 10;
-/// The same of an idle stack. Most calls need less; what a deeper one took goes back.
+/// Bytes of an idle fiber stack that stay resident. Most calls need less; the rest of a deeper one is decommitted.
 const KEPT_STACK: usize = 16 << 10;
-/// Slots that keep those bytes while nothing uses them. Bounds what an idle agent holds.
+/// Unused slots that keep those bytes resident. Bounds the memory of an idle agent.
 const WARM_SLOTS: u32 = 64;
-/// The part of the memory budget that results may take beside it while they are read out of guests, over all threads:
-/// nothing tells a result's size before it is there to be drawn for.
+/// The fraction of the memory budget that results may take in addition to it while all threads read them out of guests: a
+/// result's size is unknown until it is read, and only then can it be reserved.
 const RESULTS: u64 = 8;
-/// The stack of one call, in bytes, of which the guest may use half.
+/// The fiber stack of one call, in bytes. The other half is for host calls.
 const STACK: usize = 1 << 20;
-/// What a guest may use of it.
+/// The part of it that the guest may use.
 pub(crate) const GUEST_STACK: usize = STACK / 2;
 
 impl Engine {
@@ -118,7 +118,7 @@ impl Engine {
         let inner = Inner {
             plain,
             others: [const { OnceLock::new() }; 3],
-            making_variant: Mutex::default(),
+            creating_variant: Mutex::default(),
             ticker,
             memory,
             network,
@@ -129,12 +129,12 @@ impl Engine {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// What runs code of most modules.
+    /// The engine that runs the code of most modules.
     pub(crate) fn plain(&self) -> &wasmtime::Engine {
         &self.inner.plain.wasmtime
     }
 
-    /// What runs code compiled so.
+    /// The variant that runs the code of `build`, created if this is the first.
     pub(crate) fn variant(&self, build: Build) -> Result<&EngineVariant, EngineError> {
         let inner = &*self.inner;
         let [metered, concurrent, both] = &inner.others;
@@ -144,27 +144,27 @@ impl Engine {
             (Metering::Off, true) => concurrent,
             (Metering::Fuel, true) => both,
         };
-        let _one_at_a_time = inner.making_variant.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = inner.creating_variant.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(variant) = variant.get() {
             return Ok(variant);
         }
-        let made = EngineVariant::new(build, inner.instances, &inner.ticker)?;
-        Ok(variant.get_or_init(|| made))
+        let created = EngineVariant::new(build, inner.instances, &inner.ticker)?;
+        Ok(variant.get_or_init(|| created))
     }
 
-    /// A place for one more instance, of either way of compiling; `None` where as many exist as may.
+    /// Acquires the permit for one more instance, of any variant; `None` if the process has its maximum.
     pub(crate) fn slot(&self) -> Option<Slot> {
         let Inner { instances, slots_taken, .. } = &*self.inner;
         let one_more = |taken| (taken < *instances).then_some(taken + 1);
         slots_taken.try_update(Ordering::AcqRel, Ordering::Acquire, one_more).ok().map(|_| Slot(self.clone()))
     }
 
-    /// The most that one result may take while it is read out of its guest.
+    /// The most host memory, in bytes, that one result may take while it is read out of its guest.
     pub(crate) fn result_bytes(&self) -> u64 {
         self.inner.result_bytes
     }
 
-    /// The budget from which guests' demand draws.
+    /// The memory budget of all guests.
     pub fn memory(&self) -> &MemoryBudget {
         &self.inner.memory
     }
@@ -179,7 +179,7 @@ impl Engine {
 }
 
 impl EngineVariant {
-    /// Makes the engine and registers it with the ticker: there is none whose guests cannot be interrupted.
+    /// Creates an engine and registers it with the ticker, so that none has guests which cannot be interrupted.
     fn new(build: Build, instances: u32, ticker: &Ticker) -> Result<Self, EngineError> {
         let mut pool = PoolingAllocationConfig::new();
         pool.total_component_instances(instances)
@@ -205,8 +205,8 @@ impl EngineVariant {
     }
 }
 
-/// What decides the compiled code. The process that compiles and the one that runs must agree in all of it;
-/// the pooling allocator is not part of it.
+/// The settings that affect compiled code. The process that compiles and the one that runs must agree in all of them;
+/// the pooling allocator is not one of them.
 pub(crate) fn config(Build { metering, is_concurrent }: Build) -> Config {
     let mut config = Config::new();
     config
@@ -214,7 +214,7 @@ pub(crate) fn config(Build { metering, is_concurrent }: Build) -> Config {
         .consume_fuel(metering == Metering::Fuel)
         .wasm_component_model(true)
         .async_stack_size(STACK)
-        // Without it a stack would stay as large as the deepest call has made it.
+        // Decommits stacks after each call: without it they stay as large as the deepest call made them.
         .async_stack_zeroing(true)
         .max_wasm_stack(GUEST_STACK)
         .memory_init_cow(true);

@@ -1,6 +1,6 @@
 //! The host functions of DataFlare's plugins: `log`, `get_time` and `random` in the module `env`.
 //!
-//! Its guide writes them with the prefix `host_`, its own host without; both names are given.
+//! DataFlare's guide names them with the prefix `host_`, its own host without; both names are provided.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,10 +11,10 @@ use crate::{host::Host, output::log::LINE_BYTES};
 /// The module that they are imported from.
 pub(crate) const MODULE: &str = "env";
 
-/// Every name in it that is given.
+/// All names that it provides.
 pub(crate) const NAMES: [&str; 6] = ["log", "host_log", "get_time", "host_get_time", "random", "host_random"];
 
-/// What `random` counts to where it is told nothing.
+/// The bound of `random` if the guest gives none.
 const RANDOM: u64 = 100;
 
 pub(crate) fn add_to_linker(linker: &mut Linker<Host>) -> Result<()> {
@@ -44,13 +44,13 @@ pub(crate) fn add_to_linker(linker: &mut Linker<Host>) -> Result<()> {
 
 const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 
-/// Levels count from 1; what is past the last is the last.
+/// The name of a level. Levels count from 1; those out of range are the last one.
 fn level_name(level: i32) -> &'static str {
     let at = usize::try_from(level.wrapping_sub(1)).unwrap_or(usize::MAX);
     LEVELS.get(at).copied().unwrap_or("trace")
 }
 
-/// What the guest points at, cut where a log line is.
+/// Copies the message that the guest points at, truncated as a log line is.
 fn text(caller: &mut Caller<'_, Host>, at: u32, length: u32) -> Result<Vec<u8>> {
     let memory = caller.get_export("memory").and_then(Extern::into_memory);
     let memory = memory.ok_or_else(|| Error::msg("a guest that logs must export its `memory`"))?;
@@ -60,7 +60,7 @@ fn text(caller: &mut Caller<'_, Host>, at: u32, length: u32) -> Result<Vec<u8>> 
     Ok(bytes[..bytes.len().min(LINE_BYTES)].to_vec())
 }
 
-/// Since 1970.
+/// Milliseconds since 1970.
 fn milliseconds() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn random_numbers_are_below_what_they_are_told() {
+    fn random_numbers_are_below_their_bound() {
         for _ in 0..1000 {
             assert_eq!(random(1), 0);
             assert!(random(7) < 7 && random(0) < RANDOM);

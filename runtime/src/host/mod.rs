@@ -1,4 +1,4 @@
-//! What the host keeps for one instance: its memory limit and its WASI, with what was granted.
+//! The host side of one instance: its memory limit, and its WASI contexts with what was granted.
 
 pub(crate) mod context;
 pub(crate) mod dataflare;
@@ -23,16 +23,16 @@ use crate::{
     output::{capture::Captured, log::GuestLog, stream::GuestOutput},
 };
 
-/// The most bytes that a guest may ask for at once as random ones: the host makes them all before it hands them over.
+/// The most random bytes of one host call: the host generates all of them before it returns any.
 const RANDOM_BYTES: u64 = 1 << 20;
-/// The most resources of the host that one instance may hold: streams, pollables, descriptors, fields.
+/// The most host resources of one instance: streams, pollables, descriptors, fields.
 const RESOURCES: usize = 4096;
 
 /// The data of one instance's store.
 pub(crate) struct Host {
     pub(crate) memory: MemoryLimiter,
     context: Arc<PluginContext>,
-    // Made at the guest's first WASI call: most calls of most guests make none.
+    // Created at the guest's first host call that needs it: most calls of most guests make none.
     preview1: Option<Box<Preview1>>,
     wasi: Option<Box<Wasi>>,
     files: Option<FileSystem>,
@@ -40,7 +40,7 @@ pub(crate) struct Host {
     program: Option<Box<Program>>,
 }
 
-/// What a command is given beside what every guest is.
+/// The arguments and streams of a command.
 struct Program {
     argv: Vec<String>,
     stdin: MemoryInputPipe,
@@ -56,7 +56,7 @@ struct Wasi {
     sockets: Sockets,
 }
 
-/// The most that one header section of a guest's may take in the host. On the wire it is smaller.
+/// The most host memory, in bytes, of one header section that a guest builds. On the wire it is smaller.
 const FIELD_BYTES: usize = 32 << 10;
 
 impl Host {
@@ -78,7 +78,7 @@ impl Host {
         WasiConfig::new(self.context.config.variables())
     }
 
-    /// Gives the guest arguments and a stdin, and its caller what it writes to stdout and the end of its stderr.
+    /// Makes the guest a program with these arguments and this stdin. Returns its stdout, and the end of its stderr.
     pub(crate) fn set_program(
         &mut self,
         argv: Vec<String>,
@@ -88,7 +88,7 @@ impl Host {
     ) -> (Captured, Captured) {
         let stdout = Captured::whole(stdout_bytes, reservation);
         let stderr = Captured::end(self.log().stream("stderr"));
-        // Whatever a start function was given was another's: a program begins anew.
+        // A start function may have created these contexts without the program's streams.
         (self.preview1, self.wasi) = (None, None);
         let program = Program { argv, stdin, stdout: stdout.clone(), stderr: stderr.clone() };
         self.program = Some(Box::new(program));
@@ -99,7 +99,7 @@ impl Host {
     pub(crate) fn preview1(&mut self) -> &mut Preview1 {
         let Self { preview1, program, context, files, reservation, .. } = self;
         preview1.get_or_insert_with(|| {
-            let mut builder = granted(context, program.take());
+            let mut builder = wasi_builder(context, program.take());
             if let Some(json) = context.config.json() {
                 builder.env(config::VARIABLE, json);
             }
@@ -113,7 +113,7 @@ impl Host {
 impl Wasi {
     fn new(context: &PluginContext, program: Option<Box<Program>>) -> Box<Self> {
         let (outgoing, sockets) = network::of_instance(&context.outbound);
-        let mut builder = granted(context, program);
+        let mut builder = wasi_builder(context, program);
         sockets.build(&mut builder);
         let (mut table, mut http) = (ResourceTable::new(), WasiHttpCtx::new());
         table.set_max_capacity(RESOURCES);
@@ -128,9 +128,7 @@ impl Host {
         let Self { wasi, program, context, .. } = self;
         wasi.get_or_insert_with(|| Wasi::new(context, program.take()))
     }
-}
 
-impl Host {
     /// `wasi:filesystem`, for components.
     pub(crate) fn files(&mut self) -> FilesView<'_> {
         let Self { wasi, program, files, context, reservation, .. } = self;
@@ -139,7 +137,7 @@ impl Host {
         FilesView { table, files: file_system(files, grant, reservation), grant }
     }
 
-    /// Empties the scratch folders: each call starts with nothing in them.
+    /// Empties the scratch folders, as before each call.
     pub(crate) fn empty_scratch(&mut self) {
         if let Some(files) = &self.files {
             files.empty_scratch();
@@ -166,9 +164,9 @@ impl WasiHttpView for Host {
     }
 }
 
-/// WASI as real guests import it: clocks and random numbers work, output is logged; of files, network and environment
-/// there is what was granted.
-fn granted(context: &PluginContext, program: Option<Box<Program>>) -> WasiCtxBuilder {
+/// A WASI context in which clocks and random numbers work, output is logged, and the environment has the granted
+/// variables. It has neither files nor network: their grants add them.
+fn wasi_builder(context: &PluginContext, program: Option<Box<Program>>) -> WasiCtxBuilder {
     let PluginContext { log, grants, .. } = context;
     let mut builder = WasiCtxBuilder::new();
     builder.max_random_size(RANDOM_BYTES);
@@ -184,7 +182,7 @@ fn granted(context: &PluginContext, program: Option<Box<Program>>) -> WasiCtxBui
     builder
 }
 
-/// The instance's file system, made when it is first looked at; `None` where no files are granted.
+/// The instance's file system, created at its first use; `None` if no files are granted.
 fn file_system<'f>(
     files: &'f mut Option<FileSystem>,
     grant: &FilesGrant,
