@@ -1,4 +1,4 @@
-//! What goes into a call and what comes out: the request, the answer, and each way to fail.
+//! A call: its request, its answer, and its errors.
 
 use std::{fmt, time::Duration};
 
@@ -9,22 +9,22 @@ use crate::{NoMemory, memory::limiter::Refusal, printable::sanitized};
 /// One call of one function.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// The request's body, as long as it came.
+    /// The body of the request.
     pub body: Bytes,
-    /// How the body is to be read.
+    /// The format of the body.
     pub format: Format,
-    /// The caller would rather have bytes than base64, where the result is a `list<u8>`.
+    /// The caller prefers bytes to base64 or text.
     pub answer_bytes: bool,
 }
 
-/// How a body is to be read.
+/// The format of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// JSON: the arguments as an object or an array; the result as a value.
     Json,
-    /// The one `list<u8>`, as it is; what a program reads or writes.
+    /// Plain bytes: the only `list<u8>`, a buffer, or a program's stdin and stdout.
     Bytes,
-    /// What a program reads or writes, as UTF-8 text.
+    /// UTF-8 text: a program's stdin and stdout.
     Text,
 }
 
@@ -33,26 +33,26 @@ pub enum Format {
 pub struct Answer {
     /// The result.
     pub body: Bytes,
-    /// How it is to be read.
+    /// The format of the result.
     pub format: Format,
-    /// Where the time went.
+    /// The time of each phase.
     pub timing: Timing,
-    /// The fuel that the call took, where the plugin's code counts it.
+    /// The fuel that the call consumed; `None` if the plugin's code counts none.
     pub fuel: Option<u64>,
 }
 
-/// Where a call's time went.
+/// The time of each phase of a call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timing {
-    /// Waiting for other calls to end.
+    /// Queued behind other calls.
     pub queue: Duration,
-    /// Getting an instance: next to nothing where a warm one was there.
+    /// Acquiring an instance: next to nothing if one was warm.
     pub instantiate: Duration,
-    /// The guest itself, and the values in and out of it.
+    /// Running the guest, including its arguments and results.
     pub run: Duration,
 }
 
-/// Why a call has no answer.
+/// The errors of a call.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// The body does not fit the function's parameters.
@@ -64,33 +64,33 @@ pub enum CallError {
         /// The limit in bytes.
         limit: u64,
     },
-    /// As many calls run and wait as may.
+    /// The gate's queue is full.
     #[error("as many calls run and wait as this plugin's limits allow; try again later")]
     Overloaded,
-    /// The agent has no room for another instance.
+    /// The process has as many instances as it may have.
     #[error("this node has no room for another instance; try again later")]
     AgentFull,
-    /// The memory budget is used up, through no fault of this guest.
+    /// The memory budget is exhausted, which is not this guest's fault.
     #[error("{NoMemory}")]
     NodeMemory,
     /// The guest trapped.
     #[error("the guest trapped: {message}")]
     Trap {
-        /// What happened.
+        /// The cause.
         message: String,
         /// The guest's own functions, innermost first.
         backtrace: Vec<String>,
     },
-    /// The guest ran out of memory.
+    /// The guest reached its memory limit.
     #[error("the guest needed more memory than its limit of {limit} bytes")]
     MemoryLimit {
         /// The limit in bytes.
         limit: u64,
     },
-    /// The call took more fuel than it had.
+    /// The call ran out of fuel.
     #[error("the call needed more fuel than its limit")]
     FuelExhausted,
-    /// The guest itself said that it failed: the `err` of its `result`, as JSON.
+    /// The guest returned an error: the `err` of its `result`, as JSON.
     #[error("the guest answered with an error: {0}")]
     GuestError(String),
     /// The answer is larger than `limits.responseBytes`.
@@ -105,13 +105,13 @@ pub enum CallError {
         /// The limit.
         limit: Duration,
     },
-    /// An instance could not be made: its start or `_initialize` function failed.
-    #[error("an instance could not be made: {0}")]
+    /// Instantiation failed, in a start function or in `_initialize`.
+    #[error("the instance could not be created: {0}")]
     Init(String),
-    /// The function takes or gives what JSON cannot carry.
+    /// JSON cannot carry the function's parameters or results.
     #[error("this function cannot be called: {0}")]
     NotCallable(String),
-    /// The plugin is going away.
+    /// The plugin is closed.
     #[error("this revision is going away; try again")]
     Closed,
 }
@@ -131,18 +131,18 @@ impl From<Refusal> for CallError {
     }
 }
 
-/// The most frames of a guest's backtrace that are told.
+/// The most frames of a guest's backtrace that an error keeps.
 const FRAMES: usize = 32;
 
 impl CallError {
-    /// A trap that the host finds: it has no backtrace.
+    /// A fault of the guest that the host finds. It has no backtrace.
     pub(crate) fn trap(message: impl Into<String>) -> Self {
         Self::Trap { message: message.into(), backtrace: Vec::new() }
     }
 
-    /// What a wasmtime error means to the caller.
+    /// Converts the error of a guest's execution.
     pub(crate) fn of_guest(error: &wasmtime::Error) -> Self {
-        // No stack was free for it: the pool's doing, not the guest's.
+        // The engine's pool had no free stack, which is not the guest's fault.
         if error.is::<wasmtime::PoolConcurrencyLimitError>() {
             return Self::AgentFull;
         }
@@ -164,18 +164,14 @@ impl CallError {
     }
 }
 
-/// A frame as people read it: the function, and its source where the module tells.
+/// Displays a frame by its function's demangled name, or by its index if it has no name.
 struct Frame<'a>(&'a wasmtime::FrameInfo);
 
 impl fmt::Display for Frame<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.func_name() {
-            Some(name) => write!(f, "{:#}", wasmtime_name(name)),
+            Some(name) => write!(f, "{:#}", rustc_demangle::demangle(name)),
             None => write!(f, "function {}", self.0.func_index()),
         }
     }
-}
-
-fn wasmtime_name(name: &str) -> impl fmt::Display + '_ {
-    rustc_demangle::demangle(name)
 }

@@ -1,4 +1,4 @@
-//! The functions that a module exports, as they are before anybody asks for one.
+//! The functions that a module exports, with the ABI of each.
 
 use wasmtime::{
     FuncType, ModuleExport,
@@ -16,9 +16,9 @@ use crate::{
 
 /// One function that a module exports.
 pub(crate) struct Export {
-    /// The interface that it is in, with its version: `demo:text/api@0.1.0`. None at the root and in core modules.
+    /// Its interface with the version: `demo:text/api@0.1.0`. `None` at the root and in core modules.
     interface: Option<String>,
-    /// Its own name.
+    /// The bare name.
     name: String,
     item: Item,
 }
@@ -28,15 +28,16 @@ enum Item {
     Component(ComponentExportIndex, ComponentFunc),
 }
 
-/// What core modules export for their host and not for callers: set-up and memory management.
+/// Exports of core modules that are for the host, not for callers: initialization and memory management.
 const HOST_ONLY: [&str; 8] =
     ["_initialize", "alloc", "malloc", "calloc", "realloc", "dealloc", "free", "cabi_realloc"];
 
-/// The entry of a program: of a core module, and of a component with the start of its interface's name.
+/// The entry of a program that is a core module.
 const START: &str = "_start";
+/// The entry of a program that is a component: its interface, up to the patch level, and its function.
 const RUN: (&str, &str) = ("wasi:cli/run@0.2.", "run");
 
-/// Every function that `artifact` exports, those of interfaces at the root included.
+/// All functions that `artifact` exports, those of its exported interfaces included.
 pub(crate) fn of(artifact: &Artifact) -> Vec<Export> {
     match artifact.code() {
         Code::Core(module) => {
@@ -81,7 +82,7 @@ pub(crate) fn of(artifact: &Artifact) -> Vec<Export> {
 }
 
 impl Export {
-    /// Its name and where it is: `demo:text/api@0.1.0#upper`, or its bare name.
+    /// The qualified name: `demo:text/api@0.1.0#upper`, or the bare name if there is no interface.
     pub(crate) fn full_name(&self) -> String {
         match &self.interface {
             Some(interface) => format!("{interface}#{}", self.name),
@@ -89,12 +90,12 @@ impl Export {
         }
     }
 
-    /// The interface's bare name: `api` of `demo:text/api@0.1.0`.
+    /// The bare name of its interface: `api` of `demo:text/api@0.1.0`.
     pub(crate) fn interface(&self) -> Option<&str> {
         unversioned(self.interface.as_ref()?).rsplit('/').next()
     }
 
-    /// Whether it is the entry of a program.
+    /// True for the entry of a program.
     pub(crate) fn is_program(&self) -> bool {
         match (&self.item, &self.interface) {
             (Item::Core(..), _) => self.name == START,
@@ -103,12 +104,12 @@ impl Export {
         }
     }
 
-    /// Whether whole requests go to it, and by which WASI.
+    /// The WASI version of a handler of HTTP requests; `None` if it is none.
     pub(crate) fn handler(&self) -> Option<http::Version> {
         http::Version::of(self.interface.as_ref()?, &self.name)
     }
 
-    /// Its own name as an endpoint: in kebab case, as WIT's names are; `run` for a program.
+    /// The default name of its endpoint: its own name in kebab case, as in WIT; `run` for a program.
     pub(crate) fn endpoint(&self) -> String {
         if self.is_program() {
             return RUN.1.to_owned();
@@ -129,8 +130,8 @@ impl Export {
         kebab.trim_matches('-').to_owned()
     }
 
-    /// Whether a spec's `export` means this one; the interface's version may be left out.
-    pub(crate) fn is(&self, wanted: &str) -> bool {
+    /// True if a spec's `export` names this one. The version of the interface is optional.
+    pub(crate) fn is_named(&self, wanted: &str) -> bool {
         match (&self.interface, wanted.split_once('#')) {
             (Some(interface), Some((wanted, name))) => {
                 name == self.name && (wanted == interface || wanted == unversioned(interface))
@@ -140,7 +141,7 @@ impl Export {
         }
     }
 
-    /// Its type in WIT's words.
+    /// Its type in WIT syntax, or a core type's in the text format.
     pub(crate) fn signature(&self) -> String {
         match &self.item {
             _ if self.handler().is_some() => http::SIGNATURE.to_owned(),
@@ -149,7 +150,8 @@ impl Export {
         }
     }
 
-    /// How it is called at an endpoint, in the way that is asked for or as it is; or why it cannot be.
+    /// Creates its call target: of `abi` if one is requested, else of the ABI that its type implies. The error is the
+    /// reason why it cannot be called.
     pub(crate) fn target(
         &self,
         artifact: &Artifact,
@@ -174,13 +176,13 @@ impl Export {
             }
             (Item::Component(index, ty), _) => match (self.handler(), abi) {
                 (Some(version), Some(Abi::Http)) => Target::Http(http::Target::new(*index, version)),
-                (Some(_), _) => return Err("it takes whole HTTP requests: set `type: Http`".to_owned()),
+                (Some(_), _) => return Err("it handles HTTP requests: set `type: Http`".to_owned()),
                 (None, _) => {
                     Target::Component(component::Target::new(*index, ty).map_err(|why| why.to_string())?)
                 }
             },
             (Item::Core(index, ty), Code::Core(module)) if abi != Some(Abi::Scalar) => {
-                let dataflare = DataFlare::of(module).filter(|_| DataFlare::is_the_function(&self.name));
+                let dataflare = DataFlare::of(module).filter(|_| DataFlare::is_entry(&self.name));
                 if let Some(dataflare) = dataflare {
                     Target::DataFlare(Box::new(dataflare))
                 } else if let Some(target) = buffer::Target::new(module, *index, ty) {
@@ -194,10 +196,9 @@ impl Export {
             (Item::Core(index, ty), _) => scalar(*index, ty)?,
         };
         match abi {
-            Some(abi) if abi != target.abi() => Err(format!(
-                "it is of the {:?} ABI, not {abi:?}; leave `abi` out to take it as it is",
-                target.abi()
-            )),
+            Some(abi) if abi != target.abi() => {
+                Err(format!("its ABI is {:?}, not {abi:?}; omit `abi` to use it as it is", target.abi()))
+            }
             _ => Ok(target),
         }
     }
@@ -206,7 +207,7 @@ impl Export {
 fn scalar(index: ModuleExport, ty: &FuncType) -> Result<Target, String> {
     scalar::Target::new(index, ty)
         .map(Target::Scalar)
-        .ok_or_else(|| "it takes or gives something else than numbers".to_owned())
+        .ok_or_else(|| "its parameters and results are not all numbers".to_owned())
 }
 
 fn unversioned(interface: &str) -> &str {

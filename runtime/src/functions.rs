@@ -1,4 +1,4 @@
-//! Which functions a plugin has: found in its module's exports, by the spec's wishes or all of them.
+//! Finds a plugin's functions among its module's exports: those that its spec names, or all of them.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -23,44 +23,44 @@ pub struct Function {
     target: Result<Target, String>,
     timeout: Duration,
     allowance: Allowance,
-    /// In front of the plugin's own, where this function has a limit of its own.
+    /// Entered before the plugin's own gate, if the function has a concurrency limit of its own.
     gate: Option<Gate>,
     request_bytes: u64,
     response_bytes: u64,
 }
 
 impl Function {
-    /// The endpoint's name.
+    /// The name of its endpoint.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The module's export that is called: `demo:text/api#upper`, or its bare name.
+    /// The export that it calls: `demo:text/api#upper`, or a bare name.
     pub fn export(&self) -> &str {
         &self.export
     }
 
-    /// How it is called; `None` where it cannot be.
+    /// The ABI of its export; `None` if it cannot be called.
     pub fn abi(&self) -> Option<Abi> {
         self.target.as_ref().ok().map(Target::abi)
     }
 
-    /// Its type in WIT's words: `func(text: string) -> string`.
+    /// Its type in WIT syntax: `func(text: string) -> string`.
     pub fn signature(&self) -> &str {
         &self.signature
     }
 
-    /// Why it cannot be called; `None` where it can be.
+    /// The reason why it cannot be called; `None` if it can.
     pub fn not_callable(&self) -> Option<&str> {
         self.target.as_ref().err().map(String::as_str)
     }
 
-    /// Whether a body of plain bytes makes sense for it.
+    /// True if it accepts a body of plain bytes.
     pub fn takes_bytes(&self) -> bool {
         self.target.as_ref().is_ok_and(Target::takes_bytes)
     }
 
-    /// How long a call may take.
+    /// The deadline of a call.
     pub fn timeout(&self) -> Duration {
         self.timeout
     }
@@ -121,10 +121,10 @@ impl Function {
     }
 }
 
-/// The most functions that are found without being named: each is told in the plugin's status, which etcd keeps small.
+/// The most functions of a plugin whose spec names none: its status lists each, and etcd limits an object's size.
 const MOST_FOUND: usize = 500;
 
-/// The plugin's functions, in the order of the spec or of the exports; at least one of them can be called.
+/// The plugin's functions, in the order of the spec or of the exports. At least one of them can be called.
 pub(crate) fn find(
     artifact: &Artifact,
     requests: &[FunctionRequest],
@@ -134,7 +134,7 @@ pub(crate) fn find(
         let functions = every(artifact, limits);
         if functions.len() > MOST_FOUND {
             return Err(LoadError::ExportNotFound(format!(
-                "the module exports {} functions, too many to take them all: name those that are wanted in spec.functions",
+                "the module exports {} functions, more than {MOST_FOUND}: list the ones to serve in spec.functions",
                 functions.len()
             )));
         }
@@ -160,10 +160,10 @@ pub(crate) fn find(
     Ok(functions)
 }
 
-/// The endpoint's name of a handler of whole requests. Nobody calls it by that.
+/// The function name of a handler of HTTP requests. No endpoint has it.
 const HTTP: &str = "http";
 
-/// The component's handler of whole requests: that of the newer WASI, where it has both.
+/// The component's handler of HTTP requests, of the newer WASI if it has both.
 pub(crate) fn handler(artifact: &Artifact, limits: &Limits) -> Result<Function, LoadError> {
     let exports = exports::of(artifact);
     let handler =
@@ -179,7 +179,7 @@ pub(crate) fn handler(artifact: &Artifact, limits: &Limits) -> Result<Function, 
     Ok(Function::new(HTTP.to_owned(), handler, target, &FunctionRequest::default(), limits))
 }
 
-/// Every export, each under its own name; under `interface.function` where two would share it.
+/// All exports, each under its own name, or under `interface.function` if two would share a name.
 pub(crate) fn every(artifact: &Artifact, limits: &Limits) -> Vec<Arc<Function>> {
     let exports = exports::of(artifact);
     let mut sharing: HashMap<String, u32> = HashMap::new();
@@ -195,15 +195,15 @@ pub(crate) fn every(artifact: &Artifact, limits: &Limits) -> Vec<Arc<Function>> 
         };
         let target = export.target(artifact, None, &name);
         let (name, target) = match target {
-            // What cannot be called needs no endpoint; its own name is told with the reason.
+            // It has no endpoint; its full name stands beside the reason.
             Err(why) => (sanitized(export.full_name()), Err(sanitized(why))),
             Ok(_) if !name.split('.').all(is_label) => (
                 sanitized(export.full_name()),
-                Err("its name is no DNS label: name it in spec.functions".to_owned()),
+                Err("its name is no DNS label: give it one in spec.functions".to_owned()),
             ),
             Ok(_) if !taken.insert(name.clone()) => (
                 sanitized(export.full_name()),
-                Err(format!("another export is `{name}` too: name it in spec.functions")),
+                Err(format!("another export has the name `{name}`: give it another one in spec.functions")),
             ),
             Ok(target) => (name, Ok(target)),
         };
@@ -212,7 +212,7 @@ pub(crate) fn every(artifact: &Artifact, limits: &Limits) -> Vec<Arc<Function>> 
     exports.iter().map(function).collect()
 }
 
-/// The one export that a request means.
+/// Resolves a request to its export.
 fn requested(
     artifact: &Artifact,
     exports: &[Export],
@@ -220,13 +220,13 @@ fn requested(
     limits: &Limits,
 ) -> Result<Function, LoadError> {
     let name = &request.name;
-    let meant = |export: &&Export| match &request.export {
-        Some(wanted) => export.is(wanted),
+    let matches = |export: &&Export| match &request.export {
+        Some(wanted) => export.is_named(wanted),
         None if request.abi == Some(Abi::Command) => export.is_program(),
         None if request.abi == Some(Abi::WasmEngine) && export.is_program() => true,
         None => export.endpoint() == *name,
     };
-    let found: Vec<_> = exports.iter().filter(meant).collect();
+    let found: Vec<_> = exports.iter().filter(matches).collect();
     let refuse = |why: String| LoadError::ExportNotFound(sanitized(format_args!("function `{name}`: {why}")));
     let names = |exports: &mut dyn Iterator<Item = &Export>| list(exports.map(Export::full_name));
     let export = match found[..] {
@@ -261,7 +261,7 @@ fn list(names: impl Iterator<Item = String>) -> String {
     }
 }
 
-/// Whether `name` is a DNS label, as an endpoint's name must be.
+/// True if `name` is a DNS label, as an endpoint's name must be.
 fn is_label(name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let ends = [name.as_bytes().first(), name.as_bytes().last()];

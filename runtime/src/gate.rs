@@ -1,4 +1,4 @@
-//! The gate in front of a plugin: so many calls at once, so many more that wait, and no more.
+//! The concurrency limiter of a plugin or function: permits, and a bounded queue for the calls that wait.
 
 use std::{
     sync::{
@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Lets `concurrency` calls run and `queue` calls wait.
+/// Lets `concurrency` calls run and `queue` calls wait, and refuses all others.
 pub(crate) struct Gate {
     running: Arc<Semaphore>,
     concurrency: u32,
@@ -18,14 +18,14 @@ pub(crate) struct Gate {
     queue: u32,
 }
 
-/// The right to run one call.
+/// The permit of one running call.
 pub(crate) struct Permit {
     _permit: OwnedSemaphorePermit,
-    /// How long it waited for others to end.
+    /// The time that the call was queued.
     pub(crate) waited: Duration,
 }
 
-/// As many calls wait as may.
+/// The queue has no place left.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct QueueFull;
 
@@ -40,8 +40,8 @@ impl Gate {
         }
     }
 
-    /// Enters at once, waits in the queue, or is refused at once.
-    pub(crate) async fn enter(&self) -> Result<Permit, QueueFull> {
+    /// Acquires a permit, after a wait in the queue if none is free.
+    pub(crate) async fn acquire(&self) -> Result<Permit, QueueFull> {
         if let Ok(permit) = Arc::clone(&self.running).try_acquire_owned() {
             return Ok(Permit { _permit: permit, waited: Duration::ZERO });
         }
@@ -51,18 +51,18 @@ impl Gate {
         Ok(Permit { _permit: permit, waited: since.elapsed() })
     }
 
-    /// Calls that run now.
+    /// Running calls.
     pub(crate) fn running(&self) -> u32 {
         self.concurrency - u32::try_from(self.running.available_permits()).unwrap_or(self.concurrency)
     }
 
-    /// Calls that wait now.
+    /// Queued calls.
     pub(crate) fn waiting(&self) -> u32 {
         self.waiting.load(Ordering::Relaxed)
     }
 }
 
-/// A place in the queue, given back when the wait ends, however it ends.
+/// A place in the queue, released when the wait ends, even if it is cancelled.
 struct Place<'a>(&'a AtomicU32);
 
 impl<'a> Place<'a> {
@@ -89,25 +89,25 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn past_concurrency_calls_wait_and_past_the_queue_they_are_refused() {
+    async fn calls_past_the_concurrency_wait_and_past_the_queue_are_refused() {
         let gate = Gate::new(2, 1);
-        let first = gate.enter().await.unwrap();
-        let _second = gate.enter().await.unwrap();
-        let mut third = Box::pin(gate.enter());
+        let first = gate.acquire().await.unwrap();
+        let _second = gate.acquire().await.unwrap();
+        let mut third = Box::pin(gate.acquire());
         assert!(third.as_mut().now_or_never().is_none());
         assert_eq!((gate.running(), gate.waiting()), (2, 1));
-        assert_eq!(gate.enter().await.err(), Some(QueueFull));
+        assert_eq!(gate.acquire().await.err(), Some(QueueFull));
         drop(first);
         assert!(third.await.is_ok());
         assert_eq!(gate.waiting(), 0);
     }
 
     #[tokio::test]
-    async fn a_call_that_stops_waiting_gives_its_place_back() {
+    async fn a_cancelled_wait_releases_its_place() {
         let gate = Gate::new(1, 1);
-        let _first = gate.enter().await.unwrap();
+        let _first = gate.acquire().await.unwrap();
         for _ in 0..3 {
-            assert!(gate.enter().now_or_never().is_none());
+            assert!(gate.acquire().now_or_never().is_none());
         }
         assert_eq!(gate.waiting(), 0);
     }

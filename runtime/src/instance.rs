@@ -1,4 +1,4 @@
-//! One instance: a store with one instantiation of a plugin's artifact.
+//! One instance of an artifact, with a store of its own.
 
 use std::sync::Arc;
 
@@ -12,35 +12,32 @@ use crate::{
     printable::sanitized,
 };
 
-/// An instance, and the store that is its alone.
+/// An instance and its store.
 pub(crate) struct Instance {
     store: Store<Host>,
     handle: Handle,
-    /// Calls that it has served.
+    /// Calls served.
     pub(crate) calls: u32,
-    /// The most that a result may take while it is read.
+    /// The most host memory, in bytes, that a result may take while it is read.
     pub(crate) result_bytes: u64,
-    /// The fuel that it was given for this call, where its code counts it.
+    /// The fuel at the start of this call, if its code counts fuel.
     fuel: Option<u64>,
-    // After the store: memory is given back to the budget when it is free, not before.
+    // Dropped after the store: memory is released to the budget once it is free, not before.
     reservation: Arc<Reservation>,
     _slot: Slot,
 }
 
-/// The resources that an instance may use for one call.
+/// The limits of an instance while it serves one call.
 #[derive(Clone, Debug)]
 pub(crate) struct Allowance {
-    /// The bytes of its memories and tables.
+    /// Bytes of linear memories and tables together.
     pub(crate) memory: u64,
     /// `None`: unlimited.
     pub(crate) fuel: Option<u64>,
 }
 
-/// What an instance takes in the host beside its memories and tables: its store, its WASI, its handles.
+/// Host memory of an instance beside its memories and tables: its store, its WASI contexts, its handles.
 const INSTANCE_BYTES: u64 = 32 << 10;
-
-/// What an export that was found in the module and not in its instance is refused with.
-pub(crate) const MISSING: &str = "its instance lacks an export that its module has";
 
 #[derive(Clone, Copy)]
 enum Handle {
@@ -62,14 +59,15 @@ impl Instance {
         let reservation = Arc::new(reservation);
         let host = Host::new(Arc::clone(context), Arc::clone(&reservation));
         let mut store = Store::new(linked.engine(), host);
-        // Of their own: what a call takes does not depend on whether its instance was there.
+        // Start functions have a fuel allowance of their own, so that a call takes the same fuel on a warm and on a
+        // new instance.
         if let Some(fuel) = context.fuel {
-            store.set_fuel(fuel).map_err(|error| CallError::Init(failure(CallError::of_guest(&error))))?;
+            store.set_fuel(fuel).map_err(|error| CallError::Init(message(CallError::of_guest(&error))))?;
         }
         store.limiter(|host| &mut host.memory);
         store.set_epoch_deadline(1);
-        // At each tick the guest steps back, through the runtime's own clock and I/O, so that whoever waits
-        // for it can end it, and others get their turn.
+        // The guest yields to the scheduler at each epoch: timers and I/O are polled, so that a deadline can end the
+        // guest, and other tasks run.
         store.epoch_deadline_callback(|_| {
             Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
         });
@@ -93,38 +91,38 @@ impl Instance {
         }
     }
 
-    /// The error of a function that ran before the first call.
+    /// Converts the error of a function that ran before the first call.
     pub(crate) fn init_error(&self, error: CallError) -> CallError {
         init_error(&self.store, error)
     }
 
-    /// Why it was refused memory, if it ever was.
+    /// The error of a refused growth, if growth was refused in this call.
     pub(crate) fn memory_refusal(&self) -> Option<CallError> {
         self.store.data().memory.refusal().map(CallError::from)
     }
 
-    /// The bytes of its memories and tables.
+    /// The bytes of its memories and tables together.
     pub(crate) fn memory(&self) -> u64 {
         self.store.data().memory.used()
     }
 
-    /// Readies the instance for its next call, whenever it was made.
+    /// Resets epoch, scratch folders, fuel and memory limit for the next call.
     pub(crate) fn prepare(&mut self, allowance: &Allowance) -> Result<(), CallError> {
         self.store.set_epoch_deadline(1);
         self.reservation.promote_to_call();
         self.host().empty_scratch();
         self.calls += 1;
         if let Some(fuel) = &mut self.fuel {
-            // One more, since code looks at its fuel now and then only, and may end with less than none: that one is
-            // left if and only if the call kept within its limit.
+            // Code checks its fuel only now and then, and may end with less than none. With one extra unit, at least
+            // one is left if and only if the call stayed within its limit.
             *fuel = allowance.fuel.map_or(u64::MAX, |fuel| fuel.saturating_add(1));
             self.store.set_fuel(*fuel).map_err(|error| CallError::of_guest(&error))?;
         }
         Ok(self.store.data_mut().memory.serves(allowance.memory)?)
     }
 
-    /// The fuel that this call has taken, where its code counts it.
-    pub(crate) fn fuel_taken(&self) -> Result<Option<u64>, CallError> {
+    /// The fuel that this call consumed; `None` if its code counts none.
+    pub(crate) fn fuel_consumed(&self) -> Result<Option<u64>, CallError> {
         let Some(fuel) = self.fuel else { return Ok(None) };
         match self.store.get_fuel() {
             Ok(0) => Err(CallError::FuelExhausted),
@@ -149,8 +147,7 @@ impl Instance {
     ) -> Result<(wasmtime::Func, &mut Store<Host>), CallError> {
         let (instance, store) = self.core()?;
         let func = instance.get_module_export(&mut *store, export).and_then(wasmtime::Extern::into_func);
-        let missing = || CallError::NotCallable(MISSING.to_owned());
-        Ok((func.ok_or_else(missing)?, store))
+        Ok((func.ok_or_else(missing_export)?, store))
     }
 
     pub(crate) fn component(&mut self) -> Result<(component::Instance, &mut Store<Host>), CallError> {
@@ -177,18 +174,23 @@ async fn initialized(
     Ok(instance)
 }
 
-/// A start function's error: a refusal of memory, where there was one, is the cause of what failed after it.
+/// The error for an export that an instance lacks although its module has it.
+pub(crate) fn missing_export() -> CallError {
+    CallError::NotCallable("its instance lacks an export that its module has".to_owned())
+}
+
+/// Converts the error of a start function. If growth was refused before, that refusal is the cause.
 fn init_error(store: &Store<Host>, error: CallError) -> CallError {
     match error {
         CallError::AgentFull => error,
         error => {
-            store.data().memory.refusal().map_or_else(|| CallError::Init(failure(error)), CallError::from)
+            store.data().memory.refusal().map_or_else(|| CallError::Init(message(error)), CallError::from)
         }
     }
 }
 
-/// What happened, and where in the guest.
-fn failure(error: CallError) -> String {
+/// The message of an error, with the guest's backtrace.
+fn message(error: CallError) -> String {
     match error {
         CallError::Trap { message, backtrace } if backtrace.is_empty() => message,
         CallError::Trap { message, backtrace } => {

@@ -1,4 +1,4 @@
-//! A plugin: an artifact, its functions, its limits, and the instances that serve its calls.
+//! A loaded plugin: its functions, and the calls of them on pooled instances, within its limits.
 
 use std::{
     collections::HashMap,
@@ -21,7 +21,7 @@ use crate::{
     pool::Pool,
 };
 
-/// A plugin that can be called. Cheap to clone; the last clone dropped takes its instances with it.
+/// A plugin that can be called. Cheap to clone; dropping the last clone drops its instances.
 #[derive(Clone)]
 pub struct Plugin {
     inner: Arc<Inner>,
@@ -32,14 +32,14 @@ struct Inner {
     by_name: HashMap<String, usize>,
     gate: Gate,
     pool: Arc<Pool>,
-    // The read-only mounts of its instances are there for as long as it is.
+    // The read-only mounts, which all of its instances share, are in memory for as long as it is loaded.
     _mounted: Reservation,
-    // Whoever loads the same module meanwhile shares it, and its code is counted as long as it is there.
+    // Keeps the artifact in memory, for other plugins of the same module to share, and its code accounted.
     _artifact: Artifact,
 }
 
 impl Plugin {
-    /// Links an artifact, finds its functions, and makes its warm instances.
+    /// Links an artifact, finds its functions, and creates its warm instances.
     pub async fn load(engine: &Engine, artifact: &Artifact, spec: PluginSpec) -> Result<Self, LoadError> {
         let PluginSpec { name, functions, limits, instances, config, grants, http } = spec;
         let linkers = &engine.variant(artifact.build())?.linkers;
@@ -53,7 +53,7 @@ impl Plugin {
         };
         let mounted = engine.memory().account(grants.files.bytes());
         let (log, config) = (GuestLog::new(&name, limits.log_lines), Config::new(config));
-        // Start functions have as much as a call.
+        // Start functions have the fuel of a call.
         let fuel = (artifact.build().metering == Metering::Fuel).then(|| limits.fuel.unwrap_or(u64::MAX));
         let outbound = Arc::new(OutboundAccess::new(engine.network(), grants.network.clone(), log.clone()));
         let context = PluginContext { memory_limit: limits.memory, fuel, log, config, grants, outbound };
@@ -62,7 +62,7 @@ impl Plugin {
             CallError::AgentFull => LoadError::AgentFull,
             CallError::NodeMemory => LoadError::NodeMemory,
             CallError::MemoryLimit { limit } => LoadError::Init(format!(
-                "it needs more than its limit of {limit} bytes from the start; raise `limits.memory`"
+                "it needs more than its limit of {limit} bytes to start; raise `limits.memory`"
             )),
             CallError::Init(why) => LoadError::Init(why),
             other => LoadError::Init(other.to_string()),
@@ -70,7 +70,7 @@ impl Plugin {
         if let Some(function) = functions.iter().find(|function| function.memory() < memory) {
             let (name, limit) = (function.name(), function.memory());
             return Err(LoadError::Init(format!(
-                "it has {memory} bytes of memory from the start, and `{name}` may have {limit}; raise its `limits.memory`"
+                "it has {memory} bytes of memory once started, and the limit of `{name}` is {limit} bytes; raise that function's `limits.memory`"
             )));
         }
         let by_name =
@@ -82,39 +82,38 @@ impl Plugin {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Every function that was found, those that cannot be called included.
+    /// All functions, including those that cannot be called.
     pub fn functions(&self) -> &[Arc<Function>] {
         &self.inner.functions
     }
 
-    /// The function of that endpoint.
+    /// The function with this endpoint name.
     pub fn function(&self, name: &str) -> Option<&Arc<Function>> {
         self.inner.by_name.get(name).map(|&at| &self.inner.functions[at])
     }
 
-    /// Instances that wait for a call.
+    /// Idle instances.
     pub fn ready_instances(&self) -> u32 {
         self.inner.pool.ready()
     }
 
-    /// Calls that run now.
+    /// Running calls.
     pub fn running(&self) -> u32 {
         self.inner.gate.running()
     }
 
-    /// Calls that wait now.
+    /// Queued calls.
     pub fn waiting(&self) -> u32 {
         let gates = self.inner.functions.iter().filter_map(|function| function.gate());
         gates.map(Gate::waiting).sum::<u32>() + self.inner.gate.waiting()
     }
 
-    /// Drops the idle instances and makes no more. Calls under way go on; new ones are refused.
+    /// Drops the idle instances and refuses new calls. Running calls finish.
     pub fn close(&self) {
         self.inner.pool.close();
     }
 
-    /// Admits a request whose body has at least `body_bytes`, when it is its turn. The function is the plugin's only
-    /// one, so its gate is the plugin's.
+    /// Acquires what a request with a body of at least `body_bytes` needs: a permit, memory and an instance.
     pub async fn admit(&self, function: &Arc<Function>, body_bytes: u64) -> Result<Admission, CallError> {
         Admission::acquire(function, &self.inner.gate, &self.inner.pool, body_bytes).await
     }
@@ -127,14 +126,14 @@ impl Plugin {
         let bytes = call.answer_bytes || call.format == Format::Bytes;
         let wanted = Wanted { bytes, limit: function.response_bytes() };
         let target = function.target()?;
-        // Until the call has ended, since those that wait in the queue hold their arguments too.
+        // Held until the call ends: queued calls hold their arguments too.
         let held = self.inner.pool.engine().memory().reservation();
         let arguments = target.arguments(call, &held)?;
         let limit = function.timeout();
         let started = Instant::now();
         let work = self.run(function, target, arguments, wanted);
         let ended = tokio::time::timeout(limit, work).await;
-        // One instruction may go on past the limit and be the guest's last: what it gives then comes too late.
+        // The guest's last instruction may pass the deadline before the timer is polled: its answer is too late.
         ended.ok().filter(|_| started.elapsed() <= limit).unwrap_or(Err(CallError::Timeout { limit }))
     }
 
@@ -146,33 +145,33 @@ impl Plugin {
         wanted: Wanted,
     ) -> Result<Answer, CallError> {
         let Inner { gate, pool, .. } = &*self.inner;
-        // The function's own first: whoever waits there takes no place from the other functions' calls.
+        // The function's own gate first: a call that waits there takes no permit from other functions' calls.
         let own = match function.gate() {
-            Some(gate) => Some(gate.enter().await.map_err(|QueueFull| CallError::Overloaded)?),
+            Some(gate) => Some(gate.acquire().await.map_err(|QueueFull| CallError::Overloaded)?),
             None => None,
         };
-        let permit = gate.enter().await.map_err(|QueueFull| CallError::Overloaded)?;
+        let permit = gate.acquire().await.map_err(|QueueFull| CallError::Overloaded)?;
         let queue = own.as_ref().map_or(Duration::ZERO, |own| own.waited) + permit.waited;
         let entered = Instant::now();
         let memory = pool.engine().memory();
         let stack = memory.mapped_reservation();
         stack.try_grow(GUEST_STACK as u64)?;
-        let mut instance = pool.take(target.is_single_use(), function.memory()).await?;
-        let taken = Instant::now();
+        let mut instance = pool.acquire(target.is_single_use(), function.memory()).await?;
+        let instantiated = Instant::now();
         instance.prepare(function.allowance())?;
         let _running = pool.engine().ticker().run();
         let output = target.run(&mut instance, arguments, wanted).await;
-        let timing = Timing { queue, instantiate: taken - entered, run: taken.elapsed() };
+        let timing = Timing { queue, instantiate: instantiated - entered, run: instantiated.elapsed() };
         match output {
             Ok(output) => {
-                let fuel = instance.fuel_taken()?;
+                let fuel = instance.fuel_consumed()?;
                 let body = memory.reservation().hold(output.body)?;
-                self.give_back(instance, target).await;
+                self.release(instance, target).await;
                 Ok(Answer { body, format: output.format, timing, fuel })
             }
             Err(CallError::GuestError(error)) => {
-                instance.fuel_taken()?;
-                self.give_back(instance, target).await;
+                instance.fuel_consumed()?;
+                self.release(instance, target).await;
                 Err(CallError::GuestError(error))
             }
             Err(trap @ CallError::Trap { .. }) => Err(instance.memory_refusal().unwrap_or(trap)),
@@ -180,13 +179,13 @@ impl Plugin {
         }
     }
 
-    /// Keeps an instance for another call, or ends it.
-    async fn give_back(&self, instance: Instance, target: &Target) {
+    /// Returns an instance to the pool, or ends it.
+    async fn release(&self, instance: Instance, target: &Target) {
         if target.is_single_use() {
             return;
         }
-        if let Some(mut last) = self.inner.pool.give_back(instance) {
-            target.end(&mut last).await;
+        if let Some(mut expired) = self.inner.pool.release(instance) {
+            target.end(&mut expired).await;
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A plugin's instances: warm ones made ahead of the calls, and used ones that may serve again.
+//! A plugin's idle instances: warm ones, created ahead of calls, and used ones that wait to be reused.
 
 use std::{
     collections::VecDeque,
@@ -18,15 +18,15 @@ use crate::{
     memory::budget::{Reclaim, Reservation},
 };
 
-/// How long making an instance ahead of the calls may take, its start functions included.
-pub(crate) const INIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The deadline of creating a warm instance, including its start functions.
+const INIT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often it is looked whether warm instances are missing, while calls come.
-const LOOK: Duration = Duration::from_millis(1);
-/// Looks that find nothing missing after which no more are taken.
-const QUIET_LOOKS: u32 = 50;
+/// The interval at which the refill task checks for missing warm instances.
+const REFILL_INTERVAL: Duration = Duration::from_millis(1);
+/// The refill task exits after this many consecutive checks that created no instance.
+const QUIET_CHECKS: u32 = 50;
 
-/// The instances of one plugin that no call uses.
+/// The idle instances of one plugin, and the means to create more.
 pub(crate) struct Pool {
     engine: Engine,
     linked: Linked,
@@ -40,9 +40,8 @@ pub(crate) struct Pool {
 
 #[derive(Default)]
 struct Idle {
-    /// Never used.
     warm: Vec<Instance>,
-    /// Used, and may serve again: the most recent at the back.
+    /// Each with the time of its release, the latest at the back.
     used: VecDeque<(Clock, Instance)>,
     closed: bool,
 }
@@ -71,33 +70,34 @@ impl Pool {
         &self.engine
     }
 
-    /// Makes the warm instances, at least one: what cannot start should be known before the first call. Tells how much
-    /// memory one has.
+    /// Creates the warm instances, but at least one, so that a module which cannot start fails to load and not at its
+    /// first call. Returns the memory of an instance, in bytes.
     pub(crate) async fn warm_up(&self) -> Result<u64, CallError> {
         let count = self.instances.warm.max(1) as usize;
         let mut bytes = 0;
-        for made in 0..count {
-            // The first may take what it needs, as a call may.
+        for created in 0..count {
+            // The first has the same right to memory as a call.
             let memory = self.engine.memory();
-            let reservation = if made == 0 { memory.mapped_reservation() } else { memory.warm_reservation() };
-            match self.make_ahead(reservation).await {
+            let reservation =
+                if created == 0 { memory.mapped_reservation() } else { memory.warm_reservation() };
+            match self.create_warm(reservation).await {
                 Ok(instance) => {
                     bytes = instance.memory();
                     if self.instances.warm > 0 {
                         self.lock().warm.push(instance);
                     }
                 }
-                // One will do: those that are missing are made when there is room again.
-                Err(CallError::AgentFull | CallError::NodeMemory) if made > 0 => break,
+                // One is enough: the refill creates the others when there is room.
+                Err(CallError::AgentFull | CallError::NodeMemory) if created > 0 => break,
                 Err(error) => return Err(error),
             }
         }
         Ok(bytes)
     }
 
-    /// An instance for one call: one that may serve again, unless it must be `fresh` or has more memory than the call
-    /// may; a warm one, or a new one.
-    pub(crate) async fn take(self: &Arc<Self>, fresh: bool, memory: u64) -> Result<Instance, CallError> {
+    /// Acquires an instance for one call: a used one, unless the call needs a `fresh` one or its `memory` limit is too
+    /// low for it; else a warm one, or a new one.
+    pub(crate) async fn acquire(self: &Arc<Self>, fresh: bool, memory: u64) -> Result<Instance, CallError> {
         let (ready, wants_more) = {
             let mut idle = self.lock();
             if idle.closed {
@@ -113,20 +113,19 @@ impl Pool {
         }
         match ready {
             Some(instance) => Ok(instance),
-            None => self.make(self.engine.memory().mapped_reservation()).await,
+            None => self.create(self.engine.memory().mapped_reservation()).await,
         }
     }
 
-    /// Takes an instance back after a call that ended well; it serves again where the plugin wants that, and
-    /// else comes back, to end.
-    pub(crate) fn give_back(self: &Arc<Self>, mut instance: Instance) -> Option<Instance> {
+    /// Releases an instance after a call that succeeded. Keeps it for reuse, or returns it if it is to end.
+    pub(crate) fn release(self: &Arc<Self>, mut instance: Instance) -> Option<Instance> {
         let Some(Reuse { max_calls, idle }) = self.instances.reuse else {
             return Some(instance);
         };
         if instance.calls >= max_calls {
             return Some(instance);
         }
-        // What it wrote would only wait with it: the next call starts with none of it.
+        // The next call starts with empty scratch folders anyway: their memory is free until then.
         instance.host().empty_scratch();
         let mut kept = self.lock();
         if kept.closed {
@@ -138,33 +137,33 @@ impl Pool {
         None
     }
 
-    /// Instances that wait for a call.
+    /// Idle instances.
     pub(crate) fn ready(&self) -> u32 {
         let idle = self.lock();
         u32::try_from(idle.warm.len() + idle.used.len()).unwrap_or(u32::MAX)
     }
 
-    /// Drops every idle instance, and makes no more ahead.
+    /// Drops all idle instances and refuses calls from now on.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
         self.drop_idle();
     }
 
-    async fn make(&self, reservation: Reservation) -> Result<Instance, CallError> {
+    async fn create(&self, reservation: Reservation) -> Result<Instance, CallError> {
         let _running = self.engine.ticker().run();
         let mut instance = Instance::new(&self.engine, &self.linked, &self.context, reservation).await?;
         self.startup.run(&mut instance).await?;
         Ok(instance)
     }
 
-    async fn make_ahead(&self, reservation: Reservation) -> Result<Instance, CallError> {
-        tokio::time::timeout(INIT_TIMEOUT, self.make(reservation)).await.unwrap_or_else(|_| {
+    async fn create_warm(&self, reservation: Reservation) -> Result<Instance, CallError> {
+        tokio::time::timeout(INIT_TIMEOUT, self.create(reservation)).await.unwrap_or_else(|_| {
             Err(CallError::Init(format!("its start functions ran longer than {} s", INIT_TIMEOUT.as_secs())))
         })
     }
 
-    /// Makes the warm instances that are missing, behind the callers' backs, in one task that stays for as long as
-    /// calls come: to wake another for each call would cost more than the instance itself.
+    /// Replaces missing warm instances in the background. One task lives for as long as calls keep coming: spawning
+    /// one for each call would cost more than the instance itself.
     fn refill(self: &Arc<Self>) {
         if self.refilling.swap(true, Ordering::AcqRel) {
             return;
@@ -172,27 +171,27 @@ impl Pool {
         let pool = Arc::clone(self);
         tokio::spawn(async move {
             let mut quiet = 0;
-            while quiet < QUIET_LOOKS {
-                let made = pool.fill().await;
-                quiet = if made { 0 } else { quiet + 1 };
-                tokio::time::sleep(LOOK).await;
+            while quiet < QUIET_CHECKS {
+                let created = pool.fill().await;
+                quiet = if created { 0 } else { quiet + 1 };
+                tokio::time::sleep(REFILL_INTERVAL).await;
             }
             pool.refilling.store(false, Ordering::Release);
         });
     }
 
-    /// Whether any instance was missing and could be made.
+    /// Creates the missing warm instances, as far as possible. Returns true if it created any.
     async fn fill(&self) -> bool {
-        let mut made = false;
+        let mut created = false;
         while self.wants_more() {
-            match self.make_ahead(self.engine.memory().warm_reservation()).await {
+            match self.create_warm(self.engine.memory().warm_reservation()).await {
                 Ok(instance) => self.add(instance),
-                // The call that needs one makes it, and says why it cannot.
+                // The next call creates its own instance, and reports the error.
                 Err(_) => break,
             }
-            made = true;
+            created = true;
         }
-        made
+        created
     }
 
     fn wants_more(&self) -> bool {
@@ -207,19 +206,19 @@ impl Pool {
         }
     }
 
-    /// Drops used instances that waited too long, one such task at a time, until none is left.
-    fn sweep(self: &Arc<Self>, longest: Duration) {
+    /// Drops used instances that were idle for `max_idle`. One task at a time does so, until none is left.
+    fn sweep(self: &Arc<Self>, max_idle: Duration) {
         if self.sweeping.swap(true, Ordering::AcqRel) {
             return;
         }
         let pool: Weak<Self> = Arc::downgrade(self);
         tokio::spawn(async move {
             loop {
-                tokio::time::sleep(longest).await;
+                tokio::time::sleep(max_idle).await;
                 let Some(pool) = pool.upgrade() else { return };
                 let (expired, left) = {
                     let mut idle = pool.lock();
-                    let stale = idle.used.iter().take_while(|(since, _)| since.elapsed() >= longest).count();
+                    let stale = idle.used.iter().take_while(|(since, _)| since.elapsed() >= max_idle).count();
                     let expired: Vec<_> = idle.used.drain(..stale).collect();
                     if idle.used.is_empty() {
                         pool.sweeping.store(false, Ordering::Release);

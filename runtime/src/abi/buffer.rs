@@ -1,7 +1,7 @@
 //! Buffer: `f(ptr, len) -> i64` over the module's memory: bytes in, bytes out.
 //!
-//! The host asks the module's `alloc` (or `malloc`) for allocation, writes the body there and calls `f`; the result is
-//! `ptr << 32 | len` of the answer. Nothing is freed: the instance ends with its call, or with its reuse.
+//! The host calls the module's `alloc` (or `malloc`), writes the body into that allocation and calls `f`; the result is
+//! `ptr << 32 | len` of the answer. Nothing is freed: the memory ends with its instance.
 
 use wasmtime::{FuncType, Module, ModuleExport, ValType};
 
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{CallError, Format, instance::Instance};
 
-/// A core export of the buffer convention, with the exports that it needs.
+/// A core export of the Buffer ABI, with the exports that it needs.
 pub(crate) struct Target {
     export: ModuleExport,
     memory: ModuleExport,
@@ -19,7 +19,7 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// `None` where the module or the export is not of this convention.
+    /// `None` if the module or the export is not of this ABI.
     pub(crate) fn new(module: &Module, export: ModuleExport, ty: &FuncType) -> Option<Self> {
         let is_i32 = |ty: ValType| ty.is_i32();
         let (mut params, mut results) = (ty.params(), ty.results());
@@ -42,7 +42,7 @@ impl Target {
     }
 }
 
-/// `ptr` and `len` of `ptr << 32 | len`.
+/// Unpacks `ptr << 32 | len`.
 pub(super) fn unpacked(packed: u64) -> (u32, u32) {
     let [p0, p1, p2, p3, l0, l1, l2, l3] = packed.to_be_bytes();
     (u32::from_be_bytes([p0, p1, p2, p3]), u32::from_be_bytes([l0, l1, l2, l3]))

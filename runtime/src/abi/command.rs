@@ -1,4 +1,5 @@
-//! Command: a program. The body is its stdin, a JSON array of strings is its arguments too, stdout is its answer.
+//! Command: a program. The body is its stdin, and its arguments if it is a JSON array of strings; its stdout is the
+//! answer.
 
 use bytes::Bytes;
 use serde::Deserialize as _;
@@ -14,10 +15,10 @@ use wasmtime_wasi::{I32Exit, p2::pipe::MemoryInputPipe};
 use super::{Output, Wanted};
 use crate::{Call, CallError, Format, Reservation, instance::Instance};
 
-/// A program's entry: `_start` of WASI preview 1, or the `run` of `wasi:cli/run`.
+/// The entry of a program: `_start` of WASI preview 1, or the `run` of `wasi:cli/run`.
 pub(crate) struct Target {
     entry: Entry,
-    /// What the program is told that it is called.
+    /// The program's `argv[0]`.
     name: String,
 }
 
@@ -26,22 +27,22 @@ enum Entry {
     Component(ComponentExportIndex),
 }
 
-/// What one run of a program is given.
+/// The arguments and stdin of one run.
 pub(crate) struct Arguments {
     pub(crate) argv: Vec<String>,
     pub(crate) stdin: Bytes,
-    /// Holds what it writes to stdout.
+    /// For the stdout of the program.
     pub(crate) reservation: Reservation,
 }
 
 impl Target {
-    /// `None` where `_start` takes or gives something.
+    /// `None` if `_start` has parameters or results.
     pub(crate) fn core(export: ModuleExport, ty: &wasmtime::FuncType, name: &str) -> Option<Self> {
         let takes_nothing = ty.params().len() + ty.results().len() == 0;
         takes_nothing.then(|| Self { entry: Entry::Core(export), name: name.to_owned() })
     }
 
-    /// `None` where it is no `func() -> result`.
+    /// `None` if it is no `func() -> result`.
     pub(crate) fn component(export: ComponentExportIndex, ty: &ComponentFunc, name: &str) -> Option<Self> {
         let gives_a_result = |ty| matches!(ty, Type::Result(ty) if ty.ok().is_none() && ty.err().is_none());
         let fits = ty.params().len() == 0 && ty.results().len() == 1 && ty.results().all(gives_a_result);
@@ -49,13 +50,14 @@ impl Target {
     }
 
     pub(crate) fn arguments(&self, call: Call, held: &Reservation) -> Result<Arguments, CallError> {
-        let given = if call.format == Format::Json { strings(&call.body) } else { None }.unwrap_or_default();
-        if given.iter().any(|argument| argument.contains('\0')) {
-            return Err(CallError::BadArguments("an argument of a program has no NUL in it".to_owned()));
+        let strings = if call.format == Format::Json { strings(&call.body) } else { None };
+        let strings = strings.unwrap_or_default();
+        if strings.iter().any(|argument| argument.contains('\0')) {
+            return Err(CallError::BadArguments("an argument of a program must not contain NUL".to_owned()));
         }
-        // Twice: the program's WASI holds them too.
-        held.try_grow(2 * (call.body.len() + given.len() * size_of::<String>()) as u64)?;
-        let argv = std::iter::once(self.name.clone()).chain(given).collect();
+        // Twice: the program's WASI context holds a copy.
+        held.try_grow(2 * (call.body.len() + strings.len() * size_of::<String>()) as u64)?;
+        let argv = std::iter::once(self.name.clone()).chain(strings).collect();
         Ok(Arguments { argv, stdin: call.body, reservation: held.new_empty() })
     }
 
@@ -69,7 +71,7 @@ impl Target {
         Ok(Output::text(body, wanted))
     }
 
-    /// What the program writes to stdout.
+    /// Runs the program and returns its stdout.
     pub(crate) async fn stdout(
         &self,
         instance: &mut Instance,
@@ -90,18 +92,18 @@ impl Target {
         if status == 0 {
             return Ok(stdout);
         }
-        let said = stderr.take()?;
-        let said = String::from_utf8_lossy(said.trim_ascii());
-        let why = match &*said {
+        let stderr = stderr.take()?;
+        let stderr = String::from_utf8_lossy(stderr.trim_ascii());
+        let why = match &*stderr {
             "" => format!("it exited with status {status} and wrote nothing to stderr"),
-            said => format!("it exited with status {status}: {said}"),
+            stderr => format!("it exited with status {status}: {stderr}"),
         };
         Err(CallError::GuestError(serde_json::Value::String(why).to_string()))
     }
 }
 
 impl Entry {
-    /// The status that the program returns, where it returns.
+    /// Runs the program until it returns, and gives its status. An `exit` is an error here.
     async fn run(&self, instance: &mut Instance) -> wasmtime::Result<i32> {
         let missing = |_| wasmtime::Error::msg("its instance lacks the entry that its module has");
         match self {
@@ -120,9 +122,9 @@ impl Entry {
     }
 }
 
-/// The body as an array of strings, where it is one.
+/// Parses an array of strings; `None` if the body is something else.
 fn strings(body: &[u8]) -> Option<Vec<String>> {
-    // Whatever else it is need not be read to its end.
+    // Anything else is stdin, and need not be parsed to its end.
     if !body.trim_ascii_start().starts_with(b"[") {
         return None;
     }
@@ -136,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_an_array_of_strings_is_arguments() {
+    fn only_an_array_of_strings_becomes_arguments() {
         for (body, arguments) in [
             (r#"["-n", "ä"]"#, Some(vec!["-n", "ä"])),
             (" [] ", Some(vec![])),

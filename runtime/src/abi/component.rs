@@ -1,4 +1,4 @@
-//! Component: a typed export, its arguments and result as JSON by the export's own types.
+//! Component: a typed export. Arguments and result are JSON, by the types of the export.
 
 use std::{fmt, io};
 
@@ -8,18 +8,18 @@ use wasmtime::component::{ComponentExportIndex, Val, types::ComponentFunc};
 use super::{Output, Wanted};
 use crate::{
     Call, CallError, Format, Reservation,
-    instance::Instance,
+    instance::{Instance, missing_export},
     wit::{self, Json, NotCallable, Type, TypeSize},
 };
 
-/// A component's export whose types JSON can carry.
+/// A component's export whose types have a JSON form.
 pub(crate) struct Target {
     export: ComponentExportIndex,
     params: Vec<(String, Type)>,
     result: Option<Type>,
 }
 
-/// The arguments as they came: bytes take a way of their own, since a WIT value for each byte would cost forty.
+/// The parsed arguments. Bytes stay bytes, since a WIT value for each of them would take forty.
 pub(crate) enum Arguments {
     Values(Vec<Val>),
     Bytes(Bytes),
@@ -36,7 +36,7 @@ impl Target {
         })
     }
 
-    /// Whether it is a function of one `list<u8>`.
+    /// True if its only parameter is a `list<u8>`.
     pub(crate) fn takes_bytes(&self) -> bool {
         matches!(&self.params[..], [(_, Type::Bytes)])
     }
@@ -70,9 +70,7 @@ impl Target {
         let host_bytes = host_bytes(wanted.limit, instance.result_bytes);
         let (component, store) = instance.component()?;
         store.set_hostcall_fuel(host_bytes);
-        let func = component.get_func(&mut *store, self.export).ok_or_else(|| {
-            CallError::NotCallable("its instance lacks an export that its component has".to_owned())
-        })?;
+        let func = component.get_func(&mut *store, self.export).ok_or_else(missing_export)?;
         let values = match arguments {
             Arguments::Values(values) => values,
             Arguments::Bytes(bytes) => {
@@ -97,8 +95,8 @@ impl Target {
     }
 }
 
-/// What the host may allocate for a guest's result while it is read out: WIT values are larger than the JSON
-/// that is made of them, and a guest must not make the host pay without end, nor more than the node can.
+/// The most bytes that the host allocates while it reads a result: WIT values are larger than the JSON that they become,
+/// and a guest must not make the host allocate without bound, nor more than the node has.
 fn host_bytes(limit: u64, most: u64) -> usize {
     const FACTOR: u64 = 8;
     const FLOOR: u64 = 1 << 20;
@@ -134,7 +132,7 @@ fn encode(value: Option<(&Val, &Type)>, limit: u64) -> Result<Vec<u8>, CallError
     }
 }
 
-/// Bytes that refuse to grow past a limit.
+/// A buffer that does not grow past its limit.
 struct Capped {
     bytes: Vec<u8>,
     limit: usize,
@@ -154,7 +152,7 @@ impl io::Write for Capped {
     }
 }
 
-/// A function's type in WIT's words: `func(text: string) -> string`. What JSON cannot carry is `_`.
+/// Displays a function's type in WIT syntax: `func(text: string) -> string`. A type without a JSON form is `_`.
 pub(crate) struct Signature<'a>(pub(crate) &'a ComponentFunc);
 
 impl fmt::Display for Signature<'_> {

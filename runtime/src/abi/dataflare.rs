@@ -1,8 +1,8 @@
-//! The trio of DataFlare's plugins: `plugin_init` takes the config, `process_data` each call's body, and
-//! `plugin_cleanup` ends the instance. It is of the Buffer ABI: bytes in, bytes out.
+//! The three functions of DataFlare's plugins: `plugin_init` takes the config, `process_data` each call's body, and
+//! `plugin_cleanup` ends the instance. They are a form of the Buffer ABI: bytes in, bytes out.
 //!
-//! `plugin_init` returns 0 where all is well. `process_data` points at its answer: four bytes of length, the lowest
-//! first, and then as many bytes; 0 is an empty answer. It may return `ptr << 32 | len` instead, as `i64`.
+//! `plugin_init` returns 0 on success. `process_data` returns a pointer to its answer: the length in four bytes, little
+//! endian, and then as many bytes; 0 is an empty answer. It may return `ptr << 32 | len` as `i64` instead.
 
 use std::sync::Arc;
 
@@ -14,13 +14,13 @@ use super::{
 };
 use crate::{CallError, Format, instance::Instance};
 
-/// A module's trio.
+/// The three functions of a module, with the exports that they need.
 pub(crate) struct DataFlare {
     memory: ModuleExport,
     allocation: Allocation,
     init: ModuleExport,
     process: ModuleExport,
-    /// Whether `process_data` returns pointer and length in one `i64`.
+    /// True if `process_data` returns pointer and length in one `i64`.
     is_packed: bool,
     cleanup: Option<ModuleExport>,
 }
@@ -30,7 +30,7 @@ const PROCESS: &str = "process_data";
 const CLEANUP: &str = "plugin_cleanup";
 
 impl DataFlare {
-    /// The module's, where it has one.
+    /// `None` if the module is no DataFlare plugin.
     pub(crate) fn of(module: &Module) -> Option<Self> {
         let process = module.get_export(PROCESS)?.func()?.clone();
         let mut params = process.params();
@@ -50,16 +50,16 @@ impl DataFlare {
         })
     }
 
-    /// Whether the host calls a function of that name in a module that has a trio.
+    /// True for the functions of a DataFlare plugin that only the host calls.
     pub(crate) fn is_host_only(name: &str) -> bool {
         [INIT, CLEANUP].contains(&name)
     }
 
-    pub(crate) fn is_the_function(name: &str) -> bool {
+    pub(crate) fn is_entry(name: &str) -> bool {
         name == PROCESS
     }
 
-    /// Hands the config over, once in an instance's life.
+    /// Passes the config to `plugin_init`.
     pub(super) async fn init(&self, instance: &mut Instance) -> Result<(), CallError> {
         let context = Arc::clone(instance.host().context());
         let config = context.config.json().unwrap_or("{}");
@@ -89,7 +89,7 @@ impl DataFlare {
         Ok(Output { body: core.answer(pointer, length, limit)?, format: Format::Bytes })
     }
 
-    /// Ends an instance. What it says then comes too late to matter.
+    /// Calls `plugin_cleanup`. Its error comes too late to matter.
     pub(crate) async fn end(&self, instance: &mut Instance) {
         if let Some(cleanup) = &self.cleanup
             && let Ok((cleanup, store)) = instance.core_func(cleanup)
@@ -101,7 +101,7 @@ impl DataFlare {
     }
 }
 
-/// Pointer and length of an answer that begins with its length.
+/// Pointer and length of an answer that is prefixed with its length.
 fn prefixed(memory: &[u8], pointer: u32) -> Result<(u32, u32), CallError> {
     let length = memory.get(pointer as usize..).and_then(|rest| rest.first_chunk());
     let past = || CallError::trap(format!("its answer at {pointer} is past its memory's end"));
@@ -109,7 +109,7 @@ fn prefixed(memory: &[u8], pointer: u32) -> Result<(u32, u32), CallError> {
     Ok((pointer.saturating_add(4), u32::from_le_bytes(*length)))
 }
 
-/// Where a pointer would be, a negative number says that it failed.
+/// The error for a negative number in place of a pointer.
 fn failed(answer: i32) -> CallError {
     CallError::GuestError(serde_json::Value::String(format!("`{PROCESS}` returned {answer}")).to_string())
 }

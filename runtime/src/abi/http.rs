@@ -1,4 +1,4 @@
-//! Http: the whole request goes to the guest, and the whole response comes from it.
+//! Http: a component that handles whole HTTP requests, by WASI 0.2 or 0.3.
 
 use std::{
     convert::Infallible,
@@ -24,16 +24,16 @@ use wasmtime_wasi_http::{
 
 use crate::{CallError, host::Host, instance::Instance};
 
-/// A component's handler of requests.
+/// A component's handler of HTTP requests.
 pub(crate) struct Target {
     export: ComponentExportIndex,
     version: Version,
 }
 
-/// What the guest answered: a head with a body that it may still be writing, or its own word for what went wrong.
+/// The guest's response, whose body it may still be writing, or its error code.
 pub(crate) type Head = Result<http::Response<WasiBody>, String>;
 
-/// The WASI of a handler, whatever the patch level.
+/// The WASI version of a handler, at any patch level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Version {
     /// 0.2: `wasi:http/incoming-handler`.
@@ -42,11 +42,11 @@ pub(crate) enum Version {
     Three,
 }
 
-/// How a handler is described: its parameters are no values that JSON could carry.
+/// The signature shown for a handler, whose parameters are resources.
 pub(crate) const SIGNATURE: &str = "func(request) -> response";
 
 impl Version {
-    /// That of an export, where it is a handler.
+    /// The version of an exported handler; `None` if the export is none.
     pub(crate) fn of(interface: &str, name: &str) -> Option<Self> {
         match interface {
             _ if name != "handle" => None,
@@ -62,7 +62,8 @@ impl Target {
         Self { export, version }
     }
 
-    /// Hands a request to the guest, which hands its answer to `head` and may go on. Ends when the guest does.
+    /// Passes a request to the guest, which sends its response to `head`. Returns when the guest has ended, which may be
+    /// long after.
     pub(crate) async fn run<B>(
         &self,
         instance: &mut Instance,
@@ -95,7 +96,7 @@ impl Target {
             let mut http = store.data_mut().http();
             let request = http.new_incoming_request(Scheme::Http, request)?;
             let answer = http.new_response_outparam_from_callback(move |answer| {
-                // A caller that is gone wants no answer.
+                // Fails if the caller is gone.
                 let _ = head.send(answer.map_err(|code| format!("{code:?}")));
             })?;
             handle.call_async(store, (request, answer)).await
@@ -130,12 +131,12 @@ impl Target {
                     })?),
                     Err(code) => Err(format!("{code:?}")),
                 };
-                let watched = |body| Watched { body, reading: Some(reading) }.boxed_unsync();
-                let _ = head.send(answer.map(|answer| answer.map(watched)));
-                // Its body is written by tasks of the guest's that are not done yet.
+                let observed = |body| ObservedBody { body, reading: Some(reading) }.boxed_unsync();
+                let _ = head.send(answer.map(|answer| answer.map(observed)));
+                // Tasks of the guest may still write the body.
                 poll_fn(|context| guest.poll_no_interesting_tasks(context)).await;
-                // They may have left it without an end, which cannot be seen from here: whoever reads it waits until the
-                // deadline then.
+                // They may have left the body without an end, which cannot be detected here: its reader then waits until
+                // the deadline.
                 let _ = read.await;
                 Ok(())
             };
@@ -145,13 +146,13 @@ impl Target {
     }
 }
 
-/// A body, and word of its end: `reading` is dropped when there is no more to read, or nobody who does.
-struct Watched {
+/// A body that reports its end: `reading` is dropped when all is read, or the reader is gone.
+struct ObservedBody {
     body: WasiBody,
     reading: Option<oneshot::Sender<Infallible>>,
 }
 
-impl Body for Watched {
+impl Body for ObservedBody {
     type Data = Bytes;
     type Error = Error;
 
@@ -167,9 +168,9 @@ impl Body for Watched {
     }
 }
 
-/// Breaks off the bodies that a guest of 0.2 has left without an end, so that no reader takes what there is for all, nor
-/// waits for more. Whether there was one.
-pub(crate) fn break_off_bodies(instance: &mut Instance) -> bool {
+/// Aborts the bodies that a guest of WASI 0.2 has left without an end, so that no reader takes a part for the whole, or
+/// waits for more. Returns true if there was one.
+pub(crate) fn abort_unfinished_bodies(instance: &mut Instance) -> bool {
     let Ok((_, store)) = instance.component() else { return false };
     let mut any = false;
     for entry in store.data_mut().http().table.iter_mut() {

@@ -1,4 +1,4 @@
-//! A core module's linear memory: bytes that the host writes into it, and bytes that it reads where the guest points.
+//! Passes bytes to and from core modules, through their linear memory.
 
 use bytes::Bytes;
 use wasmtime::{Extern, Memory, Module, ModuleExport, Store, WasmParams, WasmResults};
@@ -6,7 +6,7 @@ use wasmtime::{Extern, Memory, Module, ModuleExport, Store, WasmParams, WasmResu
 use crate::{
     CallError,
     host::Host,
-    instance::{Instance, MISSING},
+    instance::{Instance, missing_export},
 };
 
 /// An instance of a core module, with its store and its linear memory.
@@ -16,7 +16,7 @@ pub(super) struct CoreInstance<'a> {
     memory: Memory,
 }
 
-/// The way in which the host allocates memory for the bytes that it writes.
+/// The host's way to allocate memory in a guest.
 pub(super) enum Allocation {
     /// Calls the module's own allocator.
     Exported(ModuleExport),
@@ -34,7 +34,7 @@ pub(super) fn memory(module: &Module) -> Option<ModuleExport> {
     module.get_export_index("memory").filter(|_| is_32)
 }
 
-/// Whether the module exports a function of so many `i32` parameters and results.
+/// True if the module exports a function of so many `i32` parameters and results.
 pub(super) fn has_func(module: &Module, name: &str, params: usize, results: usize) -> bool {
     module.get_export(name).is_some_and(|export| {
         export.func().is_some_and(|ty| {
@@ -148,8 +148,4 @@ impl<'a> CoreInstance<'a> {
 
 fn length(bytes: &[u8]) -> Result<u32, CallError> {
     u32::try_from(bytes.len()).map_err(|_| CallError::TooLarge { limit: u64::from(u32::MAX) })
-}
-
-fn missing_export() -> CallError {
-    CallError::NotCallable(MISSING.to_owned())
 }

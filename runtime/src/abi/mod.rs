@@ -1,4 +1,4 @@
-//! How a guest is called: one file for each way.
+//! The ABIs by which the host calls guests, a file for each.
 
 pub(crate) mod buffer;
 pub(crate) mod command;
@@ -15,14 +15,14 @@ pub(crate) use dataflare::DataFlare;
 
 use crate::{Artifact, Call, CallError, Format, Reservation, engine::artifact::Code, instance::Instance};
 
-/// How an export is called.
+/// The ABI of an export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Abi {
     /// A component's typed export: JSON to and from WIT values.
     Component,
-    /// A component's handler of HTTP requests: the whole request goes to it.
+    /// A component's handler of HTTP requests.
     Http,
-    /// A program, `_start` or `wasi:cli/run`: the body on stdin, the answer from stdout.
+    /// A program, `_start` or `wasi:cli/run`: the body is its stdin, its stdout is the answer.
     Command,
     /// A core export of numbers: numbers in, numbers out.
     Scalar,
@@ -30,12 +30,12 @@ pub enum Abi {
     /// `plugin_init`: bytes in, bytes out.
     Buffer,
     /// openEuler WasmEngine's: a core export `(ptr, len) -> (ptr, len)` with `memory` and `__heap_base`, or a
-    /// program that finds its JSON as `argv[0]`.
+    /// program whose `argv[0]` is its JSON.
     WasmEngine,
 }
 
 impl Abi {
-    /// Its name, as specs write it.
+    /// The name in a spec.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Component => "Component",
@@ -48,7 +48,7 @@ impl Abi {
     }
 }
 
-/// An export, ready to be called on any instance of its artifact.
+/// An export with its ABI: callable on any instance of its artifact.
 pub(crate) enum Target {
     Component(component::Target),
     Http(http::Target),
@@ -59,7 +59,7 @@ pub(crate) enum Target {
     WasmEngine(wasm_engine::Target),
 }
 
-/// The functions that an ABI wants called once in an instance's life, before its first call.
+/// The start step of an ABI: it runs once in an instance's life, before the first call.
 pub(crate) struct Startup(Option<DataFlare>);
 
 impl Startup {
@@ -70,7 +70,7 @@ impl Startup {
         }
     }
 
-    /// Runs them on a new instance.
+    /// Runs the step on a new instance.
     pub(crate) async fn run(&self, instance: &mut Instance) -> Result<(), CallError> {
         let Some(dataflare) = &self.0 else { return Ok(()) };
         let started = dataflare.init(instance).await;
@@ -78,7 +78,7 @@ impl Startup {
     }
 }
 
-/// A call's arguments, read and checked before any instance is taken for it.
+/// The arguments of a call, parsed and checked before an instance is acquired.
 pub(crate) enum Arguments {
     Component(component::Arguments),
     Command(command::Arguments),
@@ -87,23 +87,23 @@ pub(crate) enum Arguments {
     WasmEngine(wasm_engine::Arguments),
 }
 
-/// The answer that a call wants.
+/// The form and size of the answer that a call wants.
 #[derive(Clone, Copy)]
 pub(crate) struct Wanted {
-    /// Bytes rather than base64 or text, where the ABI has the choice.
+    /// Bytes rather than base64 or text, if the ABI has the choice.
     pub(crate) bytes: bool,
     /// The largest answer, in bytes.
     pub(crate) limit: u64,
 }
 
-/// What a function gave.
+/// The result of a function.
 pub(crate) struct Output {
     pub(crate) body: Bytes,
     pub(crate) format: Format,
 }
 
 impl Output {
-    /// What a program wrote: text where it is, unless the caller would rather have bytes.
+    /// A program's output: text if it is UTF-8, unless the caller prefers bytes.
     fn text(body: Bytes, wanted: Wanted) -> Self {
         let is_text = !wanted.bytes && std::str::from_utf8(&body).is_ok();
         Self { body, format: if is_text { Format::Text } else { Format::Bytes } }
@@ -122,7 +122,7 @@ impl Target {
         }
     }
 
-    /// Whether a body of plain bytes makes sense for it.
+    /// True if it accepts a body of plain bytes.
     pub(crate) fn takes_bytes(&self) -> bool {
         match self {
             Self::Component(target) => target.takes_bytes(),
@@ -131,26 +131,26 @@ impl Target {
         }
     }
 
-    /// Whether its instance cannot serve another call: a program runs once, and a heap that was written over is lost.
+    /// True if its instance cannot be reused: a program runs once, and an overwritten heap is lost.
     pub(crate) fn is_single_use(&self) -> bool {
         matches!(self, Self::Command(_) | Self::WasmEngine(_))
     }
 
-    /// Lets an instance that serves no more calls end as its convention says.
+    /// Runs the last function of an instance that serves no more calls, if its ABI has one.
     pub(crate) async fn end(&self, instance: &mut Instance) {
         if let Self::DataFlare(dataflare) = self {
             dataflare.end(instance).await;
         }
     }
 
-    /// Reads the arguments; what they take beside the body is drawn into `held`.
+    /// Parses the arguments. Their memory beside the body is reserved in `held`.
     pub(crate) fn arguments(&self, call: Call, held: &Reservation) -> Result<Arguments, CallError> {
         match self {
             Self::Component(target) => target.arguments(call, held).map(Arguments::Component),
-            Self::Http(_) => Err(CallError::NotCallable("it takes whole requests, not calls".to_owned())),
+            Self::Http(_) => Err(CallError::NotCallable("it handles HTTP requests, not calls".to_owned())),
             Self::Command(target) => target.arguments(call, held).map(Arguments::Command),
             Self::Scalar(target) => target.arguments(&call, held).map(Arguments::Scalar),
-            // Whatever the body is, a buffer is given as it came.
+            // A buffer is passed verbatim, whatever its format.
             Self::Buffer(_) | Self::DataFlare(_) => Ok(Arguments::Buffer(call.body)),
             Self::WasmEngine(_) => wasm_engine::Arguments::new(&call, held).map(Arguments::WasmEngine),
         }
@@ -180,7 +180,7 @@ impl Target {
             (Self::WasmEngine(target), Arguments::WasmEngine(arguments)) => {
                 target.run(instance, arguments, wanted).await
             }
-            _ => Err(CallError::NotCallable("its arguments were read for another ABI".to_owned())),
+            _ => Err(CallError::NotCallable("its arguments were parsed for another ABI".to_owned())),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Scalar: a core export of numbers. JSON numbers in, by position; a JSON number out, or an array of several.
+//! Scalar: a core export of numbers. Takes JSON numbers by position, and returns a JSON number, or an array of them.
 
 use std::fmt;
 
@@ -17,13 +17,13 @@ use crate::{
 /// A core export whose parameters and results are all numbers.
 pub(crate) struct Target {
     export: ModuleExport,
-    /// Core parameters have no names of their own: `p0`, `p1`, ...
+    /// Core parameters have no names, so these are `p0`, `p1`, ...
     params: Vec<(String, Type)>,
     results: Vec<Type>,
 }
 
 impl Target {
-    /// `None` where a parameter or a result is no number.
+    /// `None` if a parameter or a result is no number.
     pub(crate) fn new(export: ModuleExport, ty: &wasmtime::FuncType) -> Option<Self> {
         let params = ty.params().enumerate().map(|(at, ty)| Some((format!("p{at}"), number(&ty)?)));
         Some(Self {
@@ -66,7 +66,7 @@ fn json(value: &impl Serialize) -> Result<Vec<u8>, CallError> {
     Ok(body)
 }
 
-/// Core integers have no sign; they are read as signed, as most languages' `int` is.
+/// The WIT type of a number. Core integers have no sign; they are read as signed, as `int` is in most languages.
 fn number(ty: &ValType) -> Option<Type> {
     match ty {
         ValType::I32 => Some(Type::S32),
@@ -83,7 +83,7 @@ fn core(value: &WitVal) -> Val {
         WitVal::Float32(value) => Val::F32(value.to_bits()),
         WitVal::Float64(value) => Val::F64(value.to_bits()),
         WitVal::S32(value) => Val::I32(value),
-        // `number` gives no other type, so the reader gives no other value.
+        // Unreachable: `number` gives no other type, so decoding gives no other value.
         _ => Val::I32(0),
     }
 }
@@ -102,7 +102,7 @@ impl Serialize for Number<'_> {
     }
 }
 
-/// A core function's type, in the text format's words: `func(i32, i32) -> i32`.
+/// Displays a core function's type with the names of the text format: `func(i32, i32) -> i32`.
 pub(crate) struct Signature<'a>(pub(crate) &'a wasmtime::FuncType);
 
 impl fmt::Display for Signature<'_> {

@@ -1,7 +1,7 @@
-//! openEuler WasmEngine's two conventions: JSON in, a string out.
+//! The two calling conventions of openEuler's WasmEngine: JSON in, a string out.
 //!
-//! A core export `(ptr, len) -> (ptr, len)` finds its JSON at `__heap_base`, in a page that the host added. A program
-//! finds it as its `argv[0]`, and of what it prints one newline at the end is not the answer.
+//! A core export `(ptr, len) -> (ptr, len)` finds its JSON at `__heap_base`, in a page that the host adds. A program
+//! finds it as its `argv[0]`; one newline at the end of its output is not part of the answer.
 
 use bytes::Bytes;
 use serde::de::IgnoredAny;
@@ -13,16 +13,16 @@ use super::{
 };
 use crate::{Call, CallError, Format, Reservation, instance::Instance};
 
-/// An export of one of the two.
+/// An export of one of the two conventions.
 pub(crate) enum Target {
     Core { export: ModuleExport, memory: ModuleExport, heap_base: ModuleExport },
     Program(command::Target),
 }
 
-/// One call's JSON.
+/// The JSON of one call.
 pub(crate) struct Arguments {
     json: String,
-    /// Holds what a program writes to stdout.
+    /// For the stdout of a program.
     reservation: Reservation,
 }
 
@@ -37,14 +37,14 @@ impl Arguments {
         let text = std::str::from_utf8(&call.body).map_err(|error| wrong(error.to_string()))?.trim_ascii();
         let json = if text.is_empty() { "{}" } else { text };
         serde_json::from_str::<IgnoredAny>(json).map_err(|error| wrong(error.to_string()))?;
-        // Twice: a program's WASI holds it too.
+        // Twice: a program's WASI context holds a copy.
         held.try_grow(2 * json.len() as u64)?;
         Ok(Self { json: json.to_owned(), reservation: held.new_empty() })
     }
 }
 
 impl Target {
-    /// `None` where the module or the export is not of this convention.
+    /// `None` if the module or the export is not of this convention.
     pub(crate) fn core(module: &Module, name: &str) -> Option<Self> {
         let is_i32 = |global: &GlobalType| global.content().is_i32();
         let has_base = module.get_export(HEAP_BASE)?.global().is_some_and(is_i32);

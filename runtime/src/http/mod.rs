@@ -1,4 +1,4 @@
-//! One exchange with a guest that serves HTTP: a request in, a response out, both streamed, within the plugin's limits.
+//! One HTTP exchange with a guest: streams the request in and the response out, within the plugin's limits.
 
 mod response;
 
@@ -24,7 +24,7 @@ use crate::{
     CallError, Function, Reservation,
     abi::{
         Target,
-        http::{Head, break_off_bodies},
+        http::{Head, abort_unfinished_bodies},
     },
     engine::GUEST_STACK,
     gate::{Gate, Permit, QueueFull},
@@ -34,16 +34,16 @@ use crate::{
 
 /// The most bytes that a guest writes to a body at once.
 pub(crate) const CHUNK_BYTES: usize = 32 << 10;
-/// What one exchange may take in the host for what is on its way: two chunks that the guest has written, one that is read
-/// ahead, and one that the guest reads.
+/// Host memory for the chunks of one exchange: two that the guest has written, one that is read ahead, and one that the
+/// guest reads.
 const EXCHANGE_BYTES: usize = 4 * CHUNK_BYTES;
 
-/// A place for one exchange: an instance, and the right to run it until the deadline.
+/// A permit for one exchange, with its instance, its memory and its deadline.
 pub struct Admission {
     function: Arc<Function>,
     pool: Arc<Pool>,
     deadline: Instant,
-    // Dropped in this order: whoever comes next finds the memory free.
+    // Dropped in this order, so that the next call to get the permit finds the memory free.
     instance: Instance,
     held: Reservation,
     permit: Permit,
@@ -63,18 +63,18 @@ impl Admission {
         }
         let deadline = Instant::now() + limit;
         let acquired = async {
-            let permit = gate.enter().await.map_err(|QueueFull| CallError::Overloaded)?;
+            let permit = gate.acquire().await.map_err(|QueueFull| CallError::Overloaded)?;
             let held = pool.engine().memory().mapped_reservation();
             held.try_grow((GUEST_STACK + EXCHANGE_BYTES) as u64)?;
-            let instance = pool.take(false, function.memory()).await?;
+            let instance = pool.acquire(false, function.memory()).await?;
             let (function, pool) = (Arc::clone(function), Arc::clone(pool));
             Ok(Self { function, pool, deadline, instance, held, permit })
         };
         timeout_at(deadline, acquired).await.unwrap_or(Err(CallError::Timeout { limit }))
     }
 
-    /// Hands a request to the guest. Dropping the future stops the guest, and so does dropping a response's body before
-    /// its end.
+    /// Passes a request to the guest. Dropping the future stops the guest, and so does dropping the response's body
+    /// before its end.
     pub async fn serve<B>(self, request: Request<B>) -> Result<Response<ResponseBody>, CallError>
     where
         B: Body<Data = Bytes> + Send + 'static,
@@ -94,7 +94,7 @@ impl Admission {
             match head.try_recv() {
                 Ok(head) => Poll::Ready(Ok((head, ended))),
                 Err(_) if ended => {
-                    Poll::Ready(Err(CallError::trap("it returned without having set a response")))
+                    Poll::Ready(Err(CallError::trap("it returned without setting a response")))
                 }
                 Err(_) => Poll::Pending,
             }
@@ -104,7 +104,7 @@ impl Admission {
         let code = |code: String| CallError::GuestError(serde_json::Value::String(code).to_string());
         let (head, body) = head.map_err(code)?.into_parts();
         if head.status.is_informational() {
-            return Err(CallError::trap("it answered with a status of 1xx, which is no answer"));
+            return Err(CallError::trap("it answered with a status of 1xx, which is not final"));
         }
         let length = head.headers.get(header::CONTENT_LENGTH);
         let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
@@ -113,27 +113,27 @@ impl Admission {
         Ok(Response::from_parts(head, body))
     }
 
-    /// The guest's part, to the end of its instance.
+    /// Runs the guest to its end, and records a failure in `fault`.
     async fn run<B>(self, request: Request<B>, head: oneshot::Sender<Head>, fault: Fault)
     where
         B: Body<Data = Bytes, Error = Error> + Send + 'static,
     {
-        let Self { function, pool, deadline, mut instance, held: _held, permit: _pass } = self;
+        let Self { function, pool, deadline, mut instance, held: _held, permit: _permit } = self;
         let _running = pool.engine().ticker().run();
         let limit = function.timeout();
         let work = async {
             instance.prepare(function.allowance())?;
             match function.target() {
                 Ok(Target::Http(target)) => target.run(&mut instance, request, head).await,
-                _ => Err(CallError::NotCallable("it takes no whole requests".to_owned())),
+                _ => Err(CallError::NotCallable("it does not handle HTTP requests".to_owned())),
             }
         };
         let ended = timeout_at(deadline, work).await.unwrap_or(Err(CallError::Timeout { limit }));
-        match ended.and_then(|()| instance.fuel_taken()) {
-            // Its stream may be open still: it ends with the instance.
-            Ok(_) if break_off_bodies(&mut instance) => {}
-            Ok(_) => drop(pool.give_back(instance)),
-            // Before the instance is gone: its end is the end of the body, and would pass for a good one.
+        match ended.and_then(|()| instance.fuel_consumed()) {
+            // A stream may still be open, so the instance is dropped.
+            Ok(_) if abort_unfinished_bodies(&mut instance) => {}
+            Ok(_) => drop(pool.release(instance)),
+            // Set before the instance is dropped: that ends the body, which would pass for complete.
             Err(trap @ CallError::Trap { .. }) => fault.set(instance.memory_refusal().unwrap_or(trap)),
             Err(error) => fault.set(error),
         }
@@ -145,24 +145,23 @@ fn limited<B>(body: B, limit: u64, fault: Fault) -> impl Body<Data = Bytes, Erro
 where
     B: Body<Data = Bytes> + Send + 'static,
 {
-    // The cause is between the caller and this host.
+    // The cause concerns the caller and this host, not the guest.
     let body = body.map_err(|_| Error::ConnectionTerminated);
     let bytes = usize::try_from(limit).unwrap_or(usize::MAX);
-    Limited::new(body, bytes).map_err(move |error| match error.downcast() {
-        Ok(error) => *error,
-        Err(_) => {
-            fault.set(CallError::TooLarge { limit });
-            Error::HttpRequestBodySize(Some(limit))
-        }
-    })
+    let too_large = move || {
+        fault.set(CallError::TooLarge { limit });
+        Error::HttpRequestBodySize(Some(limit))
+    };
+    Limited::new(body, bytes)
+        .map_err(move |error| error.downcast().map_or_else(|_| too_large(), |error| *error))
 }
 
-/// Whether a response of this status has a body at all: <https://www.rfc-editor.org/rfc/rfc9110#section-6.4.1>.
+/// True if a response of this status has a body: <https://www.rfc-editor.org/rfc/rfc9110#section-6.4.1>.
 fn has_body(status: StatusCode) -> bool {
     status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED
 }
 
-/// Why an exchange ended early; the first reason is the one that is told.
+/// The error that ended an exchange early: of several, the first.
 #[derive(Clone, Default)]
 pub(crate) struct Fault(Arc<Mutex<Option<CallError>>>);
 

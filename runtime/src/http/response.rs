@@ -1,4 +1,4 @@
-//! A response's body on its way out of a guest: what was there when its head was, and then what the guest still writes.
+//! A response's body: the frames that were read before the response was sent, then the ones that the guest still writes.
 
 use std::{
     collections::VecDeque,
@@ -15,52 +15,53 @@ use wasmtime_wasi_http::WasiBody;
 use super::{CHUNK_BYTES, Fault};
 use crate::{CallError, Reservation};
 
-/// The most that is read before a response is sent. One that is there by then is sent as a whole, with its length, and
-/// needs no task of its own.
+/// The most bytes that are read before a response is sent. A response that is complete by then is sent with its length,
+/// and needs no task of its own.
 const READ_AHEAD: u64 = CHUNK_BYTES as u64;
-/// How often the connection gets a turn before that, to bring what the guest waits for: the request's body, mostly.
+/// Yields to the connection while the guest waits, before the response is sent: the guest mostly waits for the request's
+/// body, which the connection delivers.
 const TURNS: u32 = 2;
-/// What a guest may have written that is not read yet.
+/// The most bytes that a guest has written and nobody has read.
 const WRITTEN_AHEAD: u64 = 2 * CHUNK_BYTES as u64;
 
-/// A response's body. A guest writes no faster than it is read; dropping it before its end stops the guest.
+/// A response's body, with backpressure on the guest that writes it. Dropping it before its end stops the guest.
 pub struct ResponseBody {
-    is_warm: VecDeque<Frame<Bytes>>,
+    buffered: VecDeque<Frame<Bytes>>,
     rest: Option<BodyTail>,
-    /// No more than a head goes to the caller: nothing is said of the body's length.
+    /// Only the head is sent to the caller, so the body's length is unknown.
     only_head: bool,
     _held: Reservation,
 }
 
-/// What ended a body before its end.
+/// The error of a body that ended early.
 #[derive(Debug, thiserror::Error)]
 #[error("the response broke off: {0}")]
 pub struct BrokenOff(#[from] pub CallError);
 
-/// A response that a guest has begun, and may still be writing.
+/// A response whose body the guest may still be writing.
 pub(super) struct StartedResponse<G> {
     pub(super) body: WasiBody,
-    /// Whether the caller takes a body at all.
+    /// False if no body is sent to the caller.
     pub(super) has_body: bool,
-    /// The most bytes that it may have.
+    /// The body's largest size, in bytes.
     pub(super) limit: u64,
-    /// The bytes that its head says it has.
+    /// The head's `content-length`.
     pub(super) length: Option<u64>,
-    /// The guest, if it has not ended.
+    /// The guest, unless it has ended.
     pub(super) guest: Option<Pin<Box<G>>>,
     pub(super) fault: Fault,
 }
 
 impl<G: Future<Output = ()> + Send + 'static> StartedResponse<G> {
-    /// Reads what the guest has for the body already, for as long as it does not wait. A guest that has more to do then
-    /// goes on in a task of its own, since whoever reads the body may stop to, and is ended there at its deadline.
+    /// Runs the guest and reads its body until it waits. A guest that has not ended then continues in a task of its own,
+    /// where its deadline ends it even if nobody reads the body.
     pub(super) async fn read_ahead(self, held: Reservation) -> Result<ResponseBody, CallError> {
         let Self { body, has_body, limit, length, mut guest, fault } = self;
         if has_body && length.is_some_and(|length| length > limit) {
             return Err(CallError::ResponseTooLarge { limit });
         }
         let mut rest = BodyTail { body, limit, length, sent: 0, guest: Guest(None), fault };
-        let mut is_warm = VecDeque::new();
+        let mut buffered = VecDeque::new();
         let mut turns = TURNS;
         let ended = poll_fn(|context| {
             let mut waits = false;
@@ -70,7 +71,7 @@ impl<G: Future<Output = ()> + Send + 'static> StartedResponse<G> {
                 }
                 match rest.poll_frame(context) {
                     Poll::Ready(Some(Ok(frame))) => {
-                        is_warm.push_back(frame);
+                        buffered.push_back(frame);
                         if rest.sent >= READ_AHEAD {
                             break false;
                         }
@@ -93,9 +94,9 @@ impl<G: Future<Output = ()> + Send + 'static> StartedResponse<G> {
             Poll::Ready(Ok(ended))
         })
         .await?;
-        let on_its_way = if ended { 0 } else { WRITTEN_AHEAD };
-        held.try_grow(rest.sent + on_its_way)?;
-        let mut body = ResponseBody { is_warm, rest: Some(rest), only_head: !has_body, _held: held };
+        let written_ahead = if ended { 0 } else { WRITTEN_AHEAD };
+        held.try_grow(rest.sent + written_ahead)?;
+        let mut body = ResponseBody { buffered, rest: Some(rest), only_head: !has_body, _held: held };
         if let Some(rest) = &mut body.rest {
             rest.guest = Guest(guest.map(tokio::spawn));
         }
@@ -106,7 +107,7 @@ impl<G: Future<Output = ()> + Send + 'static> StartedResponse<G> {
     }
 }
 
-/// Whether there is no guest, or one that waits.
+/// Polls the guest. Returns true if it waits, or has ended before.
 fn poll_guest<G: Future<Output = ()>>(guest: &mut Option<Pin<Box<G>>>, context: &mut Context<'_>) -> bool {
     let waits = guest.as_mut().is_none_or(|running| running.as_mut().poll(context).is_pending());
     if !waits {
@@ -116,10 +117,10 @@ fn poll_guest<G: Future<Output = ()>>(guest: &mut Option<Pin<Box<G>>>, context: 
 }
 
 impl ResponseBody {
-    /// The body is at its end, and its guest may go on without it until its deadline.
+    /// Ends the body. Its guest may continue until its deadline.
     fn end(&mut self) {
         if let Some(BodyTail { guest, .. }) = &mut self.rest.take() {
-            guest.let_go();
+            guest.detach();
         }
     }
 }
@@ -132,7 +133,7 @@ impl Body for ResponseBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
-        if let Some(frame) = self.is_warm.pop_front() {
+        if let Some(frame) = self.buffered.pop_front() {
             return Poll::Ready(Some(Ok(frame)));
         }
         let Some(rest) = &mut self.rest else { return Poll::Ready(None) };
@@ -146,18 +147,18 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.is_warm.is_empty() && self.rest.is_none()
+        self.buffered.is_empty() && self.rest.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.only_head || self.rest.is_some() || self.is_warm.iter().any(Frame::is_trailers) {
+        if self.only_head || self.rest.is_some() || self.buffered.iter().any(Frame::is_trailers) {
             return SizeHint::default();
         }
-        SizeHint::with_exact(self.is_warm.iter().map(data_bytes).sum())
+        SizeHint::with_exact(self.buffered.iter().map(data_bytes).sum())
     }
 }
 
-/// What is not read of a body yet.
+/// The unread rest of a body.
 struct BodyTail {
     body: WasiBody,
     limit: u64,
@@ -182,8 +183,8 @@ impl BodyTail {
                     return Poll::Ready(Some(Err(CallError::ResponseTooLarge { limit }.into())));
                 }
                 if self.length == Some(self.sent) {
-                    // Nobody reads on who has all that was promised.
-                    self.guest.let_go();
+                    // The announced length is complete, so the caller reads no further.
+                    self.guest.detach();
                 }
                 Some(Ok(frame))
             }
@@ -198,11 +199,11 @@ fn data_bytes(frame: &Frame<Bytes>) -> u64 {
     frame.data_ref().map_or(0, Bytes::len) as u64
 }
 
-/// A guest that goes on by itself. It is stopped when this is dropped, unless it was let go.
+/// The task of a guest. Dropping this stops the guest, unless it is detached.
 struct Guest(Option<JoinHandle<()>>);
 
 impl Guest {
-    fn let_go(&mut self) {
+    fn detach(&mut self) {
         self.0 = None;
     }
 }

@@ -247,7 +247,7 @@ async fn a_guest_that_fails_is_told_from_one_that_ends() {
     let plugin = guest(spec()).await;
     for (path, says) in [
         ("trap", "unreachable"),
-        ("silent", "without having set a response"),
+        ("silent", "without setting a response"),
         ("short", "did not finish"),
         ("status?101", "1xx"),
     ] {
