@@ -54,8 +54,8 @@ impl Linkers {
         dataflare::add_to_linker(&mut core)?;
         let mut component = component::Linker::new(engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut component)?;
-        files::add_to_linker(&mut component)?;
-        network::add_to_linker(&mut component)?;
+        files::add_to_linker(&mut component, Host::files)?;
+        network::add_to_linker(&mut component, Host::network)?;
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut component)?;
         if build.is_concurrent {
             // Only the parts of WASI 0.3 that need no grant: its files and sockets would bypass the grants.

@@ -17,7 +17,7 @@ use crate::{
     grants::{
         FilesGrant,
         files::{FileSystem, FilesView, Preview1},
-        network::{self, Outgoing, Sockets},
+        network::{self, NetworkView, Outgoing, Sockets},
     },
     memory::{budget::Reservation, limiter::MemoryLimiter},
     output::{capture::Captured, log::GuestLog, stream::GuestOutput},
@@ -144,9 +144,10 @@ impl Host {
         }
     }
 
-    /// The sockets of a component.
-    pub(crate) fn granted_sockets(&mut self) -> &Sockets {
-        &self.wasi().sockets
+    /// `wasi:sockets`, for components.
+    pub(crate) fn network(&mut self) -> NetworkView<'_> {
+        let Wasi { context, table, sockets, .. } = self.wasi();
+        NetworkView { wasi: WasiCtxView { ctx: context, table }, sockets }
     }
 }
 

@@ -28,12 +28,11 @@ use crate::{
     },
     engine::GUEST_STACK,
     gate::{Gate, Permit, QueueFull},
+    grants::network::CHUNK_BYTES,
     instance::Instance,
     pool::Pool,
 };
 
-/// The most bytes that a guest writes to a body at once.
-pub(crate) const CHUNK_BYTES: usize = 32 << 10;
 /// Host memory for the chunks of one exchange: two that the guest has written, one that is read ahead, and one that the
 /// guest reads.
 const EXCHANGE_BYTES: usize = 4 * CHUNK_BYTES;

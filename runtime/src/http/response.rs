@@ -12,8 +12,8 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::task::JoinHandle;
 use wasmtime_wasi_http::WasiBody;
 
-use super::{CHUNK_BYTES, Fault};
-use crate::{CallError, Reservation};
+use super::Fault;
+use crate::{CallError, Reservation, grants::network::CHUNK_BYTES};
 
 /// The most bytes that are read before a response is sent. A response that is complete by then is sent with its length,
 /// and needs no task of its own.

@@ -5,7 +5,6 @@ use wasmtime::{
     component::{Linker, Resource, ResourceTable},
 };
 use wasmtime_wasi::{
-    WasiView as _,
     p2::{
         SocketResult, TcpSocket, UdpSocket,
         bindings::sockets::{
@@ -14,10 +13,11 @@ use wasmtime_wasi::{
             udp_create_socket::Host as _,
         },
     },
-    sockets::WasiSocketsView as _,
+    sockets::WasiSocketsCtxView,
 };
 
-use crate::{host::Host, memory::budget::Reservation};
+use super::NetworkView;
+use crate::memory::budget::Reservation;
 
 /// Sockets of an instance at once.
 const SOCKETS: u64 = 32;
@@ -51,27 +51,28 @@ impl Drawn {
     }
 }
 
-type Store<'a> = StoreContextMut<'a, Host>;
-
 /// Puts the bound before WASI's own. Shadowing must be allowed.
-pub(super) fn add_to_linker(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
+pub(super) fn add_to_linker<T: Send + 'static>(
+    linker: &mut Linker<T>,
+    view: fn(&mut T) -> NetworkView<'_>,
+) -> wasmtime::Result<()> {
     linker.instance("wasi:sockets/tcp-create-socket@0.2.12")?.func_wrap(
         "create-tcp-socket",
-        |mut store: Store<'_>, (family,): (IpAddressFamily,)| {
-            let host = store.data_mut();
-            Ok((match one_more(host) {
-                Ok(()) => to_result(host.sockets().create_tcp_socket(family))?,
+        move |mut store: StoreContextMut<'_, T>, (family,): (IpAddressFamily,)| {
+            let mut network = view(store.data_mut());
+            Ok((match one_more(&mut network) {
+                Ok(()) => to_result(wasi(network).create_tcp_socket(family))?,
                 Err(refusal) => Err(refusal),
             },))
         },
     )?;
     linker.instance("wasi:sockets/udp-create-socket@0.2.12")?.func_wrap_async(
         "create-udp-socket",
-        |mut store: Store<'_>, (family,): (IpAddressFamily,)| {
+        move |mut store: StoreContextMut<'_, T>, (family,): (IpAddressFamily,)| {
             Box::new(async move {
-                let host = store.data_mut();
-                Ok((match one_more(host) {
-                    Ok(()) => to_result(host.sockets().create_udp_socket(family).await)?,
+                let mut network = view(store.data_mut());
+                Ok((match one_more(&mut network) {
+                    Ok(()) => to_result(wasi(network).create_udp_socket(family).await)?,
                     Err(refusal) => Err(refusal),
                 },))
             })
@@ -79,10 +80,13 @@ pub(super) fn add_to_linker(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     )
 }
 
-fn one_more(host: &mut Host) -> Result<(), ErrorCode> {
-    let sockets = host.granted_sockets().clone();
+fn one_more(NetworkView { sockets, wasi }: &mut NetworkView<'_>) -> Result<(), ErrorCode> {
     // Where there is no grant, WASI's own says so.
-    if sockets.are_granted() { sockets.drawn().one_more(host.ctx().table) } else { Ok(()) }
+    if sockets.are_granted() { sockets.drawn().one_more(wasi.table) } else { Ok(()) }
+}
+
+fn wasi(NetworkView { wasi, .. }: NetworkView<'_>) -> WasiSocketsCtxView<'_> {
+    WasiSocketsCtxView { ctx: wasi.ctx.sockets(), table: wasi.table }
 }
 
 fn to_result<T>(created: SocketResult<Resource<T>>) -> wasmtime::Result<Result<Resource<T>, ErrorCode>> {

@@ -31,8 +31,10 @@ use super::{
     resolver::Unresolved,
     tls,
 };
-use crate::{http::CHUNK_BYTES, memory::budget::Reservation};
+use crate::memory::budget::Reservation;
 
+/// The most bytes that a guest writes to a body at once.
+pub(crate) const CHUNK_BYTES: usize = 32 << 10;
 /// Requests at once of one instance.
 const REQUESTS: usize = 16;
 /// The most bytes of a response's head, and of what is read ahead of its body.

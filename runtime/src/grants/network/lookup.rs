@@ -7,7 +7,7 @@ use wasmtime::{
     component::{Linker, Resource, ResourceType},
 };
 use wasmtime_wasi::{
-    WasiView as _, async_trait,
+    async_trait,
     p2::{
         DynPollable, Network, Pollable,
         bindings::sockets::network::{ErrorCode, IpAddress},
@@ -16,8 +16,7 @@ use wasmtime_wasi::{
     runtime::{AbortOnDropJoinHandle, spawn},
 };
 
-use super::{create, outbound::Refusal, policy::HostName, resolver::Unresolved};
-use crate::host;
+use super::{NetworkView, create, outbound::Refusal, policy::HostName, resolver::Unresolved};
 
 /// In the version that WASI 0.2 is linked in: a guest's older one finds it too.
 const INTERFACE: &str = "wasi:sockets/ip-name-lookup@0.2.12";
@@ -50,21 +49,26 @@ impl Addresses {
 }
 
 /// Puts it, and what bounds sockets, in the place of WASI's own.
-pub(crate) fn add_to_linker(linker: &mut Linker<host::Host>) -> wasmtime::Result<()> {
-    type Store<'a> = StoreContextMut<'a, host::Host>;
-
+pub(crate) fn add_to_linker<T: Send + 'static>(
+    linker: &mut Linker<T>,
+    view: fn(&mut T) -> NetworkView<'_>,
+) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
     let mut interface = linker.instance(INTERFACE)?;
-    interface.resource("resolve-address-stream", ResourceType::host::<Addresses>(), |mut store, rep| {
-        let addresses = Resource::<Addresses>::new_own(rep);
-        store.data_mut().ctx().table.delete(addresses)?;
-        Ok(())
-    })?;
+    interface.resource(
+        "resolve-address-stream",
+        ResourceType::host::<Addresses>(),
+        move |mut store, rep| {
+            let addresses = Resource::<Addresses>::new_own(rep);
+            view(store.data_mut()).wasi.table.delete(addresses)?;
+            Ok(())
+        },
+    )?;
     interface.func_wrap(
         "resolve-addresses",
-        |mut store: Store<'_>, (network, name): (Resource<Network>, String)| {
-            let sockets = store.data_mut().granted_sockets().clone();
-            let table = store.data_mut().ctx().table;
+        move |mut store: StoreContextMut<'_, T>, (network, name): (Resource<Network>, String)| {
+            let NetworkView { wasi, sockets } = view(store.data_mut());
+            let (table, sockets) = (wasi.table, sockets.clone());
             table.get(&network)?;
             let Some(host) = HostName::parse(&name) else {
                 return Ok((Err(ErrorCode::InvalidArgument),));
@@ -78,19 +82,19 @@ pub(crate) fn add_to_linker(linker: &mut Linker<host::Host>) -> wasmtime::Result
     )?;
     interface.func_wrap(
         "[method]resolve-address-stream.resolve-next-address",
-        |mut store: Store<'_>, (addresses,): (Resource<Addresses>,)| {
-            Ok((store.data_mut().ctx().table.get_mut(&addresses)?.next(),))
+        move |mut store: StoreContextMut<'_, T>, (addresses,): (Resource<Addresses>,)| {
+            Ok((view(store.data_mut()).wasi.table.get_mut(&addresses)?.next(),))
         },
     )?;
     interface.func_wrap(
         "[method]resolve-address-stream.subscribe",
-        |mut store: Store<'_>,
-         (addresses,): (Resource<Addresses>,)|
-         -> wasmtime::Result<(Resource<DynPollable>,)> {
-            Ok((subscribe(store.data_mut().ctx().table, addresses)?,))
+        move |mut store: StoreContextMut<'_, T>,
+              (addresses,): (Resource<Addresses>,)|
+              -> wasmtime::Result<(Resource<DynPollable>,)> {
+            Ok((subscribe(view(store.data_mut()).wasi.table, addresses)?,))
         },
     )?;
-    create::add_to_linker(linker)?;
+    create::add_to_linker(linker, view)?;
     linker.allow_shadowing(false);
     Ok(())
 }

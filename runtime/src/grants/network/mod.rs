@@ -13,11 +13,12 @@ mod tls;
 use std::{net::SocketAddr, sync::Arc};
 
 use ipnet::IpNet;
+use wasmtime_wasi::WasiCtxView;
 
 use self::policy::Pattern;
 
 pub(crate) use self::{
-    http::Outgoing,
+    http::{CHUNK_BYTES, Outgoing},
     lookup::add_to_linker,
     outbound::{Network, OutboundAccess},
     sockets::Sockets,
@@ -55,6 +56,12 @@ impl NetworkGrant {
             |host: &String| Pattern::parse(host).map_err(|why| InvalidHost { host: host.clone(), why });
         Ok(Self { hosts: hosts.iter().map(pattern).collect::<Result<_, _>>()? })
     }
+}
+
+/// What the functions of `wasi:sockets` work on.
+pub(crate) struct NetworkView<'a> {
+    pub(crate) wasi: WasiCtxView<'a>,
+    pub(crate) sockets: &'a Sockets,
 }
 
 /// Whether an import is of no use where no network is granted. Sockets are not such a one: std imports them, used or not.

@@ -26,7 +26,6 @@ use super::{
     tree::{NodeKind, ROOT},
     volumes::Handle,
 };
-use crate::host::Host;
 
 /// What the functions of `wasi:filesystem` work on.
 pub(crate) struct FilesView<'a> {
@@ -42,10 +41,13 @@ impl HasData for HasFiles {
 }
 
 /// Defines `wasi:filesystem`, in the place of any that is there.
-pub(crate) fn add_to_linker(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
+pub(crate) fn add_to_linker<T: Send + 'static>(
+    linker: &mut Linker<T>,
+    view: fn(&mut T) -> FilesView<'_>,
+) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
-    types::add_to_linker::<Host, HasFiles>(linker, Host::files)?;
-    preopens::add_to_linker::<Host, HasFiles>(linker, Host::files)?;
+    types::add_to_linker::<T, HasFiles>(linker, view)?;
+    preopens::add_to_linker::<T, HasFiles>(linker, view)?;
     linker.allow_shadowing(false);
     Ok(())
 }
