@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use wasmtime_wasi::p1::types::Whence;
+
 use super::{FileError, FileSystem, FilesGrant, volumes::Handle};
 
 /// The first number that is not a program's stdin, stdout or stderr.
@@ -23,13 +25,6 @@ pub(super) struct Open {
     pub(super) nonblock: bool,
     /// Where the guest finds it, if it was open from the start.
     pub(super) preopen: Option<Arc<str>>,
-}
-
-/// From where a position is counted.
-pub(super) enum From {
-    Start,
-    Here,
-    End,
 }
 
 impl Descriptors {
@@ -105,12 +100,12 @@ impl Open {
         if self.writes { self.handle.write(offset, bytes) } else { Err(FileError::BadDescriptor) }
     }
 
-    pub(super) fn seek(&mut self, offset: i64, from: &From) -> Result<u64, FileError> {
+    pub(super) fn seek(&mut self, offset: i64, whence: Whence) -> Result<u64, FileError> {
         let stat = self.handle.file()?;
-        let from = match from {
-            From::Start => 0,
-            From::Here => self.position,
-            From::End => stat.size,
+        let from = match whence {
+            Whence::Set => 0,
+            Whence::Cur => self.position,
+            Whence::End => stat.size,
         };
         self.position = from.checked_add_signed(offset).ok_or(FileError::Invalid)?;
         Ok(self.position)

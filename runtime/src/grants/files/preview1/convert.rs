@@ -12,7 +12,7 @@ use super::{
     super::{
         FileError,
         descriptors::Open,
-        tree::{NodeKind, PATH_BYTES, Stat},
+        tree::{Entry, NodeKind, PATH_BYTES, Stat},
     },
     Answer, BUFFERS,
 };
@@ -106,6 +106,17 @@ pub(super) fn filestat(stat: &Stat, volume: usize) -> types::Filestat {
         mtim: nanoseconds(stat.modified),
         ctim: nanoseconds(stat.modified),
     }
+}
+
+/// An entry of a directory as `fd_readdir` writes it: a header of 24 bytes, then the name.
+pub(super) fn dirent(entry: &Entry) -> Answer<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(24 + entry.name.len());
+    bytes.extend_from_slice(&entry.cookie.to_le_bytes());
+    bytes.extend_from_slice(&entry.id.to_le_bytes());
+    bytes.extend_from_slice(&u32::try_from(entry.name.len())?.to_le_bytes());
+    bytes.extend_from_slice(&u32::from(filetype(entry.kind) as u8).to_le_bytes());
+    bytes.extend_from_slice(entry.name.as_bytes());
+    Ok(bytes)
 }
 
 /// What C libraries look at before they open, read or write.
