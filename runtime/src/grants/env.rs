@@ -39,7 +39,7 @@ pub enum InvalidEnv {
     Reserved(String),
     /// The name is there already.
     #[error("the environment variable `{0}` is given twice: keep one of them")]
-    Twice(String),
+    Duplicate(String),
     /// The value has a NUL in it.
     #[error(
         "the value of the environment variable `{0}` has a NUL in it: take that out, or mount it as a file"
@@ -63,7 +63,7 @@ impl EnvGrant {
                 return Err(InvalidEnv::Reserved(name.clone()));
             }
             if !names.insert(name) {
-                return Err(InvalidEnv::Twice(name.clone()));
+                return Err(InvalidEnv::Duplicate(name.clone()));
             }
             if value.contains('\0') {
                 return Err(InvalidEnv::Value(name.clone()));
@@ -114,7 +114,7 @@ mod tests {
             (&[("A=B", "x")], InvalidEnv::Name("A=B".to_owned())),
             (&[("A\0", "x")], InvalidEnv::Name("A\0".to_owned())),
             (&[("A", "x\0")], InvalidEnv::Value("A".to_owned())),
-            (&[("A", "x"), ("A", "y")], InvalidEnv::Twice("A".to_owned())),
+            (&[("A", "x"), ("A", "y")], InvalidEnv::Duplicate("A".to_owned())),
             (&[("SAMOVAR_CONFIG", "{}")], InvalidEnv::Reserved("SAMOVAR_CONFIG".to_owned())),
             (&[("A", &large)], InvalidEnv::TooLarge),
         ] {

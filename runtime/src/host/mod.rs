@@ -112,7 +112,7 @@ impl Host {
 
 impl Wasi {
     fn new(context: &PluginContext, program: Option<Box<Program>>) -> Box<Self> {
-        let (outgoing, sockets) = network::of_instance(&context.outbound);
+        let (outgoing, sockets) = network::for_instance(&context.outbound);
         let mut builder = wasi_builder(context, program);
         sockets.build(&mut builder);
         let (mut table, mut http) = (ResourceTable::new(), WasiHttpCtx::new());

@@ -10,7 +10,7 @@ use wasmtime::component::Val;
 
 use super::{
     Type,
-    decode::{At, quoted, short},
+    decode::{Located, excerpt, quoted},
     meter::Meter,
 };
 
@@ -58,7 +58,7 @@ impl<'de> Visitor<'de> for Cases<'_> {
             Some(Some(payload)) => Err(E::custom(format_args!(
                 "`{case}` needs a payload of type {payload}: {{\"{case}\": ...}}"
             ))),
-            None => Err(E::invalid_value(Unexpected::Str(short(case)), &self)),
+            None => Err(E::invalid_value(Unexpected::Str(excerpt(case)), &self)),
         }
     }
 
@@ -69,14 +69,14 @@ impl<'de> Visitor<'de> for Cases<'_> {
     fn visit_enum<A: EnumAccess<'de>>(self, access: A) -> Result<Val, A::Error> {
         let (case, access) = access.variant::<String>()?;
         let payload = match self.payload(&case) {
-            Some(Some(payload)) => Some(access.newtype_variant_seed(At(&case, payload, self.1))?),
+            Some(Some(payload)) => Some(access.newtype_variant_seed(Located(&case, payload, self.1))?),
             Some(None) => {
                 access.newtype_variant::<()>().map_err(|_| {
                     A::Error::custom(format_args!("`{case}` has no payload: write \"{case}\""))
                 })?;
                 None
             }
-            None => return Err(A::Error::invalid_value(Unexpected::Str(short(&case)), &self)),
+            None => return Err(A::Error::invalid_value(Unexpected::Str(excerpt(&case)), &self)),
         };
         Ok(self.value(&case, payload))
     }
@@ -97,7 +97,7 @@ impl<'de> Visitor<'de> for Wrapped<'_> {
             Some("some") => {}
             _ => return Err(A::Error::invalid_type(Unexpected::Map, &self)),
         }
-        let value = map.next_value_seed(At("some", self.0, self.1))?;
+        let value = map.next_value_seed(Located("some", self.0, self.1))?;
         match map.next_key::<serde::de::IgnoredAny>()? {
             None => Ok(value),
             Some(_) => Err(A::Error::invalid_type(Unexpected::Map, &self)),

@@ -33,7 +33,7 @@ pub fn arguments(
 
 fn read(body: &[u8], params: &[(String, Type)], meter: &Meter<'_>) -> Result<Vec<Val>, String> {
     if body.trim_ascii().is_empty() {
-        return params.iter().map(|(name, ty)| left_out(name, ty)).collect();
+        return params.iter().map(|(name, ty)| omitted(name, ty)).collect();
     }
     let mut json = serde_json::Deserializer::from_slice(body);
     let values = json.deserialize_any(Arguments(params, meter)).map_err(|error| error.to_string())?;
@@ -41,7 +41,7 @@ fn read(body: &[u8], params: &[(String, Type)], meter: &Meter<'_>) -> Result<Vec
     Ok(values)
 }
 
-fn left_out(name: &str, ty: &Type) -> Result<Val, String> {
+fn omitted(name: &str, ty: &Type) -> Result<Val, String> {
     match ty {
         Type::Option(_) => Ok(Val::Option(None)),
         _ => Err(sanitized(format_args!("`{name}` is missing; it is of type {ty}"))),
@@ -64,27 +64,27 @@ impl<'de> Visitor<'de> for Arguments<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
         let mut values = Vec::with_capacity(self.0.len());
         for (name, ty) in self.0 {
-            match seq.next_element_seed(At(name, ty, self.1))? {
+            match seq.next_element_seed(Located(name, ty, self.1))? {
                 Some(value) => values.push(value),
-                None => values.push(left_out(name, ty).map_err(A::Error::custom)?),
+                None => values.push(omitted(name, ty).map_err(A::Error::custom)?),
             }
         }
-        end(seq, self.0.len())?;
+        expect_end(seq, self.0.len())?;
         Ok(values)
     }
 }
 
 /// A value of `ty`, whose errors say that they are at `name`.
-pub(super) struct At<'a>(pub(super) &'a str, pub(super) &'a Type, pub(super) &'a Meter<'a>);
+pub(super) struct Located<'a>(pub(super) &'a str, pub(super) &'a Type, pub(super) &'a Meter<'a>);
 
-impl<'de> DeserializeSeed<'de> for At<'_> {
+impl<'de> DeserializeSeed<'de> for Located<'_> {
     type Value = Val;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Val, D::Error> {
         let Self(name, ty, meter) = self;
         Seed(ty, meter)
             .deserialize(deserializer)
-            .map_err(|error| D::Error::custom(sanitized(format_args!("{}: {error}", short(name)))))
+            .map_err(|error| D::Error::custom(sanitized(format_args!("{}: {error}", excerpt(name)))))
     }
 }
 
@@ -96,7 +96,7 @@ impl<'de> DeserializeSeed<'de> for Seed<'_> {
     type Value = Val;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Val, D::Error> {
-        self.1.value(self.0)?;
+        self.1.reserve_value(self.0)?;
         match self.0 {
             Type::Option(_) => deserializer.deserialize_option(self),
             Type::Variant(_) | Type::Result(..) => deserializer.deserialize_any(Cases(self.0, self.1)),
@@ -159,7 +159,8 @@ impl fmt::Display for Seed<'_> {
 /// The names that there are: the first of them, where they are many.
 pub(super) fn quoted<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
     let mut names = names.into_iter();
-    let mut list: Vec<_> = names.by_ref().take(LISTED).map(|name| format!("`{}`", short(name))).collect();
+    let mut list: Vec<_> =
+        names.by_ref().take(MAX_NAMES).map(|name| format!("`{}`", excerpt(name))).collect();
     if names.next().is_some() {
         list.push("...".to_owned());
     }
@@ -198,10 +199,10 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 
     fn visit_str<E: Error>(self, value: &str) -> Result<Val, E> {
-        let refuse = || E::invalid_value(Unexpected::Str(short(value)), &self);
+        let refuse = || E::invalid_value(Unexpected::Str(excerpt(value)), &self);
         match self.0 {
             Type::String => {
-                self.1.bytes(value.len())?;
+                self.1.reserve(value.len())?;
                 Ok(Val::String(value.to_owned()))
             }
             Type::Char => {
@@ -212,7 +213,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
                 }
             }
             Type::Bytes => {
-                self.1.values(value.len())?;
+                self.1.reserve_list(value.len())?;
                 let bytes = BASE64_STANDARD.decode(value).map_err(|_| refuse())?;
                 Ok(Val::List(bytes.into_iter().map(Val::U8).collect()))
             }
@@ -256,7 +257,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
             Type::List(element) => {
                 let mut values = Vec::new();
                 while let Some(value) =
-                    seq.next_element_seed(At(&format!("[{}]", values.len()), element, self.1))?
+                    seq.next_element_seed(Located(&format!("[{}]", values.len()), element, self.1))?
                 {
                     values.push(value);
                 }
@@ -266,18 +267,18 @@ impl<'de> Visitor<'de> for Seed<'_> {
                 let mut values = Vec::with_capacity(types.len());
                 for ty in types {
                     let at = format!("[{}]", values.len());
-                    let value = seq.next_element_seed(At(&at, ty, self.1))?;
+                    let value = seq.next_element_seed(Located(&at, ty, self.1))?;
                     values.push(value.ok_or_else(|| A::Error::invalid_length(values.len(), &self))?);
                 }
-                end(seq, types.len())?;
+                expect_end(seq, types.len())?;
                 Ok(Val::Tuple(values))
             }
             Type::Flags(names) => {
                 let mut set = vec![false; names.len()];
                 while let Some(name) = seq.next_element::<std::borrow::Cow<'_, str>>()? {
                     let at = names.iter().position(|known| *known == name);
-                    set[at.ok_or_else(|| A::Error::invalid_value(Unexpected::Str(short(&name)), &self))?] =
-                        true;
+                    let refuse = || A::Error::invalid_value(Unexpected::Str(excerpt(&name)), &self);
+                    set[at.ok_or_else(refuse)?] = true;
                 }
                 Ok(Val::Flags(
                     names.iter().zip(set).filter(|(_, set)| *set).map(|(name, _)| name.clone()).collect(),
@@ -305,21 +306,24 @@ fn fields<'de, A: MapAccess<'de>>(
     while let Some(key) = map.next_key::<std::borrow::Cow<'_, str>>()? {
         let Some(at) = types.iter().position(|(name, _)| *name == key) else {
             let known = quoted(types.iter().map(|(name, _)| name));
-            return Err(A::Error::custom(format_args!("`{}` is not known; known are {known}", short(&key))));
+            return Err(A::Error::custom(format_args!(
+                "`{}` is not known; known are {known}",
+                excerpt(&key)
+            )));
         };
         if values[at].is_some() {
-            return Err(A::Error::custom(format_args!("`{}` comes twice", short(&key))));
+            return Err(A::Error::custom(format_args!("`{}` comes twice", excerpt(&key))));
         }
-        values[at] = Some(map.next_value_seed(At(&types[at].0, &types[at].1, meter))?);
+        values[at] = Some(map.next_value_seed(Located(&types[at].0, &types[at].1, meter))?);
     }
     let fill = |((name, ty), value): (&(String, Type), Option<Val>)| {
-        let value = value.map_or_else(|| left_out(name, ty).map_err(A::Error::custom), Ok)?;
+        let value = value.map_or_else(|| omitted(name, ty).map_err(A::Error::custom), Ok)?;
         Ok((name.clone(), value))
     };
     types.iter().zip(values).map(fill).collect()
 }
 
-fn end<'de, A: SeqAccess<'de>>(mut seq: A, length: usize) -> Result<(), A::Error> {
+fn expect_end<'de, A: SeqAccess<'de>>(mut seq: A, length: usize) -> Result<(), A::Error> {
     match seq.next_element::<serde::de::IgnoredAny>()? {
         None => Ok(()),
         Some(_) => Err(A::Error::custom(format_args!("too many values: {length} are taken"))),
@@ -338,9 +342,9 @@ fn float<F: std::str::FromStr>(text: &str) -> Option<F> {
 }
 
 /// Names that an error lists.
-const LISTED: usize = 12;
+const MAX_NAMES: usize = 12;
 
 /// Enough of a text to recognise it in an error.
-pub(super) fn short(text: &str) -> &str {
+pub(super) fn excerpt(text: &str) -> &str {
     &text[..text.floor_char_boundary(64)]
 }

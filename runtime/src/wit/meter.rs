@@ -9,21 +9,21 @@ use super::Type;
 use crate::{NoMemory, Reservation};
 
 /// What a value takes, and as much again for the slack of vectors that grow.
-const VALUE: usize = 2 * size_of::<Val>();
+const VALUE_BYTES: usize = 2 * size_of::<Val>();
 
 /// What is drawn at once, so that not each value touches the budget that all calls share.
-const STEP: u64 = 4 << 10;
+const STEP_BYTES: u64 = 4 << 10;
 
 /// Draws into a share.
 pub(super) struct Meter<'a> {
     reservation: &'a Reservation,
-    left: Cell<u64>,
+    unused: Cell<u64>,
     refused: Cell<bool>,
 }
 
 impl<'a> Meter<'a> {
     pub(super) fn new(reservation: &'a Reservation) -> Self {
-        Self { reservation, left: Cell::new(0), refused: Cell::new(false) }
+        Self { reservation, unused: Cell::new(0), refused: Cell::new(false) }
     }
 
     /// Whether anything was refused: the reading that failed is not the body's fault.
@@ -32,7 +32,7 @@ impl<'a> Meter<'a> {
     }
 
     /// Draws for a value of a type, without what it holds beside its names.
-    pub(super) fn value<E: Error>(&self, ty: &Type) -> Result<(), E> {
+    pub(super) fn reserve_value<E: Error>(&self, ty: &Type) -> Result<(), E> {
         let named = |name: &String| size_of::<String>() + name.len();
         let longest = |names: &mut dyn Iterator<Item = &String>| names.map(String::len).max().unwrap_or(0);
         let more = match ty {
@@ -41,29 +41,29 @@ impl<'a> Meter<'a> {
             Type::Flags(names) => names.iter().map(named).sum(),
             Type::Enum(names) => longest(&mut names.iter()),
             Type::Variant(cases) => longest(&mut cases.iter().map(|(name, _)| name)),
-            Type::List(_) => VALUE,
+            Type::List(_) => VALUE_BYTES,
             _ => 0,
         };
-        self.bytes(VALUE + more)
+        self.reserve(VALUE_BYTES + more)
     }
 
     /// Draws for a list of bytes.
-    pub(super) fn values<E: Error>(&self, count: usize) -> Result<(), E> {
-        self.bytes(count.saturating_mul(size_of::<Val>()))
+    pub(super) fn reserve_list<E: Error>(&self, count: usize) -> Result<(), E> {
+        self.reserve(count.saturating_mul(size_of::<Val>()))
     }
 
     /// Draws for a text.
-    pub(super) fn bytes<E: Error>(&self, bytes: usize) -> Result<(), E> {
+    pub(super) fn reserve<E: Error>(&self, bytes: usize) -> Result<(), E> {
         let bytes = bytes as u64;
-        if bytes > self.left.get() {
-            let step = bytes.max(STEP);
+        if bytes > self.unused.get() {
+            let step = bytes.max(STEP_BYTES);
             if self.reservation.try_grow(step).is_err() {
                 self.refused.set(true);
                 return Err(E::custom(NoMemory));
             }
-            self.left.set(self.left.get() + step);
+            self.unused.set(self.unused.get() + step);
         }
-        self.left.set(self.left.get() - bytes);
+        self.unused.set(self.unused.get() - bytes);
         Ok(())
     }
 }

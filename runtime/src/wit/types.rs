@@ -63,32 +63,32 @@ pub enum NotCallable {
     #[error("it takes or gives a {0}, which JSON cannot carry")]
     Unsupported(&'static str),
     /// A hostile or mistaken type: WIT types can name each other until they are astronomically large.
-    #[error("its type is too large: over {} parts or {} levels", MOST_PARTS, MOST_LEVELS)]
+    #[error("its type is too large: over {} parts or {} levels", MAX_PARTS, MAX_LEVELS)]
     TooLarge,
 }
 
-const MOST_PARTS: usize = 10_000;
-const MOST_LEVELS: usize = 64;
+const MAX_PARTS: usize = 10_000;
+const MAX_LEVELS: usize = 64;
 
 /// What is left of those bounds while one function's types are taken out.
 pub(crate) struct TypeSize(usize);
 
 impl TypeSize {
     pub(crate) fn new() -> Self {
-        Self(MOST_PARTS)
+        Self(MAX_PARTS)
     }
 }
 
 impl Type {
     /// Takes in a component's type.
-    pub(crate) fn new(ty: &component::Type, budget: &mut TypeSize) -> Result<Self, NotCallable> {
-        Self::within(ty, budget, MOST_LEVELS)
+    pub(crate) fn new(ty: &component::Type, size: &mut TypeSize) -> Result<Self, NotCallable> {
+        Self::within(ty, size, MAX_LEVELS)
     }
 
-    fn within(ty: &component::Type, budget: &mut TypeSize, levels: usize) -> Result<Self, NotCallable> {
+    fn within(ty: &component::Type, size: &mut TypeSize, levels: usize) -> Result<Self, NotCallable> {
         let levels = levels.checked_sub(1).ok_or(NotCallable::TooLarge)?;
-        budget.0 = budget.0.checked_sub(1).ok_or(NotCallable::TooLarge)?;
-        let mut inner = |ty: &component::Type| Self::within(ty, budget, levels);
+        size.0 = size.0.checked_sub(1).ok_or(NotCallable::TooLarge)?;
+        let mut inner = |ty: &component::Type| Self::within(ty, size, levels);
         let boxed =
             |ty: Option<component::Type>,
              inner: &mut dyn FnMut(&component::Type) -> Result<Self, NotCallable>| {

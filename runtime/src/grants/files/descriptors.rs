@@ -101,7 +101,7 @@ impl Open {
     }
 
     pub(super) fn seek(&mut self, offset: i64, whence: Whence) -> Result<u64, FileError> {
-        let stat = self.handle.file()?;
+        let stat = self.handle.file_stat()?;
         let from = match whence {
             Whence::Set => 0,
             Whence::Cur => self.position,
@@ -113,7 +113,7 @@ impl Open {
 
     /// Makes the file at least that long.
     pub(super) fn allocate(&self, offset: u64, len: u64) -> Result<(), FileError> {
-        let stat = self.handle.file()?;
+        let stat = self.handle.file_stat()?;
         if !self.writes {
             return Err(FileError::BadDescriptor);
         }

@@ -105,7 +105,7 @@ impl FilesGrant {
         }
         for (at, Mount { path, .. }) in mounts.iter().enumerate() {
             let parts = path.strip_prefix('/').map(|parts| parts.split('/'));
-            if path.len() > PATH_BYTES || !parts.is_some_and(|mut parts| parts.all(is_name)) {
+            if path.len() > PATH_BYTES || !parts.is_some_and(|mut parts| parts.all(is_file_name)) {
                 return Err(InvalidMount::Path(path.clone()));
             }
             for Mount { path: other, .. } in &mounts[..at] {
@@ -155,7 +155,7 @@ impl Content {
         };
         let mut tree = Tree::new(Space::unlimited(), 0);
         for (name, content) in &**files {
-            let made = Some(name).filter(|name| is_name(name)).and_then(|name| {
+            let made = Some(name).filter(|name| is_file_name(name)).and_then(|name| {
                 let file = tree.make_file(ROOT, name).ok()?;
                 tree.write(file, 0, content).ok()
             });
@@ -165,7 +165,7 @@ impl Content {
     }
 }
 
-fn is_name(name: &str) -> bool {
+fn is_file_name(name: &str) -> bool {
     !matches!(name, "" | "." | "..") && name.len() <= NAME_BYTES && !name.contains(['/', '\0'])
 }
 

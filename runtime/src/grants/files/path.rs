@@ -5,11 +5,11 @@ use super::{
     tree::{NAME_BYTES, NodeId, NodeKind, PATH_BYTES, ROOT, Tree},
 };
 
-/// The most symbolic links on one way.
-const LINKS: u32 = 40;
+/// The most symbolic links on one path.
+const MAX_SYMLINKS: u32 = 40;
 
 /// Where a path leads.
-pub(super) struct Found<'p> {
+pub(super) struct Resolved<'p> {
     /// The directory and the name in it; `None` where the path ends in `.`, `..` or nothing.
     entry: Option<(NodeId, &'p str)>,
     /// What is there.
@@ -31,7 +31,7 @@ pub(super) struct OpenOptions {
 }
 
 /// What opening a path comes to.
-pub(super) enum Opening<'p> {
+pub(super) enum OpenAction<'p> {
     Node(NodeId),
     Truncate(NodeId),
     Create(NodeId, &'p str),
@@ -44,20 +44,20 @@ impl Tree {
         base: NodeId,
         path: &'p str,
         follow: bool,
-    ) -> Result<Found<'p>, FileError> {
-        let mut way = vec![base];
+    ) -> Result<Resolved<'p>, FileError> {
+        let mut directories = vec![base];
         self.check_directory(base)?;
-        check(path)?;
+        check_path(path)?;
         let (mut rest, mut links) = (vec![path], 0);
-        while let (Some(path), Some(&at)) = (rest.pop(), way.last()) {
+        while let (Some(path), Some(&at)) = (rest.pop(), directories.last()) {
             let (name, after) =
                 path.split_once('/').map_or((path, None), |(name, after)| (name, Some(after)));
             rest.extend(after);
             match name {
                 "" | "." => continue,
                 ".." => {
-                    way.pop();
-                    if way.is_empty() {
+                    directories.pop();
+                    if directories.is_empty() {
                         return Err(FileError::NotPermitted);
                     }
                     continue;
@@ -67,27 +67,27 @@ impl Tree {
             }
             let slash = !rest.is_empty();
             let last = rest.iter().all(|rest| rest.bytes().all(|byte| byte == b'/'));
-            let found = |node| Found { entry: Some((at, name)), node, slash };
+            let found = |node| Resolved { entry: Some((at, name)), node, slash };
             let Some(child) = self.child(at, name)? else {
                 return if last { Ok(found(None)) } else { Err(FileError::NoEntry) };
             };
             if let Some(target) = self.target(child)?.filter(|_| !last || slash || follow) {
                 links += 1;
-                if links > LINKS {
+                if links > MAX_SYMLINKS {
                     return Err(FileError::Loop);
                 }
-                check(target)?;
+                check_path(target)?;
                 rest.push(target);
                 continue;
             }
             let is_directory = self.kind(child)? == NodeKind::Directory;
             match (last, is_directory) {
                 (true, _) if is_directory || !slash => return Ok(found(Some(child))),
-                (false, true) => way.push(child),
+                (false, true) => directories.push(child),
                 _ => return Err(FileError::NotDirectory),
             }
         }
-        Ok(Found { entry: None, node: way.last().copied(), slash: true })
+        Ok(Resolved { entry: None, node: directories.last().copied(), slash: true })
     }
 
     fn check_directory(&self, base: NodeId) -> Result<(), FileError> {
@@ -108,12 +108,12 @@ impl Tree {
     }
 
     /// What opening a path comes to; nothing is changed yet.
-    pub(super) fn opening<'p>(
+    pub(super) fn open_action<'p>(
         &'p self,
         base: NodeId,
         path: &'p str,
         options: OpenOptions,
-    ) -> Result<Opening<'p>, FileError> {
+    ) -> Result<OpenAction<'p>, FileError> {
         let OpenOptions { follow, create, exclusive, directory, truncate, write } = options;
         if directory && (create || exclusive || truncate) {
             return Err(FileError::Invalid);
@@ -122,7 +122,7 @@ impl Tree {
         let Some(node) = found.node else {
             return match found.entry {
                 Some(_) if !create => Err(FileError::NoEntry),
-                Some((parent, name)) if !found.slash => Ok(Opening::Create(parent, name)),
+                Some((parent, name)) if !found.slash => Ok(OpenAction::Create(parent, name)),
                 _ => Err(FileError::IsDirectory),
             };
         };
@@ -133,13 +133,13 @@ impl Tree {
             NodeKind::Symlink => Err(FileError::Loop),
             NodeKind::Directory if write || create || truncate => Err(FileError::IsDirectory),
             NodeKind::File if directory => Err(FileError::NotDirectory),
-            NodeKind::File if truncate => Ok(Opening::Truncate(node)),
-            NodeKind::Directory | NodeKind::File => Ok(Opening::Node(node)),
+            NodeKind::File if truncate => Ok(OpenAction::Truncate(node)),
+            NodeKind::Directory | NodeKind::File => Ok(OpenAction::Node(node)),
         }
     }
 
     /// The directory and the name of something that is to be made.
-    fn to_make(&self, base: NodeId, path: &str, directory: bool) -> Result<(NodeId, String), FileError> {
+    fn vacant_entry(&self, base: NodeId, path: &str, directory: bool) -> Result<(NodeId, String), FileError> {
         let found = self.resolve(base, path, false)?;
         match found.entry {
             Some((parent, name)) if found.node.is_none() => {
@@ -151,14 +151,14 @@ impl Tree {
     }
 
     pub(super) fn create_directory(&mut self, base: NodeId, path: &str) -> Result<(), FileError> {
-        let (parent, name) = self.to_make(base, path, true)?;
+        let (parent, name) = self.vacant_entry(base, path, true)?;
         self.make_directory(parent, &name).map(drop)
     }
 
     /// Makes a link that can lead somewhere: an absolute one never could.
     pub(super) fn create_symlink(&mut self, target: &str, base: NodeId, path: &str) -> Result<(), FileError> {
-        check(target)?;
-        let (parent, name) = self.to_make(base, path, false)?;
+        check_path(target)?;
+        let (parent, name) = self.vacant_entry(base, path, false)?;
         self.make_symlink(parent, &name, target).map(drop)
     }
 
@@ -222,7 +222,7 @@ impl Tree {
 }
 
 /// Refuses what is no path below a directory.
-fn check(path: &str) -> Result<(), FileError> {
+fn check_path(path: &str) -> Result<(), FileError> {
     match path.as_bytes() {
         [] => Err(FileError::NoEntry),
         path if path.len() > PATH_BYTES => Err(FileError::NameTooLong),
@@ -328,12 +328,12 @@ mod tests {
                     .and_then(|node| tree.write(node, size / 8, &[1; 999]).map(drop)),
                 7 => tree.find(ROOT, one, false).and_then(|node| {
                     held.push(node);
-                    tree.hold(node)
+                    tree.acquire(node)
                 }),
                 _ => {
                     let create = OpenOptions { create: true, ..OpenOptions::default() };
-                    match tree.opening(ROOT, one, create) {
-                        Ok(Opening::Create(parent, name)) => {
+                    match tree.open_action(ROOT, one, create) {
+                        Ok(OpenAction::Create(parent, name)) => {
                             let name = name.to_owned();
                             tree.make_file(parent, &name).map(drop)
                         }

@@ -9,7 +9,7 @@ use wasmtime_wasi::{
 use super::{FileError, volumes::Handle};
 
 /// The most that is read or written at once, in bytes.
-pub(super) const AT_ONCE: usize = 64 << 10;
+pub(super) const MAX_IO_BYTES: usize = 64 << 10;
 
 /// Reads a file from a position on.
 pub(super) struct Reader {
@@ -33,8 +33,8 @@ impl InputStream for Reader {
         if size == 0 {
             return Ok(Bytes::new());
         }
-        let left = self.handle.file()?.size.saturating_sub(self.position);
-        let mut bytes = vec![0; size.min(AT_ONCE).min(usize::try_from(left).unwrap_or(usize::MAX))];
+        let left = self.handle.file_stat()?.size.saturating_sub(self.position);
+        let mut bytes = vec![0; size.min(MAX_IO_BYTES).min(usize::try_from(left).unwrap_or(usize::MAX))];
         let count = self.handle.read(self.position, &mut bytes)?;
         if count == 0 {
             return Err(StreamError::Closed);
@@ -65,7 +65,7 @@ impl OutputStream for Writer {
     }
 
     fn check_write(&mut self) -> StreamResult<usize> {
-        Ok(AT_ONCE)
+        Ok(MAX_IO_BYTES)
     }
 }
 

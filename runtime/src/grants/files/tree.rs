@@ -118,7 +118,7 @@ impl Tree {
     }
 
     pub(super) fn kind(&self, id: NodeId) -> Result<NodeKind, FileError> {
-        Ok(self.node(id)?.kind.of())
+        Ok(self.node(id)?.kind.node_kind())
     }
 
     /// What a symbolic link says; `None` of anything else.
@@ -137,7 +137,7 @@ impl Tree {
             Kind::Symlink(target) => target.len() as u64,
         };
         let &Node { accessed, modified, linked, .. } = node;
-        Ok(Stat { id, kind: node.kind.of(), size, links: linked.into(), accessed, modified })
+        Ok(Stat { id, kind: node.kind.node_kind(), size, links: linked.into(), accessed, modified })
     }
 
     /// The file's bytes.
@@ -161,7 +161,7 @@ impl Tree {
             return Ok(None);
         };
         let node = self.node(id)?;
-        Ok(Some(Entry { cookie: id, id, kind: node.kind.of(), name: Arc::clone(&node.name) }))
+        Ok(Some(Entry { cookie: id, id, kind: node.kind.node_kind(), name: Arc::clone(&node.name) }))
     }
 
     /// Whether `id` is `directory` or somewhere below it.
@@ -206,7 +206,7 @@ impl Tree {
         }
         let name = Arc::<str>::from(name);
         let bytes = NODE_BYTES + name.len() as u64 + kind.fixed_bytes();
-        self.space.take(bytes, bytes)?;
+        self.space.try_grow(bytes, bytes)?;
         let id = self.next;
         self.next += 1;
         self.nodes.insert(id, Node::new(parent, Arc::clone(&name), kind));
@@ -218,7 +218,7 @@ impl Tree {
     pub(super) fn remove(&mut self, id: NodeId) -> Result<(), FileError> {
         self.unlink(id)?;
         self.node_mut(id)?.linked = false;
-        self.forget_unused(id);
+        self.remove_unused(id);
         Ok(())
     }
 
@@ -229,10 +229,10 @@ impl Tree {
         }
         let (name, before) = (Arc::<str>::from(name), self.node(id)?.name.len());
         // Only what is more: also a full folder's files can be renamed.
-        let more = name.len().saturating_sub(before) as u64;
-        self.space.take(more, more)?;
-        let less = before.saturating_sub(name.len()) as u64;
-        self.space.give(less, less);
+        let added = name.len().saturating_sub(before) as u64;
+        self.space.try_grow(added, added)?;
+        let removed = before.saturating_sub(name.len()) as u64;
+        self.space.shrink(removed, removed);
         if let Some(replaced) = self.child(parent, &name)? {
             self.remove(replaced)?;
         }
@@ -264,13 +264,13 @@ impl Tree {
 
     /// Writes as many of the bytes as there is space for; none is an error, unless there were none.
     pub(super) fn write(&mut self, id: NodeId, offset: u64, bytes: &[u8]) -> Result<usize, FileError> {
-        let left = self.space.left();
+        let remaining = self.space.remaining();
         let (content, space) = self.content_mut(id)?;
         if bytes.is_empty() {
             return Ok(0);
         }
         let offset = usize::try_from(offset).map_err(|_| FileError::FileTooLarge)?;
-        let most = content.len().saturating_add(usize::try_from(left).unwrap_or(usize::MAX));
+        let most = content.len().saturating_add(usize::try_from(remaining).unwrap_or(usize::MAX));
         let end = offset.checked_add(bytes.len()).ok_or(FileError::FileTooLarge)?.min(most);
         let bytes = &bytes[..end.checked_sub(offset).filter(|&fit| fit > 0).ok_or(FileError::NoSpace)?];
         if end > content.len() {
@@ -288,7 +288,7 @@ impl Tree {
         if size > content.len() {
             space.extend(content, size)?;
         } else {
-            space.cut(content, size);
+            space.truncate(content, size);
         }
         self.node_mut(id)?.modified = SystemTime::now();
         Ok(())
@@ -317,7 +317,7 @@ impl Tree {
     }
 
     /// Counts a handle on a node.
-    pub(super) fn hold(&mut self, id: NodeId) -> Result<(), FileError> {
+    pub(super) fn acquire(&mut self, id: NodeId) -> Result<(), FileError> {
         self.node_mut(id)?.handles += 1;
         Ok(())
     }
@@ -327,17 +327,17 @@ impl Tree {
         if let Ok(node) = self.node_mut(id) {
             // A new tree's own directory has not counted the handles on the old one's.
             node.handles = node.handles.saturating_sub(1);
-            self.forget_unused(id);
+            self.remove_unused(id);
         }
     }
 
-    fn forget_unused(&mut self, id: NodeId) {
+    fn remove_unused(&mut self, id: NodeId) {
         let unused = self.nodes.get(&id).is_some_and(|node| !node.linked && node.handles == 0);
         if unused && let Some(node) = self.nodes.remove(&id) {
             let fixed = NODE_BYTES + node.name.len() as u64 + node.kind.fixed_bytes();
-            self.space.give(fixed, fixed);
+            self.space.shrink(fixed, fixed);
             if let Kind::File(mut content) = node.kind {
-                self.space.cut(&mut content, 0);
+                self.space.truncate(&mut content, 0);
             }
         }
     }
@@ -351,7 +351,7 @@ impl Node {
 }
 
 impl Kind {
-    fn of(&self) -> NodeKind {
+    fn node_kind(&self) -> NodeKind {
         match self {
             Self::Directory(_) => NodeKind::Directory,
             Self::File(_) => NodeKind::File,

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     FileError, FilesGrant,
-    path::{OpenOptions, Opening},
+    path::{OpenAction, OpenOptions},
     space::Space,
     tree::{Entry, NodeId, NodeKind, ROOT, Stat, Tree},
 };
@@ -29,7 +29,7 @@ struct State {
     volumes: Vec<Volume>,
     handles: usize,
     /// The most handles that there ever were, and for which memory was drawn.
-    most_handles: usize,
+    reserved_handles: usize,
     reservation: Arc<Reservation>,
 }
 
@@ -58,8 +58,8 @@ impl FileSystem {
         });
         let volumes: Vec<_> = volumes.collect();
         // Those on the mounts themselves are within what each instance counts.
-        let most_handles = volumes.len();
-        let state = State { volumes, handles: 0, most_handles, reservation: Arc::clone(reservation) };
+        let reserved_handles = volumes.len();
+        let state = State { volumes, handles: 0, reserved_handles, reservation: Arc::clone(reservation) };
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
@@ -85,12 +85,12 @@ impl FileSystem {
         if state.handles >= HANDLES {
             return Err(FileError::TooManyOpen);
         }
-        if state.handles == state.most_handles {
+        if state.handles == state.reserved_handles {
             state.reservation.try_grow(HANDLE_BYTES).map_err(|_| FileError::NodeMemory)?;
-            state.most_handles += 1;
+            state.reserved_handles += 1;
         }
         if let Volume::Scratch { tree, .. } = &mut state.volumes[volume] {
-            tree.hold(node)?;
+            tree.acquire(node)?;
         }
         state.handles += 1;
         Ok(Handle { files: self.clone(), volume, node })
@@ -125,16 +125,19 @@ impl Volume {
 }
 
 impl Handle {
-    fn with<T>(&self, look: impl FnOnce(&Tree) -> Result<T, FileError>) -> Result<T, FileError> {
+    fn with_tree<T>(&self, look: impl FnOnce(&Tree) -> Result<T, FileError>) -> Result<T, FileError> {
         look(self.files.lock().volumes[self.volume].tree())
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut Tree) -> Result<T, FileError>) -> Result<T, FileError> {
+    fn with_tree_mut<T>(
+        &self,
+        change: impl FnOnce(&mut Tree) -> Result<T, FileError>,
+    ) -> Result<T, FileError> {
         change(self.files.lock().volumes[self.volume].tree_mut()?)
     }
 
     /// Another handle on the same node.
-    pub(super) fn again(&self) -> Result<Self, FileError> {
+    pub(super) fn try_clone(&self) -> Result<Self, FileError> {
         self.files.handle(&mut self.files.lock(), self.volume, self.node)
     }
 
@@ -148,21 +151,21 @@ impl Handle {
     }
 
     pub(super) fn kind(&self) -> Result<NodeKind, FileError> {
-        self.with(|tree| tree.kind(self.node))
+        self.with_tree(|tree| tree.kind(self.node))
     }
 
     pub(super) fn stat(&self) -> Result<Stat, FileError> {
-        self.with(|tree| tree.stat(self.node))
+        self.with_tree(|tree| tree.stat(self.node))
     }
 
     /// The same, where it is a file.
-    pub(super) fn file(&self) -> Result<Stat, FileError> {
+    pub(super) fn file_stat(&self) -> Result<Stat, FileError> {
         let stat = self.stat()?;
         if stat.kind == NodeKind::Directory { Err(FileError::IsDirectory) } else { Ok(stat) }
     }
 
     pub(super) fn stat_at(&self, path: &str, follow: bool) -> Result<Stat, FileError> {
-        self.with(|tree| tree.stat(tree.find(self.node, path, follow)?))
+        self.with_tree(|tree| tree.stat(tree.find(self.node, path, follow)?))
     }
 
     pub(super) fn is_read_only(&self) -> bool {
@@ -172,18 +175,18 @@ impl Handle {
     pub(super) fn open_at(&self, path: &str, options: OpenOptions) -> Result<Self, FileError> {
         let mut state = self.files.lock();
         let volume = &mut state.volumes[self.volume];
-        let node = match volume.tree().opening(self.node, path, options)? {
-            Opening::Node(node) => {
+        let node = match volume.tree().open_action(self.node, path, options)? {
+            OpenAction::Node(node) => {
                 if options.write {
                     volume.tree_mut()?;
                 }
                 node
             }
-            Opening::Truncate(node) => {
+            OpenAction::Truncate(node) => {
                 volume.tree_mut()?.set_size(node, 0)?;
                 node
             }
-            Opening::Create(parent, name) => {
+            OpenAction::Create(parent, name) => {
                 let name = name.to_owned();
                 volume.tree_mut()?.make_file(parent, &name)?
             }
@@ -193,7 +196,7 @@ impl Handle {
 
     /// Reads from an offset into the buffer, as much as there is and fits.
     pub(super) fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, FileError> {
-        self.with(|tree| {
+        self.with_tree(|tree| {
             let content = tree.content(self.node)?;
             let from = usize::try_from(offset).unwrap_or(usize::MAX).min(content.len());
             let count = buffer.len().min(content.len() - from);
@@ -204,7 +207,7 @@ impl Handle {
 
     /// Writes at an offset, or with `None` at the end; gives how many bytes and where they end.
     pub(super) fn write(&self, offset: Option<u64>, bytes: &[u8]) -> Result<(usize, u64), FileError> {
-        self.change(|tree| {
+        self.with_tree_mut(|tree| {
             let offset =
                 offset.map_or_else(|| tree.content(self.node).map(|content| content.len() as u64), Ok)?;
             let count = tree.write(self.node, offset, bytes)?;
@@ -213,7 +216,7 @@ impl Handle {
     }
 
     pub(super) fn set_size(&self, size: u64) -> Result<(), FileError> {
-        self.change(|tree| tree.set_size(self.node, size))
+        self.with_tree_mut(|tree| tree.set_size(self.node, size))
     }
 
     pub(super) fn set_times(
@@ -221,7 +224,7 @@ impl Handle {
         accessed: Option<SystemTime>,
         modified: Option<SystemTime>,
     ) -> Result<(), FileError> {
-        self.change(|tree| tree.set_times(self.node, accessed, modified))
+        self.with_tree_mut(|tree| tree.set_times(self.node, accessed, modified))
     }
 
     pub(super) fn set_times_at(
@@ -231,39 +234,39 @@ impl Handle {
         accessed: Option<SystemTime>,
         modified: Option<SystemTime>,
     ) -> Result<(), FileError> {
-        self.change(|tree| tree.set_times(tree.find(self.node, path, follow)?, accessed, modified))
+        self.with_tree_mut(|tree| tree.set_times(tree.find(self.node, path, follow)?, accessed, modified))
     }
 
     /// The entry of this directory after that cookie; 0 is before the first.
     pub(super) fn entry(&self, cookie: u64) -> Result<Option<Entry>, FileError> {
-        self.with(|tree| tree.entry(self.node, cookie))
+        self.with_tree(|tree| tree.entry(self.node, cookie))
     }
 
     pub(super) fn create_directory_at(&self, path: &str) -> Result<(), FileError> {
-        self.change(|tree| tree.create_directory(self.node, path))
+        self.with_tree_mut(|tree| tree.create_directory(self.node, path))
     }
 
     pub(super) fn remove_directory_at(&self, path: &str) -> Result<(), FileError> {
-        self.change(|tree| tree.remove_directory(self.node, path))
+        self.with_tree_mut(|tree| tree.remove_directory(self.node, path))
     }
 
     pub(super) fn unlink_file_at(&self, path: &str) -> Result<(), FileError> {
-        self.change(|tree| tree.unlink_file(self.node, path))
+        self.with_tree_mut(|tree| tree.unlink_file(self.node, path))
     }
 
     pub(super) fn symlink_at(&self, target: &str, path: &str) -> Result<(), FileError> {
-        self.change(|tree| tree.create_symlink(target, self.node, path))
+        self.with_tree_mut(|tree| tree.create_symlink(target, self.node, path))
     }
 
     pub(super) fn read_link_at(&self, path: &str) -> Result<String, FileError> {
-        self.with(|tree| tree.read_link(self.node, path))
+        self.with_tree(|tree| tree.read_link(self.node, path))
     }
 
     pub(super) fn rename_at(&self, path: &str, to: &Self, to_path: &str) -> Result<(), FileError> {
         if self.volume != to.volume {
             return Err(FileError::CrossDevice);
         }
-        self.change(|tree| tree.move_to(self.node, path, to.node, to_path))
+        self.with_tree_mut(|tree| tree.move_to(self.node, path, to.node, to_path))
     }
 }
 

@@ -5,21 +5,21 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// A range that is closed, and what it is.
-struct Closed<N>(N, &'static str);
+struct ClosedRange<N>(N, &'static str);
 
-const fn v4(a: u8, b: u8, c: u8, d: u8, prefix: u8, what: &'static str) -> Closed<Ipv4Net> {
-    Closed(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), prefix), what)
+const fn v4(a: u8, b: u8, c: u8, d: u8, prefix: u8, what: &'static str) -> ClosedRange<Ipv4Net> {
+    ClosedRange(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), prefix), what)
 }
 
-const fn v6(segments: [u16; 8], prefix: u8, what: &'static str) -> Closed<Ipv6Net> {
-    Closed(Ipv6Net::new_assert(Ipv6Addr::from_segments(segments), prefix), what)
+const fn v6(segments: [u16; 8], prefix: u8, what: &'static str) -> ClosedRange<Ipv6Net> {
+    ClosedRange(Ipv6Net::new_assert(Ipv6Addr::from_segments(segments), prefix), what)
 }
 
 const METADATA: &str = "the cloud's metadata service";
 
 /// IANA's special-purpose registry, and where clouds keep what a machine is told about itself. The narrower comes first:
 /// it says more.
-const V4: [Closed<Ipv4Net>; 21] = [
+const V4: [ClosedRange<Ipv4Net>; 21] = [
     v4(169, 254, 169, 254, 32, METADATA),
     v4(169, 254, 170, 2, 32, METADATA),
     v4(169, 254, 170, 23, 32, METADATA),
@@ -44,7 +44,7 @@ const V4: [Closed<Ipv4Net>; 21] = [
 ];
 
 /// The same for IPv6, where all outside `2000::/3` is something else than public.
-const V6: [Closed<Ipv6Net>; 16] = [
+const V6: [ClosedRange<Ipv6Net>; 16] = [
     v6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254], 128, METADATA),
     v6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23], 128, METADATA),
     v6([0; 8], 128, "this machine"),
@@ -67,26 +67,26 @@ const V6: [Closed<Ipv6Net>; 16] = [
 const NAT64: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96);
 
 /// The closed ranges in which an address lies, none for a public one, and what the first of them is.
-pub(super) fn closed(address: IpAddr, also: &[IpNet]) -> (Vec<IpNet>, &'static str) {
+pub(super) fn closed(address: IpAddr, more: &[IpNet]) -> (Vec<IpNet>, &'static str) {
     let address = address.to_canonical();
     let mut ranges: Vec<(IpNet, &str)> = match address {
         IpAddr::V4(address) => {
-            let ranges = V4.iter().filter(|Closed(net, _)| net.contains(&address));
-            ranges.map(|&Closed(net, what)| (net.into(), what)).collect()
+            let ranges = V4.iter().filter(|ClosedRange(net, _)| net.contains(&address));
+            ranges.map(|&ClosedRange(net, what)| (net.into(), what)).collect()
         }
         IpAddr::V6(address) if NAT64.contains(&address) => {
             let [.., a, b, c, d] = address.octets();
-            let (inner, what) = closed(Ipv4Addr::new(a, b, c, d).into(), also);
+            let (inner, what) = closed(Ipv4Addr::new(a, b, c, d).into(), more);
             // Beyond the translator that address is another machine's: only naming it in this form opens it.
             inner.first().map(|_| (NAT64.into(), what)).into_iter().collect()
         }
         IpAddr::V6(address) => {
-            let ranges = V6.iter().filter(|Closed(net, _)| net.contains(&address));
-            ranges.map(|&Closed(net, what)| (net.into(), what)).collect()
+            let ranges = V6.iter().filter(|ClosedRange(net, _)| net.contains(&address));
+            ranges.map(|&ClosedRange(net, what)| (net.into(), what)).collect()
         }
     };
-    let also = also.iter().filter(|net| net.contains(&address));
-    ranges.extend(also.map(|net| (*net, "closed by this node's settings")));
+    let more = more.iter().filter(|net| net.contains(&address));
+    ranges.extend(more.map(|net| (*net, "closed by this node's settings")));
     let what = ranges.first().map_or("public", |(_, what)| what);
     (ranges.into_iter().map(|(net, _)| net).collect(), what)
 }
@@ -150,8 +150,8 @@ mod tests {
 
     #[test]
     fn a_node_closes_more() {
-        let also = ["8.8.0.0/16".parse().unwrap()];
-        assert_eq!(closed("8.8.8.8".parse().unwrap(), &also).0, also);
-        assert_eq!(closed("8.9.8.8".parse().unwrap(), &also).0, []);
+        let more = ["8.8.0.0/16".parse().unwrap()];
+        assert_eq!(closed("8.8.8.8".parse().unwrap(), &more).0, more);
+        assert_eq!(closed("8.9.8.8".parse().unwrap(), &more).0, []);
     }
 }

@@ -25,27 +25,27 @@ const SOCKETS: u64 = 32;
 const SOCKET_BYTES: u64 = 256 << 10;
 
 /// What the sockets of one instance have drawn from the memory budget: for as many as it ever had at once.
-pub(super) struct Drawn {
+pub(super) struct SocketReservation {
     reservation: Reservation,
-    sockets: u64,
+    reserved: u64,
 }
 
-impl Drawn {
+impl SocketReservation {
     pub(super) fn new(reservation: Reservation) -> Self {
-        Self { reservation, sockets: 0 }
+        Self { reservation, reserved: 0 }
     }
 
     /// Draws for one more socket than are in the table.
-    fn one_more(&mut self, table: &mut ResourceTable) -> Result<(), ErrorCode> {
+    fn try_grow(&mut self, table: &mut ResourceTable) -> Result<(), ErrorCode> {
         let open =
             table.iter_mut().filter(|entry| entry.is::<TcpSocket>() || entry.is::<UdpSocket>()).count();
         let wanted = open as u64 + 1;
         if wanted > SOCKETS {
             return Err(ErrorCode::NewSocketLimit);
         }
-        if wanted > self.sockets {
+        if wanted > self.reserved {
             self.reservation.try_grow(SOCKET_BYTES).map_err(|_| ErrorCode::NewSocketLimit)?;
-            self.sockets = wanted;
+            self.reserved = wanted;
         }
         Ok(())
     }
@@ -60,7 +60,7 @@ pub(super) fn add_to_linker<T: Send + 'static>(
         "create-tcp-socket",
         move |mut store: StoreContextMut<'_, T>, (family,): (IpAddressFamily,)| {
             let mut network = view(store.data_mut());
-            Ok((match one_more(&mut network) {
+            Ok((match reserve_socket(&mut network) {
                 Ok(()) => to_result(wasi(network).create_tcp_socket(family))?,
                 Err(refusal) => Err(refusal),
             },))
@@ -71,7 +71,7 @@ pub(super) fn add_to_linker<T: Send + 'static>(
         move |mut store: StoreContextMut<'_, T>, (family,): (IpAddressFamily,)| {
             Box::new(async move {
                 let mut network = view(store.data_mut());
-                Ok((match one_more(&mut network) {
+                Ok((match reserve_socket(&mut network) {
                     Ok(()) => to_result(wasi(network).create_udp_socket(family).await)?,
                     Err(refusal) => Err(refusal),
                 },))
@@ -80,9 +80,9 @@ pub(super) fn add_to_linker<T: Send + 'static>(
     )
 }
 
-fn one_more(NetworkView { sockets, wasi }: &mut NetworkView<'_>) -> Result<(), ErrorCode> {
+fn reserve_socket(NetworkView { sockets, wasi }: &mut NetworkView<'_>) -> Result<(), ErrorCode> {
     // Where there is no grant, WASI's own says so.
-    if sockets.are_granted() { sockets.drawn().one_more(wasi.table) } else { Ok(()) }
+    if sockets.are_granted() { sockets.reservation().try_grow(wasi.table) } else { Ok(()) }
 }
 
 fn wasi(NetworkView { wasi, .. }: NetworkView<'_>) -> WasiSocketsCtxView<'_> {

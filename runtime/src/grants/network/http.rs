@@ -63,7 +63,7 @@ impl Outgoing {
 }
 
 type Io = Box<dyn Future<Output = Result<(), Error>> + Send>;
-type Sent = Result<(Response<WasiBody>, Io), Error>;
+type SendResult = Result<(Response<WasiBody>, Io), Error>;
 
 impl WasiHttpHooks for Outgoing {
     // What the crate does too, without an allocation for each header.
@@ -85,41 +85,43 @@ impl WasiHttpHooks for Outgoing {
         request: Request<WasiBody>,
         options: Option<RequestOptions>,
         _: Io,
-    ) -> Box<dyn Future<Output = Sent> + Send> {
-        let (outbound, mine) = (Arc::clone(&self.outbound), Arc::clone(&self.requests).try_acquire_owned());
+    ) -> Box<dyn Future<Output = SendResult> + Send> {
+        let (outbound, instance_permit) =
+            (Arc::clone(&self.outbound), Arc::clone(&self.requests).try_acquire_owned());
         Box::new(async move {
-            let mine = mine.map_err(|_| Error::ConnectionLimitReached)?;
-            let theirs = outbound.request().ok_or(Error::ConnectionLimitReached)?;
+            let instance_permit = instance_permit.map_err(|_| Error::ConnectionLimitReached)?;
+            let plugin_permit = outbound.acquire_request().ok_or(Error::ConnectionLimitReached)?;
             let memory = outbound.network().reservation();
             memory.try_grow(REQUEST_BYTES).map_err(|_| Error::ConnectionLimitReached)?;
-            let held = Arc::new(Held { _permits: [mine, theirs], _memory: memory });
-            send(&outbound, request, Times::new(options), held).await
+            let resources =
+                Arc::new(RequestResources { _permits: [instance_permit, plugin_permit], _memory: memory });
+            send(&outbound, request, Timeouts::new(options), resources).await
         })
     }
 }
 
 /// What a request holds for as long as its connection is there.
-struct Held {
+struct RequestResources {
     _permits: [OwnedSemaphorePermit; 2],
     _memory: Reservation,
 }
 
 /// How long a guest waits.
-struct Times {
+struct Timeouts {
     connect: Duration,
     first_byte: Duration,
     between_bytes: Duration,
 }
 
-impl Times {
+impl Timeouts {
     fn new(options: Option<RequestOptions>) -> Self {
         let RequestOptions { connect_timeout, first_byte_timeout, between_bytes_timeout } =
             options.unwrap_or_default();
-        let least = |asked: Option<Duration>, most: Duration| asked.map_or(most, |asked| asked.min(most));
+        let shorter = |asked: Option<Duration>, most: Duration| asked.map_or(most, |asked| asked.min(most));
         Self {
-            connect: least(connect_timeout, CONNECT),
-            first_byte: least(first_byte_timeout, FIRST_BYTE),
-            between_bytes: least(between_bytes_timeout, BETWEEN_BYTES),
+            connect: shorter(connect_timeout, CONNECT),
+            first_byte: shorter(first_byte_timeout, FIRST_BYTE),
+            between_bytes: shorter(between_bytes_timeout, BETWEEN_BYTES),
         }
     }
 }
@@ -128,24 +130,24 @@ impl Times {
 struct Target {
     host: HostName,
     port: u16,
-    of_scheme: u16,
+    default_port: u16,
 }
 
 impl Target {
-    fn of(uri: &Uri) -> Option<Self> {
-        let of_scheme = if uri.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 };
+    fn from_uri(uri: &Uri) -> Option<Self> {
+        let default_port = if uri.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 };
         let (host, port) = HostName::parse_authority(uri.authority()?.as_str())?;
-        Some(Self { host, port: port.unwrap_or(of_scheme), of_scheme })
+        Some(Self { host, port: port.unwrap_or(default_port), default_port })
     }
 
     fn is_tls(&self) -> bool {
-        self.of_scheme == 443
+        self.default_port == 443
     }
 
-    /// The `HostName` field: what was checked, and no other spelling of it.
-    fn field(&self) -> Result<HeaderValue, Error> {
-        let Self { host, port, of_scheme } = self;
-        let text = if port == of_scheme { host.to_string() } else { format!("{host}:{port}") };
+    /// The `Host` field: what was checked, and no other spelling of it.
+    fn host_field(&self) -> Result<HeaderValue, Error> {
+        let Self { host, port, default_port } = self;
+        let text = if port == default_port { host.to_string() } else { format!("{host}:{port}") };
         text.parse().map_err(|_| Error::HttpRequestUriInvalid)
     }
 }
@@ -153,26 +155,26 @@ impl Target {
 async fn send(
     outbound: &OutboundAccess,
     mut request: Request<WasiBody>,
-    times: Times,
-    held: Arc<Held>,
-) -> Sent {
+    timeouts: Timeouts,
+    resources: Arc<RequestResources>,
+) -> SendResult {
     // It would make a tunnel of a connection, to hosts that are not looked at.
     if request.method() == Method::CONNECT {
         return Err(Error::HttpRequestMethodInvalid);
     }
-    let target = Target::of(request.uri()).ok_or(Error::HttpRequestUriInvalid)?;
+    let target = Target::from_uri(request.uri()).ok_or(Error::HttpRequestUriInvalid)?;
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
     *request.uri_mut() = path.parse().map_err(|_| Error::HttpRequestUriInvalid)?;
-    request.headers_mut().insert(header::HOST, target.field()?);
+    request.headers_mut().insert(header::HOST, target.host_field()?);
 
-    let opening = timeout(times.connect, open(outbound, &target)).await;
+    let opening = timeout(timeouts.connect, open(outbound, &target)).await;
     let stream = TokioIo::new(opening.map_err(|_| Error::ConnectionTimeout)??);
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(HEAD_BYTES)
         .max_headers(HEADERS)
         .handshake(stream)
         .await
-        .map_err(|error| failure(&error))?;
+        .map_err(|error| error_code(&error))?;
 
     let mut connection = Box::pin(connection);
     let mut ended = false;
@@ -188,16 +190,16 @@ async fn send(
                 }
             }
         };
-        timeout(times.first_byte, exchange).await.map_err(|_| Error::ConnectionReadTimeout)?
+        timeout(timeouts.first_byte, exchange).await.map_err(|_| Error::ConnectionReadTimeout)?
     };
-    let response = response.map_err(|error| failure(&error))?;
+    let response = response.map_err(|error| error_code(&error))?;
     if response.body().size_hint().lower() > BODY_BYTES {
         return Err(Error::HttpResponseBodySize(Some(BODY_BYTES)));
     }
-    let response =
-        response.map(|body| Received::new(body, times.between_bytes, Arc::clone(&held)).boxed_unsync());
+    let response = response
+        .map(|body| LimitedBody::new(body, timeouts.between_bytes, Arc::clone(&resources)).boxed_unsync());
     let io = async move {
-        let _held = held;
+        let _resources = resources;
         if !ended {
             // How it ended, the body says.
             let _ = connection.await;
@@ -221,13 +223,13 @@ async fn open(outbound: &OutboundAccess, target: &Target) -> Result<Box<dyn Stre
         Error::TlsCertificateError
     })?;
     let stream = tls::connect(connector, &target.host, stream).await;
-    Ok(Box::new(stream.inspect_err(|error| outbound.say(&format!("{}: {error}", target.host)))?))
+    Ok(Box::new(stream.inspect_err(|error| outbound.log_line(&format!("{}: {error}", target.host)))?))
 }
 
 /// Connects to one of the addresses that were checked, each in turn.
 async fn connect(outbound: &OutboundAccess, target: &Target) -> Result<TcpStream, Error> {
-    let Target { host, port, of_scheme } = target;
-    let purpose = Purpose::Http { port: *port, of_scheme: *of_scheme };
+    let Target { host, port, default_port } = target;
+    let purpose = Purpose::Http { port: *port, default_port: *default_port };
     let addresses = outbound.addresses(host, purpose).await.map_err(|refusal| match refusal {
         Refusal::NotAllowed => Error::HttpRequestDenied,
         Refusal::Closed => Error::DestinationIpProhibited,
@@ -241,9 +243,9 @@ async fn connect(outbound: &OutboundAccess, target: &Target) -> Result<TcpStream
     })?;
     let mut last = Error::DestinationUnavailable;
     // One that does not answer leaves time for the next.
-    let each = CONNECT / u32::try_from(addresses.len().clamp(1, 4)).unwrap_or(4);
+    let per_address = CONNECT / u32::try_from(addresses.len().clamp(1, 4)).unwrap_or(4);
     for address in addresses {
-        match timeout(each, TcpStream::connect(SocketAddr::new(address, *port))).await {
+        match timeout(per_address, TcpStream::connect(SocketAddr::new(address, *port))).await {
             Ok(Ok(stream)) => {
                 let _ = stream.set_nodelay(true);
                 return Ok(stream);
@@ -259,7 +261,7 @@ async fn connect(outbound: &OutboundAccess, target: &Target) -> Result<TcpStream
 }
 
 /// What a guest is told of a connection that failed.
-fn failure(error: &hyper::Error) -> Error {
+fn error_code(error: &hyper::Error) -> Error {
     if error.is_parse_too_large() {
         Error::HttpResponseHeaderSectionSize(u32::try_from(HEAD_BYTES).ok())
     } else if error.is_incomplete_message() {
@@ -272,36 +274,37 @@ fn failure(error: &hyper::Error) -> Error {
 }
 
 /// A response's body, within its limits.
-struct Received {
+struct LimitedBody {
     body: Incoming,
-    left: u64,
+    remaining: u64,
     between_bytes: Duration,
-    next: Pin<Box<Sleep>>,
-    _held: Arc<Held>,
+    idle: Pin<Box<Sleep>>,
+    _resources: Arc<RequestResources>,
 }
 
-impl Received {
-    fn new(body: Incoming, between_bytes: Duration, held: Arc<Held>) -> Self {
-        let next = Box::pin(tokio::time::sleep(between_bytes));
-        Self { body, left: BODY_BYTES, between_bytes, next, _held: held }
+impl LimitedBody {
+    fn new(body: Incoming, between_bytes: Duration, resources: Arc<RequestResources>) -> Self {
+        let idle = Box::pin(tokio::time::sleep(between_bytes));
+        Self { body, remaining: BODY_BYTES, between_bytes, idle, _resources: resources }
     }
 }
 
-impl Body for Received {
+impl Body for LimitedBody {
     type Data = Bytes;
     type Error = Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = self.get_mut();
         let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
-            ready!(this.next.as_mut().poll(cx));
+            ready!(this.idle.as_mut().poll(cx));
             return Poll::Ready(Some(Err(Error::ConnectionReadTimeout)));
         };
-        this.next.as_mut().reset(Instant::now() + this.between_bytes);
+        this.idle.as_mut().reset(Instant::now() + this.between_bytes);
         Poll::Ready(frame.map(|frame| {
-            let frame = frame.map_err(|error| failure(&error))?;
+            let frame = frame.map_err(|error| error_code(&error))?;
             let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
-            this.left = this.left.checked_sub(bytes).ok_or(Error::HttpResponseBodySize(Some(BODY_BYTES)))?;
+            this.remaining =
+                this.remaining.checked_sub(bytes).ok_or(Error::HttpResponseBodySize(Some(BODY_BYTES)))?;
             Ok(frame)
         }))
     }

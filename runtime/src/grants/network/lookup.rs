@@ -22,28 +22,28 @@ use super::{NetworkView, create, outbound::Refusal, policy::HostName, resolver::
 const INTERFACE: &str = "wasi:sockets/ip-name-lookup@0.2.12";
 
 /// The addresses of one name, or the wait for them.
-enum Addresses {
-    Awaited(AbortOnDropJoinHandle<Found>),
-    Found(Found),
+enum AddressStream {
+    Pending(AbortOnDropJoinHandle<Answer>),
+    Ready(Answer),
 }
 
-type Found = Result<vec::IntoIter<IpAddr>, ErrorCode>;
+type Answer = Result<vec::IntoIter<IpAddr>, ErrorCode>;
 
 #[async_trait]
-impl Pollable for Addresses {
+impl Pollable for AddressStream {
     async fn ready(&mut self) {
-        if let Self::Awaited(found) = self {
-            *self = Self::Found(found.await);
+        if let Self::Pending(found) = self {
+            *self = Self::Ready(found.await);
         }
     }
 }
 
-impl Addresses {
+impl AddressStream {
     fn next(&mut self) -> Result<Option<IpAddress>, ErrorCode> {
         match self {
-            Self::Awaited(_) => Err(ErrorCode::WouldBlock),
-            Self::Found(Err(error)) => Err(*error),
-            Self::Found(Ok(addresses)) => Ok(addresses.next().map(IpAddress::from)),
+            Self::Pending(_) => Err(ErrorCode::WouldBlock),
+            Self::Ready(Err(error)) => Err(*error),
+            Self::Ready(Ok(addresses)) => Ok(addresses.next().map(IpAddress::from)),
         }
     }
 }
@@ -57,9 +57,9 @@ pub(crate) fn add_to_linker<T: Send + 'static>(
     let mut interface = linker.instance(INTERFACE)?;
     interface.resource(
         "resolve-address-stream",
-        ResourceType::host::<Addresses>(),
+        ResourceType::host::<AddressStream>(),
         move |mut store, rep| {
-            let addresses = Resource::<Addresses>::new_own(rep);
+            let addresses = Resource::<AddressStream>::new_own(rep);
             view(store.data_mut()).wasi.table.delete(addresses)?;
             Ok(())
         },
@@ -73,23 +73,23 @@ pub(crate) fn add_to_linker<T: Send + 'static>(
             let Some(host) = HostName::parse(&name) else {
                 return Ok((Err(ErrorCode::InvalidArgument),));
             };
-            let finding = spawn(async move {
-                let found = sockets.lookup(host).await.map_err(|refusal| failure(&refusal))?;
+            let lookup = spawn(async move {
+                let found = sockets.lookup(host).await.map_err(|refusal| error_code(&refusal))?;
                 Ok(found.into_iter())
             });
-            Ok((Ok(table.push(Addresses::Awaited(finding))?),))
+            Ok((Ok(table.push(AddressStream::Pending(lookup))?),))
         },
     )?;
     interface.func_wrap(
         "[method]resolve-address-stream.resolve-next-address",
-        move |mut store: StoreContextMut<'_, T>, (addresses,): (Resource<Addresses>,)| {
+        move |mut store: StoreContextMut<'_, T>, (addresses,): (Resource<AddressStream>,)| {
             Ok((view(store.data_mut()).wasi.table.get_mut(&addresses)?.next(),))
         },
     )?;
     interface.func_wrap(
         "[method]resolve-address-stream.subscribe",
         move |mut store: StoreContextMut<'_, T>,
-              (addresses,): (Resource<Addresses>,)|
+              (addresses,): (Resource<AddressStream>,)|
               -> wasmtime::Result<(Resource<DynPollable>,)> {
             Ok((subscribe(view(store.data_mut()).wasi.table, addresses)?,))
         },
@@ -99,7 +99,7 @@ pub(crate) fn add_to_linker<T: Send + 'static>(
     Ok(())
 }
 
-fn failure(refusal: &Refusal) -> ErrorCode {
+fn error_code(refusal: &Refusal) -> ErrorCode {
     match refusal {
         Refusal::NotAllowed | Refusal::Closed => ErrorCode::AccessDenied,
         Refusal::Unresolved(Unresolved::NoSuchName) => ErrorCode::NameUnresolvable,

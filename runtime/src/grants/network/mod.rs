@@ -32,10 +32,10 @@ pub struct NetworkGrant {
 
 /// What is no host that can be allowed.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{host}` cannot be allowed: {why}")]
+#[error("`{host}` cannot be allowed: {reason}")]
 pub struct InvalidHost {
     host: String,
-    why: &'static str,
+    reason: &'static str,
 }
 
 /// What this process knows of the network around it.
@@ -53,7 +53,7 @@ impl NetworkGrant {
     /// address or a CIDR; the port a number or `*`, and without it the scheme's.
     pub fn new(hosts: &[String]) -> Result<Self, InvalidHost> {
         let pattern =
-            |host: &String| Pattern::parse(host).map_err(|why| InvalidHost { host: host.clone(), why });
+            |host: &String| Pattern::parse(host).map_err(|reason| InvalidHost { host: host.clone(), reason });
         Ok(Self { hosts: hosts.iter().map(pattern).collect::<Result<_, _>>()? })
     }
 }
@@ -70,6 +70,6 @@ pub(crate) fn requires_network(import: &str) -> bool {
 }
 
 /// What one instance has of the network.
-pub(crate) fn of_instance(outbound: &Arc<OutboundAccess>) -> (Outgoing, Sockets) {
+pub(crate) fn for_instance(outbound: &Arc<OutboundAccess>) -> (Outgoing, Sockets) {
     (Outgoing::new(Arc::clone(outbound)), Sockets::new(Arc::clone(outbound)))
 }

@@ -84,12 +84,12 @@ impl OutboundAccess {
     }
 
     /// Room for one more request of this plugin.
-    pub(super) fn request(&self) -> Option<OwnedSemaphorePermit> {
+    pub(super) fn acquire_request(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.requests).try_acquire_owned().ok()
     }
 
     /// Whether sockets are of any use to its guests.
-    pub(super) fn has_sockets(&self) -> bool {
+    pub(super) fn allows_sockets(&self) -> bool {
         policy::allow_sockets(self.patterns())
     }
 
@@ -108,7 +108,7 @@ impl OutboundAccess {
         };
         // Before it is looked up: a name that is not allowed is not even asked for, and carries nothing out.
         if !policy::allow_name(self.patterns(), host, purpose) {
-            self.say(&format!("{host} is not allowed: {}", advice(host, purpose)));
+            self.log_line(&format!("{host} is not allowed: {}", advice(host, purpose)));
             return Err(Refusal::NotAllowed);
         }
         let failed = Refusal::Unresolved(Unresolved::Failed);
@@ -123,7 +123,7 @@ impl OutboundAccess {
             Some(&address) => {
                 let what = address::closed(address, &self.network.closed).1;
                 let beside = advice(&HostName::Address(address.to_canonical()), purpose);
-                self.say(&format!(
+                self.log_line(&format!(
                     "{host} is allowed, and resolves to {address}, which is not: {what}; {beside}"
                 ));
                 Err(Refusal::Closed)
@@ -147,7 +147,7 @@ impl OutboundAccess {
     fn refuse_address(&self, address: IpAddr, purpose: Purpose) -> Refusal {
         let (closed, what) = address::closed(address, &self.network.closed);
         let advice = advice(&HostName::Address(address), purpose);
-        self.say(&format!("{address} ({what}) is not allowed: {advice}"));
+        self.log_line(&format!("{address} ({what}) is not allowed: {advice}"));
         if closed.is_empty() { Refusal::NotAllowed } else { Refusal::Closed }
     }
 
@@ -157,7 +157,7 @@ impl OutboundAccess {
     }
 
     /// A line in the plugin's log. Its guests cannot read that.
-    pub(super) fn say(&self, line: &str) {
+    pub(super) fn log_line(&self, line: &str) {
         self.log.line("network", line.as_bytes());
     }
 
@@ -169,7 +169,7 @@ impl OutboundAccess {
 /// Which grant would allow it.
 fn advice(host: &HostName, purpose: Purpose) -> String {
     let port = match purpose {
-        Purpose::Http { port, of_scheme } if port == of_scheme => String::new(),
+        Purpose::Http { port, default_port } if port == default_port => String::new(),
         Purpose::Http { port, .. } | Purpose::Socket { port } => format!(":{port}"),
         Purpose::Lookup => ":PORT".to_owned(),
     };

@@ -17,7 +17,7 @@ pub(super) enum HostName {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Purpose {
     /// A request to this port, and the port that its scheme has where none is named.
-    Http { port: u16, of_scheme: u16 },
+    Http { port: u16, default_port: u16 },
     /// A socket to this port.
     Socket { port: u16 },
     /// Its addresses are looked up for a socket to come.
@@ -35,15 +35,15 @@ pub(super) struct Pattern {
 enum HostPattern {
     Name(Box<str>),
     /// What has one label or more before this name.
-    Below(Box<str>),
+    Subdomains(Box<str>),
     Net(IpNet),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PortPattern {
-    OfScheme,
+    SchemeDefault,
     Any,
-    One(u16),
+    Number(u16),
 }
 
 impl HostName {
@@ -117,16 +117,16 @@ impl Pattern {
         if let Some(net) =
             text.parse::<Ipv6Addr>().ok().map(net_of).or_else(|| text.parse().ok().map(IpNet::V6))
         {
-            return Ok(Self { host: HostPattern::net(net)?, port: PortPattern::OfScheme });
+            return Ok(Self { host: HostPattern::net(net)?, port: PortPattern::SchemeDefault });
         }
         let end = text.find(']').map_or(0, |end| end + 1);
         let (host, port) = match text[end..].find(':') {
-            None => (text, PortPattern::OfScheme),
+            None => (text, PortPattern::SchemeDefault),
             Some(colon) => {
                 let port = match &text[end + colon + 1..] {
                     "*" => PortPattern::Any,
                     number => parse_port(number)
-                        .map(PortPattern::One)
+                        .map(PortPattern::Number)
                         .ok_or("its port is `*` or a number from 1 to 65535")?,
                 };
                 (&text[..end + colon], port)
@@ -139,7 +139,7 @@ impl Pattern {
     fn allows(&self, host: &HostName, purpose: Purpose) -> bool {
         let by_host = match (&self.host, host) {
             (HostPattern::Name(allowed), HostName::Name(name)) => allowed == name,
-            (HostPattern::Below(domain), HostName::Name(name)) => {
+            (HostPattern::Subdomains(domain), HostName::Name(name)) => {
                 name.strip_suffix(&**domain).is_some_and(|labels| labels.len() > 1 && labels.ends_with('.'))
             }
             (HostPattern::Net(net), HostName::Address(address)) => net.contains(address),
@@ -149,10 +149,10 @@ impl Pattern {
     }
 
     /// Whether it names that address so closely that these forbidden ranges do not hold it back.
-    fn names(&self, address: IpAddr, purpose: Purpose, forbidden: &[IpNet]) -> bool {
+    fn names(&self, address: IpAddr, purpose: Purpose, closed: &[IpNet]) -> bool {
         let HostPattern::Net(allowed) = &self.host else { return false };
         self.allows(&HostName::Address(address), purpose)
-            && forbidden.iter().all(|range| range.contains(allowed))
+            && closed.iter().all(|range| range.contains(allowed))
     }
 }
 
@@ -160,7 +160,7 @@ impl HostPattern {
     fn parse(text: &str) -> Result<Self, &'static str> {
         if let Some(domain) = text.strip_prefix("*.") {
             return match HostName::parse(domain) {
-                Some(HostName::Name(name)) if !domain.contains('*') => Ok(Self::Below(name)),
+                Some(HostName::Name(name)) if !domain.contains('*') => Ok(Self::Subdomains(name)),
                 _ => Err("what follows `*.` is no domain"),
             };
         }
@@ -201,10 +201,10 @@ fn net_of(address: Ipv6Addr) -> IpNet {
 impl PortPattern {
     fn allows(self, purpose: Purpose) -> bool {
         match (self, purpose) {
-            (Self::Any, _) | (Self::One(_), Purpose::Lookup) => true,
-            (Self::One(allowed), Purpose::Http { port, .. } | Purpose::Socket { port }) => allowed == port,
-            (Self::OfScheme, Purpose::Http { port, of_scheme }) => port == of_scheme,
-            (Self::OfScheme, Purpose::Socket { .. } | Purpose::Lookup) => false,
+            (Self::Any, _) | (Self::Number(_), Purpose::Lookup) => true,
+            (Self::Number(allowed), Purpose::Http { port, .. } | Purpose::Socket { port }) => allowed == port,
+            (Self::SchemeDefault, Purpose::Http { port, default_port }) => port == default_port,
+            (Self::SchemeDefault, Purpose::Socket { .. } | Purpose::Lookup) => false,
         }
     }
 }
@@ -220,9 +220,9 @@ pub(super) fn name_address(
     patterns: &[Pattern],
     address: IpAddr,
     purpose: Purpose,
-    forbidden: &[IpNet],
+    closed: &[IpNet],
 ) -> bool {
-    patterns.iter().any(|pattern| pattern.names(address, purpose, forbidden))
+    patterns.iter().any(|pattern| pattern.names(address, purpose, closed))
 }
 
 /// Whether any of them is for sockets too.
@@ -234,7 +234,7 @@ pub(super) fn allow_sockets(patterns: &[Pattern]) -> bool {
 mod tests {
     use super::*;
 
-    const HTTPS: Purpose = Purpose::Http { port: 443, of_scheme: 443 };
+    const HTTPS: Purpose = Purpose::Http { port: 443, default_port: 443 };
 
     fn allowed(pattern: &str, host: &str, purpose: Purpose) -> bool {
         let patterns = [Pattern::parse(pattern).unwrap()];
@@ -278,7 +278,7 @@ mod tests {
     #[test]
     fn a_port_is_the_schemes_or_the_one_that_is_named() {
         let (plain, other) =
-            (Purpose::Http { port: 80, of_scheme: 80 }, Purpose::Http { port: 80, of_scheme: 443 });
+            (Purpose::Http { port: 80, default_port: 80 }, Purpose::Http { port: 80, default_port: 443 });
         let (socket, lookup) = (Purpose::Socket { port: 443 }, Purpose::Lookup);
         for (port, allows) in [
             ("", [true, true, false, false, false]),
@@ -372,7 +372,7 @@ mod tests {
         let range: IpNet = "10.0.0.0/8".parse().unwrap();
         let narrow: IpNet = "10.96.0.0/12".parse().unwrap();
         let address = "10.96.0.1".parse().unwrap();
-        for (pattern, forbidden, named) in [
+        for (pattern, closed, named) in [
             ("0.0.0.0/0", vec![], true),
             ("0.0.0.0/0", vec![range], false),
             ("10.0.0.0/8", vec![range], true),
@@ -382,7 +382,7 @@ mod tests {
             ("10.96.0.2", vec![range], false),
         ] {
             let patterns = [Pattern::parse(pattern).unwrap()];
-            assert_eq!(name_address(&patterns, address, HTTPS, &forbidden), named, "{pattern} {forbidden:?}");
+            assert_eq!(name_address(&patterns, address, HTTPS, &closed), named, "{pattern} {closed:?}");
         }
     }
 }

@@ -25,10 +25,10 @@ const LOOKUP_BYTES: u64 = 2 << 16;
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Addresses that are looked at for one name; a name with more is served by the first.
 const ADDRESSES: usize = 16;
-/// Names that are remembered.
-const REMEMBERED: usize = 1024;
+/// Names that are cached.
+const CACHE_ENTRIES: usize = 1024;
 /// The longest that one is remembered, whatever its own time to live.
-const LONGEST: Duration = Duration::from_secs(30);
+const MAX_TTL: Duration = Duration::from_secs(30);
 
 /// Asks the name servers.
 pub(super) struct Resolver {
@@ -36,11 +36,11 @@ pub(super) struct Resolver {
     name_servers: Vec<SocketAddr>,
     client: OnceLock<TokioResolver>,
     lookups: Semaphore,
-    remembered: Mutex<HashMap<Box<str>, Answer>>,
+    cache: Mutex<HashMap<Box<str>, CacheEntry>>,
 }
 
 /// What a name has, and until when.
-type Answer = (Instant, Arc<[IpAddr]>);
+type CacheEntry = (Instant, Arc<[IpAddr]>);
 
 /// Why a name has no address.
 #[derive(Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub(super) enum Unresolved {
 impl Resolver {
     pub(super) fn new(name_servers: Vec<SocketAddr>) -> Self {
         let (client, lookups) = (OnceLock::new(), Semaphore::new(LOOKUPS));
-        Self { name_servers, client, lookups, remembered: Mutex::default() }
+        Self { name_servers, client, lookups, cache: Mutex::default() }
     }
 
     /// The addresses of a name, which is taken as a whole one: search domains are not tried.
@@ -63,26 +63,26 @@ impl Resolver {
         name: &str,
         reservation: &Reservation,
     ) -> Result<Arc<[IpAddr]>, Unresolved> {
-        if let Some(addresses) = self.recall(name) {
+        if let Some(addresses) = self.cached(name) {
             return Ok(addresses);
         }
-        let asking = async {
+        let lookup = async {
             let _permit = self.lookups.acquire().await.map_err(|_| Unresolved::Failed)?;
-            let reading = reservation.new_empty();
-            reading.try_grow(LOOKUP_BYTES).map_err(|_| Unresolved::Failed)?;
-            let mut whole = Name::from_ascii(name).map_err(|_| Unresolved::NoSuchName)?;
-            whole.set_fqdn(true);
-            let answer = self.client()?.lookup_ip(whole).await.map_err(|error| match error {
+            let answer_bytes = reservation.new_empty();
+            answer_bytes.try_grow(LOOKUP_BYTES).map_err(|_| Unresolved::Failed)?;
+            let mut fqdn = Name::from_ascii(name).map_err(|_| Unresolved::NoSuchName)?;
+            fqdn.set_fqdn(true);
+            let answer = self.client()?.lookup_ip(fqdn).await.map_err(|error| match error {
                 error if error.is_nx_domain() || error.is_no_records_found() => Unresolved::NoSuchName,
                 NetError::Timeout => Unresolved::TimedOut,
                 _ => Unresolved::Failed,
             })?;
-            let until = answer.valid_until().min(Instant::now() + LONGEST);
-            Ok((answer.iter().take(ADDRESSES).collect::<Arc<[IpAddr]>>(), until))
+            let expires = answer.valid_until().min(Instant::now() + MAX_TTL);
+            Ok((answer.iter().take(ADDRESSES).collect::<Arc<[IpAddr]>>(), expires))
         };
-        let (addresses, until) =
-            tokio::time::timeout(TIMEOUT, asking).await.unwrap_or(Err(Unresolved::TimedOut))?;
-        self.remember(name, &addresses, until);
+        let (addresses, expires) =
+            tokio::time::timeout(TIMEOUT, lookup).await.unwrap_or(Err(Unresolved::TimedOut))?;
+        self.insert(name, &addresses, expires);
         Ok(addresses)
     }
 
@@ -120,20 +120,20 @@ impl Resolver {
         builder.build()
     }
 
-    fn recall(&self, name: &str) -> Option<Arc<[IpAddr]>> {
-        let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        let (until, addresses) = remembered.get(name)?;
-        (*until > Instant::now()).then(|| addresses.clone())
+    fn cached(&self, name: &str) -> Option<Arc<[IpAddr]>> {
+        let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let (expires, addresses) = cache.get(name)?;
+        (*expires > Instant::now()).then(|| addresses.clone())
     }
 
-    fn remember(&self, name: &str, addresses: &Arc<[IpAddr]>, until: Instant) {
+    fn insert(&self, name: &str, addresses: &Arc<[IpAddr]>, expires: Instant) {
         let now = Instant::now();
-        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        if remembered.len() >= REMEMBERED {
-            remembered.retain(|_, (until, _)| *until > now);
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if cache.len() >= CACHE_ENTRIES {
+            cache.retain(|_, (expires, _)| *expires > now);
         }
-        if until > now && remembered.len() < REMEMBERED {
-            remembered.insert(name.into(), (until, addresses.clone()));
+        if expires > now && cache.len() < CACHE_ENTRIES {
+            cache.insert(name.into(), (expires, addresses.clone()));
         }
     }
 }

@@ -8,32 +8,32 @@ use std::{
 use wasmtime_wasi::{WasiCtxBuilder, sockets::SocketAddrUse};
 
 use super::{
-    create::Drawn,
+    create::SocketReservation,
     outbound::{OutboundAccess, Refusal},
     policy::{HostName, Purpose},
 };
 
 /// The names of one instance that are remembered with an address; those of older lookups go first.
-const PINNED: usize = 64;
+const RESOLVED_ADDRESSES: usize = 64;
 
 /// The sockets of one instance.
 #[derive(Clone)]
 pub(crate) struct Sockets {
     outbound: Arc<OutboundAccess>,
     /// What this instance looked up, and the addresses that were found. A socket to one of them is judged by the name.
-    pinned: Arc<Mutex<Vec<(HostName, IpAddr)>>>,
-    drawn: Arc<Mutex<Drawn>>,
+    resolved: Arc<Mutex<Vec<(HostName, IpAddr)>>>,
+    reservation: Arc<Mutex<SocketReservation>>,
 }
 
 impl Sockets {
     pub(super) fn new(outbound: Arc<OutboundAccess>) -> Self {
-        let drawn = Drawn::new(outbound.network().reservation());
-        Self { outbound, pinned: Arc::default(), drawn: Arc::new(Mutex::new(drawn)) }
+        let reservation = SocketReservation::new(outbound.network().reservation());
+        Self { outbound, resolved: Arc::default(), reservation: Arc::new(Mutex::new(reservation)) }
     }
 
     /// Whether the policy has anything for sockets.
     pub(crate) fn are_granted(&self) -> bool {
-        self.outbound.has_sockets()
+        self.outbound.allows_sockets()
     }
 
     /// Gives an instance its sockets.
@@ -51,19 +51,19 @@ impl Sockets {
     }
 
     /// What they have drawn from the memory budget.
-    pub(super) fn drawn(&self) -> MutexGuard<'_, Drawn> {
-        self.drawn.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn reservation(&self) -> MutexGuard<'_, SocketReservation> {
+        self.reservation.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The addresses that a name has for sockets.
     pub(super) async fn lookup(&self, host: HostName) -> Result<Vec<IpAddr>, Refusal> {
         let found = self.outbound.addresses(&host, Purpose::Lookup).await?;
         if let HostName::Name(_) = host {
-            let mut pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
-            pinned.retain(|(known, _)| *known != host);
-            pinned.extend(found.iter().map(|&address| (host.clone(), address)));
-            let over = pinned.len().saturating_sub(PINNED);
-            pinned.drain(..over);
+            let mut resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
+            resolved.retain(|(known, _)| *known != host);
+            resolved.extend(found.iter().map(|&address| (host.clone(), address)));
+            let over = resolved.len().saturating_sub(RESOLVED_ADDRESSES);
+            resolved.drain(..over);
         }
         Ok(found)
     }
@@ -76,20 +76,20 @@ impl Sockets {
             }
             SocketAddrUse::TcpListen | SocketAddrUse::TcpAccept => false,
             SocketAddrUse::TcpConnect | SocketAddrUse::UdpSend => {
-                let reached = self.reaches(address);
-                if !reached {
+                let permitted = self.is_reachable(address);
+                if !permitted {
                     self.outbound.refuse_socket(address);
                 }
-                reached
+                permitted
             }
-            SocketAddrUse::UdpReceive => self.reaches(address),
+            SocketAddrUse::UdpReceive => self.is_reachable(address),
         }
     }
 
-    fn reaches(&self, address: SocketAddr) -> bool {
+    fn is_reachable(&self, address: SocketAddr) -> bool {
         let (ip, purpose) = (address.ip(), Purpose::Socket { port: address.port() });
-        let pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
-        let by_name = pinned.iter().filter(|(_, pinned)| *pinned == ip).map(|(host, _)| host);
+        let resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
+        let by_name = resolved.iter().filter(|(_, resolved)| *resolved == ip).map(|(host, _)| host);
         let itself = HostName::Address(ip.to_canonical());
         by_name.chain([&itself]).any(|host| self.outbound.permits(host, ip, purpose))
     }

@@ -33,10 +33,10 @@ pub(super) async fn connect(
         }
         HostName::Address(address) => ServerName::from(*address),
     };
-    connector.connect(name, stream).await.map_err(|error| failure(&error))
+    connector.connect(name, stream).await.map_err(|error| error_code(&error))
 }
 
-fn failure(error: &io::Error) -> Error {
+fn error_code(error: &io::Error) -> Error {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) => {
             Error::TlsCertificateError

@@ -18,7 +18,7 @@ use super::{
 };
 
 /// The most that is read or written at once, in bytes: no host call is long.
-const AT_ONCE: u32 = 1 << 20;
+const MAX_IO_BYTES: u32 = 1 << 20;
 
 /// A path, no longer than one may be.
 pub(super) fn text<'m>(memory: &'m GuestMemory<'_>, path: GuestPtr<str>) -> Answer<Cow<'m, str>> {
@@ -40,7 +40,8 @@ pub(super) fn read_into(
     for iov in iovs.iter() {
         let types::Iovec { buf, buf_len } = memory.read(iov?)?;
         if buf_len > 0 {
-            let buffer = memory.as_slice_mut(buf.as_array(buf_len.min(AT_ONCE)))?.ok_or(Errno::Notsup)?;
+            let buffer =
+                memory.as_slice_mut(buf.as_array(buf_len.min(MAX_IO_BYTES)))?.ok_or(Errno::Notsup)?;
             return Ok(u32::try_from(read(buffer)?)?);
         }
     }
@@ -59,7 +60,7 @@ pub(super) fn write_from(
     for ciov in ciovs.iter() {
         let types::Ciovec { buf, buf_len } = memory.read(ciov?)?;
         if buf_len > 0 {
-            return Ok(u32::try_from(write(&memory.as_cow(buf.as_array(buf_len.min(AT_ONCE)))?)?)?);
+            return Ok(u32::try_from(write(&memory.as_cow(buf.as_array(buf_len.min(MAX_IO_BYTES)))?)?)?);
         }
     }
     Ok(u32::try_from(write(&[])?)?)

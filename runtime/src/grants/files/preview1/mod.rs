@@ -91,7 +91,7 @@ impl WasiSnapshotPreview1 for Preview1 {
     }
 
     async fn fd_advise(&mut self, _: &mut Memory<'_>, fd: Fd, _: Filesize, _: Filesize, _: Advice) -> Answer {
-        Ok(self.handle(fd)?.file().map(drop)?)
+        Ok(self.handle(fd)?.file_stat().map(drop)?)
     }
 
     fn fd_allocate(&mut self, _: &mut Memory<'_>, fd: Fd, offset: Filesize, len: Filesize) -> Answer {

@@ -22,7 +22,7 @@ use self::convert::{code, descriptor_stat, descriptor_type, follows, hash, time}
 use super::{
     FileError, FileSystem, FilesGrant,
     path::OpenOptions,
-    streams::{AT_ONCE, Reader, Writer},
+    streams::{MAX_IO_BYTES, Reader, Writer},
     tree::{NodeKind, ROOT},
     volumes::Handle,
 };
@@ -80,7 +80,7 @@ impl FilesView<'_> {
     /// A file that may be written.
     fn writable(&self, fd: &Resource<Descriptor>) -> FsResult<&Handle> {
         let open = self.open(fd)?;
-        open.handle.file()?;
+        open.handle.file_stat()?;
         if open.flags.contains(DescriptorFlags::WRITE) {
             Ok(&open.handle)
         } else {
@@ -93,7 +93,7 @@ impl FilesView<'_> {
         fd: &Resource<Descriptor>,
         position: Option<u64>,
     ) -> FsResult<Resource<DynOutputStream>> {
-        let handle = self.writable(fd)?.again()?;
+        let handle = self.writable(fd)?.try_clone()?;
         let writer: DynOutputStream = Box::new(Writer { handle, position });
         Ok(self.table.push(writer)?)
     }
@@ -139,11 +139,11 @@ impl HostDescriptor for FilesView<'_> {
         position: Filesize,
     ) -> FsResult<Resource<DynInputStream>> {
         let open = self.open(&fd)?;
-        open.handle.file()?;
+        open.handle.file_stat()?;
         if !open.flags.contains(DescriptorFlags::READ) {
             return Err(ErrorCode::BadDescriptor.into());
         }
-        let handle = open.handle.again()?;
+        let handle = open.handle.try_clone()?;
         let reader: DynInputStream = Box::new(Reader { handle, position });
         Ok(self.table.push(reader)?)
     }
@@ -167,7 +167,7 @@ impl HostDescriptor for FilesView<'_> {
         _: Filesize,
         _: Advice,
     ) -> FsResult<()> {
-        Ok(self.handle(&fd)?.file().map(drop)?)
+        Ok(self.handle(&fd)?.file_stat().map(drop)?)
     }
 
     async fn sync_data(&mut self, fd: Resource<Descriptor>) -> FsResult<()> {
@@ -209,8 +209,8 @@ impl HostDescriptor for FilesView<'_> {
         if !open.flags.contains(DescriptorFlags::READ) {
             return Err(ErrorCode::BadDescriptor.into());
         }
-        let left = open.handle.file()?.size.saturating_sub(offset).min(len);
-        let mut bytes = vec![0; usize::try_from(left).unwrap_or(AT_ONCE).min(AT_ONCE)];
+        let left = open.handle.file_stat()?.size.saturating_sub(offset).min(len);
+        let mut bytes = vec![0; usize::try_from(left).unwrap_or(MAX_IO_BYTES).min(MAX_IO_BYTES)];
         let count = open.handle.read(offset, &mut bytes)?;
         Ok((bytes, count == 0))
     }
@@ -230,7 +230,7 @@ impl HostDescriptor for FilesView<'_> {
             return Err(ErrorCode::NotDirectory.into());
         }
         // WASI 0.2 lists neither `.` nor `..`.
-        let listing = Listing { handle: handle.again()?, cookie: ROOT };
+        let listing = Listing { handle: handle.try_clone()?, cookie: ROOT };
         Ok(Resource::new_own(self.table.push(listing)?.rep()))
     }
 
