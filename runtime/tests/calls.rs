@@ -76,9 +76,9 @@ async fn arguments_that_do_not_fit_are_refused_with_what_would() {
     for (body, says) in [
         ("[1]", "`p1` is missing"),
         ("", "`p0` is missing"),
-        ("[1, 2, 3]", "too many values: 2 are taken"),
-        (r#"{"p0": 1, "p1": 2, "x": 3}"#, "`x` is not known; known are `p0`, `p1`"),
-        (r#"{"p0": 1, "p0": 2}"#, "`p0` comes twice"),
+        ("[1, 2, 3]", "too many values: expected 2"),
+        (r#"{"p0": 1, "p1": 2, "x": 3}"#, "unknown name `x`: expected one of `p0`, `p1`"),
+        (r#"{"p0": 1, "p0": 2}"#, "duplicate name `p0`"),
         ("[1, 4294967296]", "p1: 4294967296 is out of range for s32"),
         ("[1, 1.5]", "p1: "),
         ("[1, true]", "p1: "),

@@ -1,4 +1,4 @@
-//! Environment variables.
+//! The grant of environment variables.
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
@@ -6,7 +6,7 @@ use wasmtime_wasi::WasiCtxBuilder;
 
 use crate::config;
 
-/// The most that the names and values of one plugin may have together, in bytes: each call has a copy.
+/// The most bytes of the names and values of one plugin together, since each instance has a copy.
 const ENV_BYTES: usize = 128 << 10;
 
 /// The environment variables of a plugin's guests; none by default.
@@ -24,29 +24,29 @@ pub struct EnvVar {
     pub value: String,
 }
 
-/// What no guest can have as its environment. It says names, and never a value.
+/// An environment that no guest can have. The messages name variables, and never their values.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidEnv {
-    /// It is no name of a variable.
+    /// The name is empty, or has a `=` or a NUL in it.
     #[error(
-        "`{0}` is no name of an environment variable: give one that is not empty and has no `=` and no NUL in it"
+        "`{0}` is not a valid name of an environment variable: use one that is not empty and has no `=` and no NUL"
     )]
     Name(String),
-    /// The name has another meaning.
+    /// The name is reserved for the plugin's config.
     #[error(
-        "the environment variable `{0}` holds the plugin's config: choose another name, or set `spec.config`"
+        "the environment variable `{0}` is reserved for the plugin's config: choose another name, or set `spec.config`"
     )]
     Reserved(String),
-    /// The name is there already.
-    #[error("the environment variable `{0}` is given twice: keep one of them")]
+    /// Two variables have this name.
+    #[error("the environment variable `{0}` is set twice: keep one of them")]
     Duplicate(String),
-    /// The value has a NUL in it.
+    /// The value of this variable has a NUL in it.
     #[error(
-        "the value of the environment variable `{0}` has a NUL in it: take that out, or mount it as a file"
+        "the value of the environment variable `{0}` has a NUL in it: remove the NUL, or mount the value as a file"
     )]
     Value(String),
-    /// There is too much.
-    #[error("the environment variables have more than 128Ki together: mount the large ones as files")]
+    /// Names and values exceed the limit together.
+    #[error("the environment variables exceed 128Ki together: mount the large ones as files")]
     TooLarge,
 }
 
@@ -76,12 +76,12 @@ impl EnvGrant {
         Ok(Self { variables: variables.into() })
     }
 
-    /// What a copy of them takes in memory.
+    /// The bytes of one copy in memory.
     pub(crate) fn bytes(&self) -> u64 {
         self.variables.iter().map(|EnvVar { name, value }| (name.len() + value.len()) as u64).sum()
     }
 
-    /// Gives a guest its variables.
+    /// Sets the variables of an instance.
     pub(crate) fn build(&self, builder: &mut WasiCtxBuilder) {
         for EnvVar { name, value } in &*self.variables {
             builder.env(name, value);
@@ -89,7 +89,7 @@ impl EnvGrant {
     }
 }
 
-/// Without the value, which is nobody's to log.
+/// Omits the value, which may be a secret and must not reach a log.
 impl fmt::Debug for EnvVar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EnvVar").field("name", &self.name).finish_non_exhaustive()
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_guest_can_read_back_is_refused() {
+    fn invalid_variables_are_refused() {
         let large = "x".repeat(ENV_BYTES);
         for (variables, refusal) in [
             (&[("", "x")][..], InvalidEnv::Name(String::new())),
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn no_value_is_printed() {
+    fn debug_output_omits_values() {
         let shown = format!("{:?}", grant(&[("TOKEN", "hunter2")]).unwrap());
         assert!(shown.contains("TOKEN") && !shown.contains("hunter2"), "{shown}");
     }

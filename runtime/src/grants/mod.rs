@@ -1,7 +1,7 @@
-//! What a plugin's policy lets its guests do beside computing: a file for each grant, each denied until it is given.
+//! Grants: the capabilities that `securityPolicy` gives the guests of a plugin, each denied until it is granted.
 //!
-//! A grant has one lifecycle: it is linked once for all plugins, checked when a plugin is loaded, and built for each
-//! instance. Clocks and random numbers every guest has.
+//! Each grant has a file of its own and one lifecycle: it is linked once for all plugins, checked when a plugin is
+//! loaded, and built for each instance. Every guest has clocks and random numbers.
 
 mod env;
 pub(crate) mod files;
@@ -11,14 +11,14 @@ pub use env::{EnvGrant, EnvVar, InvalidEnv};
 pub use files::{FilesGrant, InvalidMount, Mount, MountSource};
 pub use network::{InvalidHost, NetworkGrant, NetworkOptions};
 
-/// What the guests of a plugin may do; nothing by default.
+/// The grants of one plugin; none by default.
 #[derive(Clone, Debug, Default)]
 pub struct Grants {
     /// Environment variables.
     pub env: EnvGrant,
-    /// What they find in their file system.
+    /// The mounts of their file system.
     pub files: FilesGrant,
-    /// The hosts that they may reach. `None`: what imports a network interface that needs this is refused; with no
-    /// host in it, every request is.
+    /// The hosts that they may reach. With `None` a component is refused that imports an interface which needs this
+    /// grant; without a host in it, every request is.
     pub network: Option<NetworkGrant>,
 }

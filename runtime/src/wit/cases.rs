@@ -1,4 +1,4 @@
-//! JSON to the WIT values that are written with their case: variants, results, and an option inside an option.
+//! Deserializes the WIT values that JSON writes with their case: variants, results, and an option inside an option.
 
 use std::fmt;
 
@@ -18,7 +18,7 @@ use super::{
 pub(super) struct Cases<'a>(pub(super) &'a Type, pub(super) &'a Meter<'a>);
 
 impl<'a> Cases<'a> {
-    /// The payload's type of a case, which may have none; `None` where there is no such case.
+    /// The type of a case's payload, `Some(None)` if it has none; `None` if there is no such case.
     #[expect(clippy::option_option, reason = "two questions, each with its own no")]
     fn payload(&self, case: &str) -> Option<Option<&'a Type>> {
         match (self.0, case) {

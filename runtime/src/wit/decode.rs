@@ -1,4 +1,4 @@
-//! JSON to WIT values, straight from the bytes: no tree of JSON values in between.
+//! Deserializes WIT values from the bytes of JSON, without a tree of JSON values in between.
 
 use std::fmt;
 
@@ -13,13 +13,14 @@ use super::{
 };
 use crate::{CallError, Reservation, printable::sanitized};
 
-/// The arguments of a call from its JSON body: an object by parameter name, an array by position, or nothing
-/// at all where no parameter needs a value. A parameter of an option type may be left out.
+/// Reads the arguments of a call from its JSON body: an object by parameter name, an array by position, or nothing
+/// if no parameter needs a value. A parameter of an option type may be omitted.
 ///
-/// What the values take is drawn into `share` as they are read.
+/// The reservation grows with the values while they are read.
 ///
 /// # Errors
-/// What is wrong, and where in the JSON; or that there is no memory for the values.
+/// [`CallError::BadArguments`] with the mistake and its position in the JSON, or [`CallError::NodeMemory`] if the memory
+/// budget has nothing left for the values.
 pub fn arguments(
     body: &[u8],
     params: &[(String, Type)],
@@ -44,7 +45,7 @@ fn read(body: &[u8], params: &[(String, Type)], meter: &Meter<'_>) -> Result<Vec
 fn omitted(name: &str, ty: &Type) -> Result<Val, String> {
     match ty {
         Type::Option(_) => Ok(Val::Option(None)),
-        _ => Err(sanitized(format_args!("`{name}` is missing; it is of type {ty}"))),
+        _ => Err(sanitized(format_args!("`{name}` is missing: its type is {ty}"))),
     }
 }
 
@@ -74,7 +75,7 @@ impl<'de> Visitor<'de> for Arguments<'_> {
     }
 }
 
-/// A value of `ty`, whose errors say that they are at `name`.
+/// A value of `ty`, whose errors begin with `name`.
 pub(super) struct Located<'a>(pub(super) &'a str, pub(super) &'a Type, pub(super) &'a Meter<'a>);
 
 impl<'de> DeserializeSeed<'de> for Located<'_> {
@@ -156,7 +157,7 @@ impl fmt::Display for Seed<'_> {
     }
 }
 
-/// The names that there are: the first of them, where they are many.
+/// The names as a list for an error, which ends after [`MAX_NAMES`].
 pub(super) fn quoted<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
     let mut names = names.into_iter();
     let mut list: Vec<_> =
@@ -296,7 +297,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 }
 
-/// Fields by name in any order; those of an option type may be left out; no other may come.
+/// Reads fields by name in any order. Those of an option type may be omitted; unknown and duplicate names are errors.
 fn fields<'de, A: MapAccess<'de>>(
     types: &[(String, Type)],
     mut map: A,
@@ -307,12 +308,12 @@ fn fields<'de, A: MapAccess<'de>>(
         let Some(at) = types.iter().position(|(name, _)| *name == key) else {
             let known = quoted(types.iter().map(|(name, _)| name));
             return Err(A::Error::custom(format_args!(
-                "`{}` is not known; known are {known}",
+                "unknown name `{}`: expected one of {known}",
                 excerpt(&key)
             )));
         };
         if values[at].is_some() {
-            return Err(A::Error::custom(format_args!("`{}` comes twice", excerpt(&key))));
+            return Err(A::Error::custom(format_args!("duplicate name `{}`", excerpt(&key))));
         }
         values[at] = Some(map.next_value_seed(Located(&types[at].0, &types[at].1, meter))?);
     }
@@ -326,12 +327,12 @@ fn fields<'de, A: MapAccess<'de>>(
 fn expect_end<'de, A: SeqAccess<'de>>(mut seq: A, length: usize) -> Result<(), A::Error> {
     match seq.next_element::<serde::de::IgnoredAny>()? {
         None => Ok(()),
-        Some(_) => Err(A::Error::custom(format_args!("too many values: {length} are taken"))),
+        Some(_) => Err(A::Error::custom(format_args!("too many values: expected {length}"))),
     }
 }
 
 fn float<F: std::str::FromStr>(text: &str) -> Option<F> {
-    // Rust's own parser takes more spellings (`inf`, `nan`) than JSON people write.
+    // Rust's parser takes further spellings, such as `inf` and `nan`.
     match text {
         "NaN" | "Infinity" | "-Infinity" => text.parse().ok(),
         _ if text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'+' | b'e' | b'E')) => {
@@ -341,10 +342,10 @@ fn float<F: std::str::FromStr>(text: &str) -> Option<F> {
     }
 }
 
-/// Names that an error lists.
+/// The most names that an error lists.
 const MAX_NAMES: usize = 12;
 
-/// Enough of a text to recognise it in an error.
+/// Truncates a text to a length that suffices to recognise it in an error.
 pub(super) fn excerpt(text: &str) -> &str {
     &text[..text.floor_char_boundary(64)]
 }

@@ -1,4 +1,4 @@
-//! WIT values to JSON, straight into the answer.
+//! Serializes WIT values as JSON, without a tree of JSON values in between.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::ser::{Error, Serialize, SerializeMap as _, SerializeSeq as _, Serializer};
@@ -64,7 +64,7 @@ impl Serialize for Json<'_> {
                 Type::Option(_) => variant(serializer, "some", Some((&**value, &**some))),
                 _ => Json(value, some).serialize(serializer),
             },
-            _ => Err(S::Error::custom("the guest gave a value of another type than its own")),
+            _ => Err(S::Error::custom("the guest returned a value of another type than it declares")),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Draws for WIT values while they are read: as values, a body takes up to a hundred times its JSON.
+//! Reserves memory for WIT values while they are read, since they take up to a hundred times the bytes of their JSON.
 
 use std::cell::Cell;
 
@@ -8,13 +8,13 @@ use wasmtime::component::Val;
 use super::Type;
 use crate::{NoMemory, Reservation};
 
-/// What a value takes, and as much again for the slack of vectors that grow.
+/// The bytes of a value, and as many again for the spare capacity of growing vectors.
 const VALUE_BYTES: usize = 2 * size_of::<Val>();
 
-/// What is drawn at once, so that not each value touches the budget that all calls share.
+/// The least bytes of one `try_grow`, so that not each value touches the budget that all calls share.
 const STEP_BYTES: u64 = 4 << 10;
 
-/// Draws into a share.
+/// Grows a reservation in steps.
 pub(super) struct Meter<'a> {
     reservation: &'a Reservation,
     unused: Cell<u64>,
@@ -26,17 +26,17 @@ impl<'a> Meter<'a> {
         Self { reservation, unused: Cell::new(0), refused: Cell::new(false) }
     }
 
-    /// Whether anything was refused: the reading that failed is not the body's fault.
+    /// Returns `true` if the memory budget refused a step, so that the error is not the body's fault.
     pub(super) fn refused(&self) -> bool {
         self.refused.get()
     }
 
-    /// Draws for a value of a type, without what it holds beside its names.
+    /// Reserves memory for a value of a type and the names in it, without its elements and text.
     pub(super) fn reserve_value<E: Error>(&self, ty: &Type) -> Result<(), E> {
         let named = |name: &String| size_of::<String>() + name.len();
         let longest = |names: &mut dyn Iterator<Item = &String>| names.map(String::len).max().unwrap_or(0);
         let more = match ty {
-            // Fields that are left out are there all the same, as options without a value.
+            // Omitted fields take memory too, as options without a value.
             Type::Record(fields) => fields.iter().map(|(name, _)| named(name) + size_of::<Val>()).sum(),
             Type::Flags(names) => names.iter().map(named).sum(),
             Type::Enum(names) => longest(&mut names.iter()),
@@ -47,12 +47,12 @@ impl<'a> Meter<'a> {
         self.reserve(VALUE_BYTES + more)
     }
 
-    /// Draws for a list of bytes.
+    /// Reserves memory for a list of `count` bytes.
     pub(super) fn reserve_list<E: Error>(&self, count: usize) -> Result<(), E> {
         self.reserve(count.saturating_mul(size_of::<Val>()))
     }
 
-    /// Draws for a text.
+    /// Reserves memory for the bytes of a text.
     pub(super) fn reserve<E: Error>(&self, bytes: usize) -> Result<(), E> {
         let bytes = bytes as u64;
         if bytes > self.unused.get() {
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_drawn_as_they_are_read_and_the_body_is_not_to_blame_where_there_is_too_little() {
+    fn memory_is_reserved_while_values_are_read_and_a_refusal_is_no_bad_argument() {
         let budget = MemoryBudget::new(Some(1 << 20));
         let numbers = format!("[[{}]]", vec!["0"; 100_000].join(","));
         let bytes = format!("[\"{}\"]", "AAAA".repeat(25_000));
@@ -91,7 +91,7 @@ mod tests {
             let enough = MemoryBudget::new(None);
             let (values, used) = read(&body, ty.clone(), &enough);
             let Ok([Val::List(values)]) = values.as_deref() else { panic!("{ty}") };
-            assert!(used >= size_of_val(&values[..]) as u64, "{ty}: {used} bytes are drawn");
+            assert!(used >= size_of_val(&values[..]) as u64, "{ty}: {used} bytes are reserved");
         }
         assert_eq!(budget.used(), 0);
         let (wrong, _) = read("[[0, true]]", Type::List(Box::new(Type::U8)), &budget);
@@ -99,13 +99,13 @@ mod tests {
     }
 
     #[test]
-    fn fields_that_are_left_out_are_drawn_for_too() {
+    fn memory_is_reserved_for_omitted_fields() {
         let fields = (0..50).map(|at| (format!("f{at}"), Type::Option(Box::new(Type::U8)))).collect();
         let records = format!("[[{}]]", vec!["{}"; 1000].join(","));
         let (values, used) =
             read(&records, Type::List(Box::new(Type::Record(fields))), &MemoryBudget::new(None));
         assert!(values.is_ok());
         let least = 1000 * 50 * size_of::<(String, Val)>() as u64;
-        assert!(used >= least, "{used} bytes are drawn for {least}");
+        assert!(used >= least, "{used} bytes are reserved for {least}");
     }
 }

@@ -1,10 +1,10 @@
-//! WIT values as JSON and back, by a function's own types.
+//! Conversion between WIT values and JSON, by the types of a function.
 //!
 //! The mapping: a record is an object with the WIT's own names; tuples and lists are arrays; an option is its
 //! value or null (an option inside an option is `{"some": value}` or null, so that none is lost); an enum is a
 //! string; flags are an array of strings; a variant and a `result` inside another value are `{"case": payload}`,
 //! or `"case"` without a payload; a char is a string; `list<u8>` is base64; integers are numbers, and decimal
-//! strings are taken too; NaN and the infinities are the strings `NaN`, `Infinity` and `-Infinity`.
+//! strings are accepted too; NaN and the infinities are the strings `NaN`, `Infinity` and `-Infinity`.
 
 mod cases;
 mod decode;

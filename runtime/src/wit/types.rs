@@ -1,10 +1,10 @@
-//! A WIT type, taken out of a component once, when it is loaded.
+//! WIT types, copied from a component once, when it is loaded.
 
 use std::fmt;
 
 use wasmtime::component;
 
-/// A type that JSON can carry. Structural: a component does not tell its types' names.
+/// A type that JSON can represent. It is structural, since a component does not carry the names of its types.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Type {
     /// `bool`
@@ -53,24 +53,24 @@ pub enum Type {
     Flags(Vec<String>),
 }
 
-/// Why a function cannot be called with JSON.
+/// The reason for which a function cannot be called with JSON.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotCallable {
-    /// A resource lives in one instance, and a call's instance ends with it.
-    #[error("it takes or gives a resource, which cannot leave its instance")]
+    /// A resource, which lives in one instance, as a call's instance ends with the call.
+    #[error("its type contains a resource, which cannot leave its instance")]
     Resource,
-    /// A stream, a future or an error context.
-    #[error("it takes or gives a {0}, which JSON cannot carry")]
+    /// A type without a form in JSON: a stream, a future or an error context, among others.
+    #[error("its type contains a {0}, which JSON cannot represent")]
     Unsupported(&'static str),
     /// A hostile or mistaken type: WIT types can name each other until they are astronomically large.
-    #[error("its type is too large: over {} parts or {} levels", MAX_PARTS, MAX_LEVELS)]
+    #[error("its type is too large: it has more than {} parts or {} levels", MAX_PARTS, MAX_LEVELS)]
     TooLarge,
 }
 
 const MAX_PARTS: usize = 10_000;
 const MAX_LEVELS: usize = 64;
 
-/// What is left of those bounds while one function's types are taken out.
+/// The parts that the types of one function may still have.
 pub(crate) struct TypeSize(usize);
 
 impl TypeSize {
@@ -80,7 +80,7 @@ impl TypeSize {
 }
 
 impl Type {
-    /// Takes in a component's type.
+    /// Copies a component's type.
     pub(crate) fn new(ty: &component::Type, size: &mut TypeSize) -> Result<Self, NotCallable> {
         Self::within(ty, size, MAX_LEVELS)
     }
@@ -143,7 +143,7 @@ impl Type {
     }
 }
 
-/// Writes the type in WIT's words; those without a name of their own are written out.
+/// Writes the type in WIT's syntax, and named types such as records in full.
 impl fmt::Display for Type {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

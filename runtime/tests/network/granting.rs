@@ -65,6 +65,6 @@ fn a_host_that_cannot_be_allowed_is_named_with_the_reason() {
         NetworkGrant::new(&["example.com".to_owned(), "https://example.com/".to_owned()]).unwrap_err();
     assert_eq!(
         refused.to_string(),
-        "`https://example.com/` cannot be allowed: it is a host and not a URL: leave out the scheme and the path"
+        "`https://example.com/` is not a valid host pattern: it is a URL; remove the scheme and the path"
     );
 }

@@ -1,4 +1,4 @@
-//! The descriptors of a core module: numbers for what it has open, and a position in each file.
+//! The descriptors of a core module: a number for each open file or directory, and a position in it.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -9,7 +9,7 @@ use super::{FileError, FileSystem, FilesGrant, volumes::Handle};
 /// The first number that is not a program's stdin, stdout or stderr.
 pub(super) const FIRST: u32 = 3;
 
-/// What a core module has open.
+/// The open files and directories of a core module.
 pub(super) struct Descriptors {
     open: BTreeMap<u32, Open>,
 }
@@ -23,12 +23,12 @@ pub(super) struct Open {
     pub(super) writes: bool,
     pub(super) append: bool,
     pub(super) nonblock: bool,
-    /// Where the guest finds it, if it was open from the start.
+    /// The path of a preopened directory.
     pub(super) preopen: Option<Arc<str>>,
 }
 
 impl Descriptors {
-    /// With the directory of each mount open.
+    /// Opens the directory of each mount.
     pub(super) fn new(files: &FileSystem, grant: &FilesGrant) -> Result<Self, FileError> {
         let roots = files.roots()?.into_iter().zip(grant.mounts()).map(|(handle, (path, _))| {
             let mut open = Open::new(handle, true, false, false);
@@ -46,7 +46,7 @@ impl Descriptors {
         self.open.get(&fd).map(|open| &open.handle).ok_or(FileError::BadDescriptor)
     }
 
-    /// Gives it the lowest number that is free.
+    /// Adds a descriptor with the lowest free number.
     pub(super) fn add(&mut self, open: Open) -> u32 {
         let free = (FIRST..).zip(self.open.keys()).find(|(number, used)| number != *used);
         let fd =
@@ -59,7 +59,7 @@ impl Descriptors {
         self.open.remove(&fd).map(drop).ok_or(FileError::BadDescriptor)
     }
 
-    /// Gives what one number names to another, in the place of what that named.
+    /// Moves a descriptor to another number, and closes the one that had it.
     pub(super) fn renumber(&mut self, from: u32, to: u32) -> Result<(), FileError> {
         if !self.open.contains_key(&to) {
             return Err(FileError::BadDescriptor);
@@ -111,7 +111,7 @@ impl Open {
         Ok(self.position)
     }
 
-    /// Makes the file at least that long.
+    /// Extends the file to `offset + len` bytes, unless it is longer.
     pub(super) fn allocate(&self, offset: u64, len: u64) -> Result<(), FileError> {
         let stat = self.handle.file_stat()?;
         if !self.writes {

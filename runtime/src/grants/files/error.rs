@@ -1,43 +1,43 @@
-//! What a file operation is refused with, before it is put in the words of one WASI or the other.
+//! Errors of file operations, which preview 1 and WASI 0.2 turn into their own codes.
 
 use crate::NoMemory;
 
-/// Why a file operation failed: POSIX's reasons, under their plain names.
+/// An error of a file operation, with POSIX's meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum FileError {
-    #[error("bad descriptor")]
+    #[error("bad file descriptor")]
     BadDescriptor,
-    #[error("busy")]
+    #[error("resource busy")]
     Busy,
-    #[error("it is on another mount")]
+    #[error("the target is on another mount")]
     CrossDevice,
-    #[error("it exists")]
+    #[error("file exists")]
     Exist,
     #[error("file too large")]
     FileTooLarge,
     #[error("invalid argument")]
     Invalid,
-    #[error("it is a directory")]
+    #[error("is a directory")]
     IsDirectory,
-    #[error("too many symbolic links")]
+    #[error("too many levels of symbolic links")]
     Loop,
-    #[error("name too long")]
+    #[error("file name too long")]
     NameTooLong,
     #[error("no such file or directory")]
     NoEntry,
-    #[error("no space left")]
+    #[error("no space left in the scratch folder")]
     NoSpace,
-    #[error("it is no directory")]
+    #[error("not a directory")]
     NotDirectory,
-    #[error("the directory is not empty")]
+    #[error("directory not empty")]
     NotEmpty,
-    #[error("not permitted")]
+    #[error("operation not permitted")]
     NotPermitted,
-    #[error("the file system is read-only")]
+    #[error("read-only file system")]
     ReadOnly,
     #[error("too many open files")]
     TooManyOpen,
-    /// The guest is within its limits, and the node has nothing left: its call ends.
+    /// The memory budget of the node is used up, though the guest is within its limits: the call ends.
     #[error("{NoMemory}")]
     NodeMemory,
 }

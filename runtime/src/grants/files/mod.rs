@@ -1,4 +1,4 @@
-//! Files: what a guest finds in its file system, which is in memory only and has no path of the host behind it.
+//! The grant of files: a file system in memory, with no path of the host behind it.
 
 mod descriptors;
 mod error;
@@ -24,13 +24,13 @@ pub(crate) use preview1::Preview1;
 pub(crate) use volumes::FileSystem;
 pub(crate) use wasi::{FilesView, add_to_linker};
 
-/// The most that a scratch folder may hold, in bytes.
+/// The largest size limit of a scratch folder, in bytes.
 const SCRATCH_BYTES: u64 = 1 << 30;
 
 /// The most mounts of one plugin.
 const MOUNTS: usize = 64;
 
-/// What the guests of a plugin find in their file system; nothing by default.
+/// The mounts of a plugin's guests; none by default.
 #[derive(Clone, Debug, Default)]
 pub struct FilesGrant {
     mounts: Arc<[(String, Content)]>,
@@ -39,55 +39,57 @@ pub struct FilesGrant {
 /// A folder in a guest's file system.
 #[derive(Clone, Debug)]
 pub struct Mount {
-    /// Where the guest finds it, absolute: `/words`.
+    /// The absolute path of the folder: `/words`.
     pub path: String,
-    /// What is in it.
+    /// Its content.
     pub source: MountSource,
 }
 
-/// What is in a mounted folder.
+/// The content of a mount.
 #[derive(Clone)]
 pub enum MountSource {
-    /// Files that can be read and not changed, by name. They may be secrets, and are in memory only.
+    /// Read-only files by name. They may be secrets, and are in memory only.
     ReadOnly(Arc<BTreeMap<String, Bytes>>),
-    /// Nothing at the start of each call: a folder of its own to write in.
+    /// A writable folder of the instance's own, empty at the start of each call.
     Scratch {
-        /// The most bytes that it may hold.
+        /// The most bytes of its files, their names and its nodes.
         size_limit: u64,
     },
 }
 
-/// What cannot be mounted.
+/// Mounts that no guest can have.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidMount {
-    /// It is no path that a mount can have.
+    /// The path is not absolute, or has an empty part, `.` or `..` in it.
     #[error(
-        "`{0}` cannot be mounted: give an absolute path below `/`, without `.`, `..` and empty parts, as in `/words`"
+        "`{0}` is not a valid mount path: use an absolute path below `/` without `.`, `..` and empty parts, as in `/words`"
     )]
     Path(String),
-    /// One mount is in another.
-    #[error("`{inner}` is inside `{outer}`: mount them beside each other")]
+    /// One mount is inside another.
+    #[error("the mount `{inner}` is inside the mount `{outer}`: mount them beside each other")]
     Nested {
-        /// The one inside.
+        /// The path of the mount inside.
         inner: String,
-        /// The one around it, or the same.
+        /// The path of the mount around it, or the same path.
         outer: String,
     },
-    /// It is no name that a file can have.
+    /// A file's name is not valid.
     #[error(
-        "a file of `{path}` cannot be called `{name}`: a name has 1 to 255 bytes and no `/`, and is not `.` or `..`"
+        "`{name}` is not a valid file name in the mount `{path}`: use 1 to 255 bytes without `/` and NUL, and neither `.` nor `..`"
     )]
     FileName {
-        /// The mount.
+        /// The path of the mount.
         path: String,
         /// The file's name.
         name: String,
     },
-    /// Its limit is more than a scratch folder can have.
-    #[error("the scratch folder `{0}` may hold at most 1Gi, for it is in memory: lower its size limit")]
+    /// The size limit of a scratch folder is too large.
+    #[error(
+        "the size limit of the scratch folder `{0}` exceeds 1Gi, and the folder is in memory: lower the limit"
+    )]
     Scratch(String),
-    /// There are too many.
-    #[error("a plugin can have at most {MOUNTS} mounts: put more files into fewer of them")]
+    /// There are too many mounts.
+    #[error("the plugin has more than {MOUNTS} mounts: put more files into fewer mounts")]
     TooMany,
 }
 
@@ -125,12 +127,12 @@ impl FilesGrant {
             .map(|mounts: Vec<_>| Self { mounts: mounts.into() })
     }
 
-    /// Whether nothing was granted.
+    /// Returns `true` if there is no mount.
     pub fn is_empty(&self) -> bool {
         self.mounts.is_empty()
     }
 
-    /// What its read-only mounts take in memory, once for all instances.
+    /// The bytes of the read-only mounts in memory, which all instances share.
     pub(crate) fn bytes(&self) -> u64 {
         let bytes = |content: &Content| match content {
             Content::ReadOnly(tree) => tree.used(),
@@ -155,11 +157,11 @@ impl Content {
         };
         let mut tree = Tree::new(Space::unlimited(), 0);
         for (name, content) in &**files {
-            let made = Some(name).filter(|name| is_file_name(name)).and_then(|name| {
+            let written = Some(name).filter(|name| is_file_name(name)).and_then(|name| {
                 let file = tree.make_file(ROOT, name).ok()?;
                 tree.write(file, 0, content).ok()
             });
-            made.ok_or_else(|| InvalidMount::FileName { path: path.clone(), name: name.clone() })?;
+            written.ok_or_else(|| InvalidMount::FileName { path: path.clone(), name: name.clone() })?;
         }
         Ok(Self::ReadOnly(Arc::new(tree)))
     }
@@ -169,7 +171,7 @@ fn is_file_name(name: &str) -> bool {
     !matches!(name, "" | "." | "..") && name.len() <= NAME_BYTES && !name.contains(['/', '\0'])
 }
 
-/// Without the contents, which are nobody's to log.
+/// Omits the contents, which may be secrets and must not reach a log.
 impl fmt::Debug for MountSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -181,7 +183,7 @@ impl fmt::Debug for MountSource {
     }
 }
 
-/// The same.
+/// Omits the contents, as that of [`MountSource`] does.
 impl fmt::Debug for Content {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

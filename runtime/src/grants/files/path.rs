@@ -1,24 +1,24 @@
-//! Paths: from a directory and a path to a node, and never above that directory.
+//! Path resolution: from a directory and a path to a node, and never above that directory.
 
 use super::{
     FileError,
     tree::{NAME_BYTES, NodeId, NodeKind, PATH_BYTES, ROOT, Tree},
 };
 
-/// The most symbolic links on one path.
+/// The most symbolic links in the resolution of one path.
 const MAX_SYMLINKS: u32 = 40;
 
-/// Where a path leads.
+/// The result of resolving a path.
 pub(super) struct Resolved<'p> {
-    /// The directory and the name in it; `None` where the path ends in `.`, `..` or nothing.
+    /// The directory and the name in it; `None` if the path ends in `.`, `..` or nothing.
     entry: Option<(NodeId, &'p str)>,
-    /// What is there.
+    /// The node there, if any.
     node: Option<NodeId>,
-    /// Whether the path says that it is a directory.
+    /// Set if the path ends in a slash, and so must name a directory.
     slash: bool,
 }
 
-/// How a path is opened.
+/// The flags with which a path is opened.
 #[derive(Clone, Copy, Default)]
 #[allow(clippy::struct_excessive_bools, reason = "they are POSIX's flags")]
 pub(super) struct OpenOptions {
@@ -30,7 +30,7 @@ pub(super) struct OpenOptions {
     pub(super) write: bool,
 }
 
-/// What opening a path comes to.
+/// The step that opening a path needs.
 pub(super) enum OpenAction<'p> {
     Node(NodeId),
     Truncate(NodeId),
@@ -38,7 +38,7 @@ pub(super) enum OpenAction<'p> {
 }
 
 impl Tree {
-    /// Follows a path. The way back through `..` ends at `base`, and no link leads past it.
+    /// Resolves a path. Neither `..` nor a symbolic link leads above `base`.
     pub(super) fn resolve<'p>(
         &'p self,
         base: NodeId,
@@ -107,7 +107,7 @@ impl Tree {
         self.target(node)?.map(str::to_owned).ok_or(FileError::Invalid)
     }
 
-    /// What opening a path comes to; nothing is changed yet.
+    /// The step that opening a path needs, without taking it.
     pub(super) fn open_action<'p>(
         &'p self,
         base: NodeId,
@@ -138,7 +138,7 @@ impl Tree {
         }
     }
 
-    /// The directory and the name of something that is to be made.
+    /// The directory and the name of an entry to create.
     fn vacant_entry(&self, base: NodeId, path: &str, directory: bool) -> Result<(NodeId, String), FileError> {
         let found = self.resolve(base, path, false)?;
         match found.entry {
@@ -155,7 +155,7 @@ impl Tree {
         self.make_directory(parent, &name).map(drop)
     }
 
-    /// Makes a link that can lead somewhere: an absolute one never could.
+    /// Creates a symbolic link. An absolute target is refused, since none could ever resolve.
     pub(super) fn create_symlink(&mut self, target: &str, base: NodeId, path: &str) -> Result<(), FileError> {
         check_path(target)?;
         let (parent, name) = self.vacant_entry(base, path, false)?;
@@ -187,7 +187,7 @@ impl Tree {
         if self.entry(directory, ROOT)?.is_some() { Err(FileError::NotEmpty) } else { Ok(()) }
     }
 
-    /// Moves what is at one path to another, as POSIX has it.
+    /// Moves the node at one path to another, as POSIX's `rename` does.
     pub(super) fn move_to(
         &mut self,
         base: NodeId,
@@ -221,7 +221,7 @@ impl Tree {
     }
 }
 
-/// Refuses what is no path below a directory.
+/// Refuses paths that cannot lie below a directory.
 fn check_path(path: &str) -> Result<(), FileError> {
     match path.as_bytes() {
         [] => Err(FileError::NoEntry),
@@ -239,7 +239,7 @@ mod tests {
     use super::*;
     use crate::{MemoryBudget, grants::files::space::Space};
 
-    /// A tree of `dir/sub/file`, `link -> dir`, and links that lead nowhere.
+    /// A tree of `dir/sub/file`, `link -> dir`, and links that do not resolve.
     fn tree() -> Tree {
         let mut tree = Tree::new(Space::limited(1 << 20, MemoryBudget::new(None).reservation()), 0);
         for path in ["dir", "dir/sub"] {
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_leads_where_posix_says_and_never_above_its_directory() {
+    fn paths_resolve_as_in_posix_and_never_above_their_base() {
         let tree = tree();
         let (dir, sub) = (tree.find(ROOT, "dir", false).unwrap(), tree.find(ROOT, "dir/sub", false).unwrap());
         let file = tree.find(sub, "file", false).unwrap();
@@ -287,7 +287,7 @@ mod tests {
         ] {
             assert_eq!(tree.find(ROOT, path, true), found, "{path:?}");
         }
-        // From a directory within, its own parent is as far as the host is.
+        // For a base below the root, its own parent is out of reach too.
         assert_eq!(tree.find(sub, "..", true), Err(FileError::NotPermitted));
         assert_eq!(tree.find(sub, "../sub/file", true), Err(FileError::NotPermitted));
         assert_eq!(tree.find(file, "x", true), Err(FileError::NotDirectory));
@@ -306,16 +306,16 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_done_to_a_tree_its_space_is_counted_and_given_back() {
+    fn random_operations_keep_the_byte_count_exact() {
         let mut random = StdRng::seed_from_u64(7);
         let budget = MemoryBudget::new(None);
         let mut tree = Tree::new(Space::limited(64 << 10, budget.reservation()), 0);
         let names = ["a", "b", "longer-name", "a/b", "a/b/c", "b/a", "b/a/../b"];
-        let mut held = Vec::new();
+        let mut acquired = Vec::new();
         for _ in 0..20_000 {
             let (one, other) = (names[random.random_range(0..names.len())], names[random.random_range(0..7)]);
             let size = random.random_range(0..80_000);
-            // Most are refused for one reason or another; none may leave the count wrong.
+            // Most operations fail for one reason or another; none may leave the count wrong.
             let _ = match random.random_range(0..9) {
                 0 => tree.create_directory(ROOT, one),
                 1 => tree.create_symlink(other, ROOT, one),
@@ -327,7 +327,7 @@ mod tests {
                     .find(ROOT, one, true)
                     .and_then(|node| tree.write(node, size / 8, &[1; 999]).map(drop)),
                 7 => tree.find(ROOT, one, false).and_then(|node| {
-                    held.push(node);
+                    acquired.push(node);
                     tree.acquire(node)
                 }),
                 _ => {
@@ -337,13 +337,13 @@ mod tests {
                             let name = name.to_owned();
                             tree.make_file(parent, &name).map(drop)
                         }
-                        _ => held.pop().map(|node| tree.release(node)).ok_or(FileError::NoEntry),
+                        _ => acquired.pop().map(|node| tree.release(node)).ok_or(FileError::NoEntry),
                     }
                 }
             };
             assert!(tree.used() <= 64 << 10);
         }
-        for node in held {
+        for node in acquired {
             tree.release(node);
         }
         clear(&mut tree, ROOT);

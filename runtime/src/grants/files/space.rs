@@ -1,4 +1,4 @@
-//! What a tree may take: its own limit, counted to the byte, and the node's memory, reserved before it is used.
+//! The space of a tree: a limit, counted to the byte, and a reservation that grows before memory is allocated.
 
 use super::FileError;
 use crate::Reservation;
@@ -6,37 +6,37 @@ use crate::Reservation;
 /// The space of one tree.
 pub(super) struct Space {
     limit: u64,
-    /// What counts toward the limit.
+    /// The bytes that count toward the limit.
     used: u64,
-    /// What is allocated.
+    /// The bytes that are allocated.
     allocated: u64,
-    /// What was reserved for that: the most that was ever allocated. It goes back as a whole.
+    /// The bytes that are reserved: the most that were ever allocated. All of them are released at once.
     reserved: u64,
     reservation: Option<Reservation>,
 }
 
 impl Space {
-    /// So many bytes, reserved from a share as they are used.
+    /// Space of `limit` bytes, for which the reservation grows as they are allocated.
     pub(super) fn limited(limit: u64, reservation: Reservation) -> Self {
         Self { limit, used: 0, allocated: 0, reserved: 0, reservation: Some(reservation) }
     }
 
-    /// For what no guest can change.
+    /// Space without a limit and a reservation, for trees that no guest can change.
     pub(super) fn unlimited() -> Self {
         Self { limit: u64::MAX, used: 0, allocated: 0, reserved: 0, reservation: None }
     }
 
-    /// What counts toward the limit.
+    /// The bytes that count toward the limit.
     pub(super) fn used(&self) -> u64 {
         self.used
     }
 
-    /// What is left of it.
+    /// The bytes below the limit.
     pub(super) fn remaining(&self) -> u64 {
         self.limit - self.used
     }
 
-    /// Counts what is used and what is allocated for it.
+    /// Adds used and allocated bytes, unless the limit or the memory budget refuses them.
     pub(super) fn try_grow(&mut self, used: u64, allocated: u64) -> Result<(), FileError> {
         if used > self.remaining() {
             return Err(FileError::NoSpace);
@@ -50,12 +50,12 @@ impl Space {
         Ok(())
     }
 
-    /// Counts what is used and allocated no more.
+    /// Subtracts used and allocated bytes.
     pub(super) fn shrink(&mut self, used: u64, allocated: u64) {
         (self.used, self.allocated) = (self.used - used, self.allocated - allocated);
     }
 
-    /// Makes a file that long, with zeros at its end.
+    /// Extends a file to `len` bytes with zeros.
     pub(super) fn extend(&mut self, content: &mut Vec<u8>, len: usize) -> Result<(), FileError> {
         let more = (len - content.len()) as u64;
         if len <= content.capacity() {
@@ -63,11 +63,12 @@ impl Space {
             content.resize(len, 0);
             return Ok(());
         }
-        // Twice as much, so that a file written in small pieces is not copied for each; never more than could be used.
+        // Doubles the capacity, so that a file written in small pieces is not copied for each, within the limit.
         let most = content.len().saturating_add(usize::try_from(self.remaining()).unwrap_or(usize::MAX));
         let capacity = content.capacity().saturating_mul(2).min(most).max(len);
         self.try_grow(more, capacity as u64)?;
-        // Zeros of the allocator's cost nothing until they are touched: a file can be made long before it is full.
+        // `vec!` takes zeroed pages from the allocator, which cost nothing until they are touched: a file may be extended
+        // long before it is written.
         let mut longer = vec![0; capacity];
         longer[..content.len()].copy_from_slice(content);
         longer.truncate(len);
@@ -76,7 +77,7 @@ impl Space {
         Ok(())
     }
 
-    /// Makes a file that short.
+    /// Truncates a file to `len` bytes.
     pub(super) fn truncate(&mut self, content: &mut Vec<u8>, len: usize) {
         let before = (content.len(), content.capacity());
         content.truncate(len);

@@ -1,4 +1,4 @@
-//! Files as the streams of WASI 0.2. They are in memory, so a stream is always ready.
+//! Streams of WASI 0.2 on files, which are always ready, since files are in memory.
 
 use bytes::Bytes;
 use wasmtime_wasi::{
@@ -8,7 +8,7 @@ use wasmtime_wasi::{
 
 use super::{FileError, volumes::Handle};
 
-/// The most that is read or written at once, in bytes.
+/// The most bytes of one read or write.
 pub(super) const MAX_IO_BYTES: usize = 64 << 10;
 
 /// Reads a file from a position on.

@@ -1,4 +1,4 @@
-//! A tree of files in memory: what it holds, how it changes, and what it may take.
+//! A tree of files, directories and symbolic links in memory.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,20 +8,20 @@ use std::{
 
 use super::{FileError, space::Space};
 
-/// A node's number. It is never used again, so what names a node that is gone names nothing.
+/// The number of a node. It is never reused, so the number of a removed node names nothing.
 pub(super) type NodeId = u64;
 
-/// Every tree's own directory. Less than it are the cookies of `.` and `..`, more than it all other nodes.
+/// The root directory of every tree. The cookies of `.` and `..` are less, the numbers of all other nodes greater.
 pub(super) const ROOT: NodeId = 2;
 
-/// What each node counts beside its content and its name: no less than it takes in the host.
+/// The bytes that each node counts beside its content and its name: no less than it takes in the host.
 pub(super) const NODE_BYTES: u64 = 1 << 10;
 
 /// The longest name and the longest path, in bytes.
 pub(super) const NAME_BYTES: usize = 255;
 pub(super) const PATH_BYTES: usize = 4096;
 
-/// Files, directories and symbolic links. Only what owns a tree can change it.
+/// Files, directories and symbolic links. Only the owner of a tree can change it.
 pub(super) struct Tree {
     nodes: BTreeMap<NodeId, Node>,
     next: NodeId,
@@ -34,7 +34,7 @@ struct Node {
     kind: Kind,
     accessed: SystemTime,
     modified: SystemTime,
-    /// Whether a directory has it still. What has none goes when the last handle does.
+    /// Set while a directory has an entry for the node. A node without one is removed with its last handle.
     linked: bool,
     handles: u32,
 }
@@ -45,7 +45,7 @@ enum Kind {
     Symlink(Box<str>),
 }
 
-/// Names by name, and in the order in which their nodes were made: a listing that goes on after some were removed
+/// Entries by name, and in the order in which their nodes were created: a listing that continues after some were removed
 /// neither repeats nor skips any.
 #[derive(Default)]
 struct Directory {
@@ -53,7 +53,7 @@ struct Directory {
     in_order: BTreeSet<NodeId>,
 }
 
-/// What a node is.
+/// The kind of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NodeKind {
     Directory,
@@ -61,7 +61,7 @@ pub(super) enum NodeKind {
     Symlink,
 }
 
-/// What is known of a node.
+/// The metadata of a node.
 pub(super) struct Stat {
     pub(super) id: NodeId,
     pub(super) kind: NodeKind,
@@ -73,7 +73,7 @@ pub(super) struct Stat {
 
 /// An entry of a directory.
 pub(super) struct Entry {
-    /// Where the listing goes on after it.
+    /// The position in the listing after this entry.
     pub(super) cookie: u64,
     pub(super) id: NodeId,
     pub(super) kind: NodeKind,
@@ -81,18 +81,18 @@ pub(super) struct Entry {
 }
 
 impl Tree {
-    /// A tree with nothing in it. Its nodes are numbered from `next` on.
+    /// An empty tree, whose nodes are numbered from `next` on.
     pub(super) fn new(space: Space, next: NodeId) -> Self {
         let root = Node::new(ROOT, "".into(), Kind::Directory(Directory::default()));
         Self { nodes: BTreeMap::from([(ROOT, root)]), next: next.max(ROOT + 1), space }
     }
 
-    /// What its files, their names and its nodes count.
+    /// The bytes that its files, their names and its nodes count.
     pub(super) fn used(&self) -> u64 {
         self.space.used()
     }
 
-    /// The number of the node that is made next.
+    /// The number of the next node.
     pub(super) fn next(&self) -> NodeId {
         self.next
     }
@@ -112,7 +112,7 @@ impl Tree {
         }
     }
 
-    /// The node of that name.
+    /// The node of this name, if there is one.
     pub(super) fn child(&self, directory: NodeId, name: &str) -> Result<Option<NodeId>, FileError> {
         Ok(self.directory(directory)?.names.get(name).copied())
     }
@@ -121,7 +121,7 @@ impl Tree {
         Ok(self.node(id)?.kind.node_kind())
     }
 
-    /// What a symbolic link says; `None` of anything else.
+    /// The target of a symbolic link; `None` for other nodes.
     pub(super) fn target(&self, id: NodeId) -> Result<Option<&str>, FileError> {
         match &self.node(id)?.kind {
             Kind::Symlink(target) => Ok(Some(target)),
@@ -140,7 +140,7 @@ impl Tree {
         Ok(Stat { id, kind: node.kind.node_kind(), size, links: linked.into(), accessed, modified })
     }
 
-    /// The file's bytes.
+    /// The bytes of a file.
     pub(super) fn content(&self, id: NodeId) -> Result<&[u8], FileError> {
         match &self.node(id)?.kind {
             Kind::File(content) => Ok(content),
@@ -149,7 +149,7 @@ impl Tree {
         }
     }
 
-    /// The entry after that cookie; 0 is before the first. `.` and `..` come first.
+    /// The entry after a cookie; 0 stands before the first. `.` and `..` come first.
     pub(super) fn entry(&self, id: NodeId, cookie: u64) -> Result<Option<Entry>, FileError> {
         let directory = self.directory(id)?;
         if cookie < ROOT {
@@ -164,7 +164,7 @@ impl Tree {
         Ok(Some(Entry { cookie: id, id, kind: node.kind.node_kind(), name: Arc::clone(&node.name) }))
     }
 
-    /// Whether `id` is `directory` or somewhere below it.
+    /// Returns `true` if `id` is `directory` or below it.
     pub(super) fn is_within(&self, mut id: NodeId, directory: NodeId) -> Result<bool, FileError> {
         while id != directory {
             if id == ROOT {
@@ -177,17 +177,17 @@ impl Tree {
 }
 
 impl Tree {
-    /// Makes an empty file.
+    /// Creates an empty file.
     pub(super) fn make_file(&mut self, parent: NodeId, name: &str) -> Result<NodeId, FileError> {
         self.make(parent, name, Kind::File(Vec::new()))
     }
 
-    /// Makes an empty directory.
+    /// Creates an empty directory.
     pub(super) fn make_directory(&mut self, parent: NodeId, name: &str) -> Result<NodeId, FileError> {
         self.make(parent, name, Kind::Directory(Directory::default()))
     }
 
-    /// Makes a symbolic link.
+    /// Creates a symbolic link.
     pub(super) fn make_symlink(
         &mut self,
         parent: NodeId,
@@ -214,7 +214,7 @@ impl Tree {
         Ok(id)
     }
 
-    /// Takes a node out of its directory. What holds it has it still.
+    /// Removes a node from its directory. Open handles keep it.
     pub(super) fn remove(&mut self, id: NodeId) -> Result<(), FileError> {
         self.unlink(id)?;
         self.node_mut(id)?.linked = false;
@@ -222,13 +222,13 @@ impl Tree {
         Ok(())
     }
 
-    /// Gives a node another name or another directory, in the place of what is there.
+    /// Renames a node, or moves it to another directory, and replaces the node that has the name there.
     pub(super) fn rename(&mut self, id: NodeId, parent: NodeId, name: &str) -> Result<(), FileError> {
         if !self.node(parent)?.linked {
             return Err(FileError::NoEntry);
         }
         let (name, before) = (Arc::<str>::from(name), self.node(id)?.name.len());
-        // Only what is more: also a full folder's files can be renamed.
+        // Only the difference is added, so files in a full folder can be renamed.
         let added = name.len().saturating_sub(before) as u64;
         self.space.try_grow(added, added)?;
         let removed = before.saturating_sub(name.len()) as u64;
@@ -262,7 +262,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Writes as many of the bytes as there is space for; none is an error, unless there were none.
+    /// Writes as many of the bytes as there is space for. Space for none is an error, unless `bytes` is empty.
     pub(super) fn write(&mut self, id: NodeId, offset: u64, bytes: &[u8]) -> Result<usize, FileError> {
         let remaining = self.space.remaining();
         let (content, space) = self.content_mut(id)?;
@@ -281,7 +281,7 @@ impl Tree {
         Ok(bytes.len())
     }
 
-    /// Cuts a file, or extends it with zeros.
+    /// Truncates a file, or extends it with zeros.
     pub(super) fn set_size(&mut self, id: NodeId, size: u64) -> Result<(), FileError> {
         let size = usize::try_from(size).map_err(|_| FileError::FileTooLarge)?;
         let (content, space) = self.content_mut(id)?;
@@ -303,7 +303,7 @@ impl Tree {
         }
     }
 
-    /// Sets the times that are given.
+    /// Sets each time that is `Some`.
     pub(super) fn set_times(
         &mut self,
         id: NodeId,
@@ -316,16 +316,16 @@ impl Tree {
         Ok(())
     }
 
-    /// Counts a handle on a node.
+    /// Counts one handle more on a node.
     pub(super) fn acquire(&mut self, id: NodeId) -> Result<(), FileError> {
         self.node_mut(id)?.handles += 1;
         Ok(())
     }
 
-    /// Takes a handle off a node, unless that is gone.
+    /// Counts one handle less on a node, unless the node is removed.
     pub(super) fn release(&mut self, id: NodeId) {
         if let Ok(node) = self.node_mut(id) {
-            // A new tree's own directory has not counted the handles on the old one's.
+            // The root of a new tree has not counted the handles on the root that it replaced.
             node.handles = node.handles.saturating_sub(1);
             self.remove_unused(id);
         }
@@ -359,7 +359,7 @@ impl Kind {
         }
     }
 
-    /// What it holds from the start until the end.
+    /// The bytes that it has from its creation to its removal.
     fn fixed_bytes(&self) -> u64 {
         match self {
             Self::Symlink(target) => target.len() as u64,

@@ -1,4 +1,4 @@
-//! The file system of one instance: a volume for each mount, and the handles that it has on them.
+//! The file system of one instance: a volume for each mount, and the open handles.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -13,13 +13,13 @@ use super::{
 };
 use crate::Reservation;
 
-/// The most handles that an instance may have at once: descriptors, streams and listings together.
+/// The most open handles of an instance: descriptors, streams and listings together.
 const HANDLES: usize = 1024;
 
-/// What a handle takes in the host, with what stands for it in the guest's table.
+/// The bytes of a handle in the host, including its entry in the guest's table.
 const HANDLE_BYTES: u64 = 256;
 
-/// The file system of one instance. Clones are the same.
+/// The file system of one instance. Clones share it.
 #[derive(Clone)]
 pub(crate) struct FileSystem {
     state: Arc<Mutex<State>>,
@@ -28,13 +28,13 @@ pub(crate) struct FileSystem {
 struct State {
     volumes: Vec<Volume>,
     handles: usize,
-    /// The most handles that there ever were, and for which memory was drawn.
+    /// The handles for which memory is reserved: the most that were ever open.
     reserved_handles: usize,
     reservation: Arc<Reservation>,
 }
 
 enum Volume {
-    /// The same for all instances of a plugin. Nothing here can change it: there is no way to a `&mut Tree`.
+    /// A tree that all instances of a plugin share. Nothing can change it, since an `Arc` gives no `&mut Tree`.
     ReadOnly(Arc<Tree>),
     Scratch {
         tree: Tree,
@@ -42,7 +42,7 @@ enum Volume {
     },
 }
 
-/// What a guest has open: a file or a directory, for as long as this is there.
+/// An open file or directory, which keeps its node until it is dropped.
 pub(super) struct Handle {
     files: FileSystem,
     volume: usize,
@@ -50,20 +50,20 @@ pub(super) struct Handle {
 }
 
 impl FileSystem {
-    /// What the grant gives, its scratch folders empty. What is written to them is drawn from the budget of `share`.
+    /// The mounts of a grant, with empty scratch folders. Reservations in the budget of `reservation` grow with them.
     pub(crate) fn new(grant: &FilesGrant, reservation: &Arc<Reservation>) -> Self {
         let volumes = grant.mounts().map(|(_, content)| match content {
             super::Content::ReadOnly(tree) => Volume::ReadOnly(Arc::clone(tree)),
             super::Content::Scratch { size_limit } => Volume::scratch(*size_limit, reservation, 0),
         });
         let volumes: Vec<_> = volumes.collect();
-        // Those on the mounts themselves are within what each instance counts.
+        // One handle on each mount is part of the memory that every instance reserves.
         let reserved_handles = volumes.len();
         let state = State { volumes, handles: 0, reserved_handles, reservation: Arc::clone(reservation) };
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
-    /// Empties the scratch folders. Handles on what was in them lead nowhere from then on.
+    /// Empties the scratch folders. Handles on their files fail from then on.
     pub(crate) fn empty_scratch(&self) {
         let mut state = self.lock();
         let State { volumes, reservation, .. } = &mut *state;
@@ -77,7 +77,7 @@ impl FileSystem {
     /// The directory of each mount, in the order of the grant.
     pub(super) fn roots(&self) -> Result<Vec<Handle>, FileError> {
         let count = self.lock().volumes.len();
-        // Locked for each: where one is refused, those before it are dropped, and that locks too.
+        // Locks for each handle: after a refusal those before it are dropped, and that locks too.
         (0..count).map(|volume| self.handle(&mut self.lock(), volume, ROOT)).collect()
     }
 
@@ -145,7 +145,7 @@ impl Handle {
         (self.volume, self.node) == (other.volume, other.node)
     }
 
-    /// Which of the mounts it is on.
+    /// The index of the mount.
     pub(super) fn volume(&self) -> usize {
         self.volume
     }
@@ -158,7 +158,7 @@ impl Handle {
         self.with_tree(|tree| tree.stat(self.node))
     }
 
-    /// The same, where it is a file.
+    /// The metadata, unless it is a directory.
     pub(super) fn file_stat(&self) -> Result<Stat, FileError> {
         let stat = self.stat()?;
         if stat.kind == NodeKind::Directory { Err(FileError::IsDirectory) } else { Ok(stat) }
@@ -194,7 +194,7 @@ impl Handle {
         self.files.handle(&mut state, self.volume, node)
     }
 
-    /// Reads from an offset into the buffer, as much as there is and fits.
+    /// Reads from an offset as many bytes as there are and fit into the buffer.
     pub(super) fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, FileError> {
         self.with_tree(|tree| {
             let content = tree.content(self.node)?;
@@ -205,7 +205,7 @@ impl Handle {
         })
     }
 
-    /// Writes at an offset, or with `None` at the end; gives how many bytes and where they end.
+    /// Writes at an offset, or at the end with `None`; returns the number of bytes and the offset after them.
     pub(super) fn write(&self, offset: Option<u64>, bytes: &[u8]) -> Result<(usize, u64), FileError> {
         self.with_tree_mut(|tree| {
             let offset =
@@ -237,7 +237,7 @@ impl Handle {
         self.with_tree_mut(|tree| tree.set_times(tree.find(self.node, path, follow)?, accessed, modified))
     }
 
-    /// The entry of this directory after that cookie; 0 is before the first.
+    /// The entry of this directory after a cookie; 0 stands before the first.
     pub(super) fn entry(&self, cookie: u64) -> Result<Option<Entry>, FileError> {
         self.with_tree(|tree| tree.entry(self.node, cookie))
     }

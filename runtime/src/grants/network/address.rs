@@ -1,10 +1,10 @@
-//! Which addresses no guest reaches unless its policy names them: all that is not the public Internet.
+//! Closed addresses, which a guest reaches only if its policy names them: all that are not the public Internet.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// A range that is closed, and what it is.
+/// A closed range, and its description.
 struct ClosedRange<N>(N, &'static str);
 
 const fn v4(a: u8, b: u8, c: u8, d: u8, prefix: u8, what: &'static str) -> ClosedRange<Ipv4Net> {
@@ -17,8 +17,8 @@ const fn v6(segments: [u16; 8], prefix: u8, what: &'static str) -> ClosedRange<I
 
 const METADATA: &str = "the cloud's metadata service";
 
-/// IANA's special-purpose registry, and where clouds keep what a machine is told about itself. The narrower comes first:
-/// it says more.
+/// IANA's special-purpose registry, and the metadata services of clouds. Narrower ranges come first, since their
+/// descriptions say more.
 const V4: [ClosedRange<Ipv4Net>; 21] = [
     v4(169, 254, 169, 254, 32, METADATA),
     v4(169, 254, 170, 2, 32, METADATA),
@@ -43,7 +43,7 @@ const V4: [ClosedRange<Ipv4Net>; 21] = [
     v4(240, 0, 0, 0, 4, "reserved or broadcast"),
 ];
 
-/// The same for IPv6, where all outside `2000::/3` is something else than public.
+/// The closed ranges of IPv6, where nothing outside `2000::/3` is public.
 const V6: [ClosedRange<Ipv6Net>; 16] = [
     v6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254], 128, METADATA),
     v6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23], 128, METADATA),
@@ -63,10 +63,10 @@ const V6: [ClosedRange<Ipv6Net>; 16] = [
     v6([0x8000, 0, 0, 0, 0, 0, 0, 0], 1, "not public"),
 ];
 
-/// Where NAT64 puts the IPv4 Internet: such an address is as public as the one inside it.
+/// The prefix of NAT64: such an address is as public as the IPv4 address inside it.
 const NAT64: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96);
 
-/// The closed ranges in which an address lies, none for a public one, and what the first of them is.
+/// The closed ranges in which an address lies, none for a public one, and the description of the first.
 pub(super) fn closed(address: IpAddr, more: &[IpNet]) -> (Vec<IpNet>, &'static str) {
     let address = address.to_canonical();
     let mut ranges: Vec<(IpNet, &str)> = match address {
@@ -77,7 +77,7 @@ pub(super) fn closed(address: IpAddr, more: &[IpNet]) -> (Vec<IpNet>, &'static s
         IpAddr::V6(address) if NAT64.contains(&address) => {
             let [.., a, b, c, d] = address.octets();
             let (inner, what) = closed(Ipv4Addr::new(a, b, c, d).into(), more);
-            // Beyond the translator that address is another machine's: only naming it in this form opens it.
+            // Beyond the translator the inner address is another machine's, so only a pattern of this form opens it.
             inner.first().map(|_| (NAT64.into(), what)).into_iter().collect()
         }
         IpAddr::V6(address) => {
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_closes_more() {
+    fn a_node_closes_further_ranges() {
         let more = ["8.8.0.0/16".parse().unwrap()];
         assert_eq!(closed("8.8.8.8".parse().unwrap(), &more).0, more);
         assert_eq!(closed("8.9.8.8".parse().unwrap(), &more).0, []);

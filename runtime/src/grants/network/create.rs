@@ -1,4 +1,4 @@
-//! How many sockets an instance has: WASI's own would open as many as it asks for, each a file of this process.
+//! The limit of sockets of an instance. wasmtime would open as many as the guest asks for, each a file of this process.
 
 use wasmtime::{
     StoreContextMut,
@@ -19,12 +19,12 @@ use wasmtime_wasi::{
 use super::NetworkView;
 use crate::memory::budget::Reservation;
 
-/// Sockets of an instance at once.
+/// The most open sockets of an instance.
 const SOCKETS: u64 = 32;
-/// What each may take of this node, in bytes: its buffers here and in the kernel.
+/// The bytes that are reserved for each: its buffers here and in the kernel.
 const SOCKET_BYTES: u64 = 256 << 10;
 
-/// What the sockets of one instance have drawn from the memory budget: for as many as it ever had at once.
+/// The reservation for the sockets of one instance: for as many as were ever open at once.
 pub(super) struct SocketReservation {
     reservation: Reservation,
     reserved: u64,
@@ -35,7 +35,7 @@ impl SocketReservation {
         Self { reservation, reserved: 0 }
     }
 
-    /// Draws for one more socket than are in the table.
+    /// Reserves memory for one more socket than are in the table.
     fn try_grow(&mut self, table: &mut ResourceTable) -> Result<(), ErrorCode> {
         let open =
             table.iter_mut().filter(|entry| entry.is::<TcpSocket>() || entry.is::<UdpSocket>()).count();
@@ -51,7 +51,7 @@ impl SocketReservation {
     }
 }
 
-/// Puts the bound before WASI's own. Shadowing must be allowed.
+/// Replaces wasmtime's functions that create sockets by limited ones. The linker must allow shadowing.
 pub(super) fn add_to_linker<T: Send + 'static>(
     linker: &mut Linker<T>,
     view: fn(&mut T) -> NetworkView<'_>,
@@ -81,7 +81,7 @@ pub(super) fn add_to_linker<T: Send + 'static>(
 }
 
 fn reserve_socket(NetworkView { sockets, wasi }: &mut NetworkView<'_>) -> Result<(), ErrorCode> {
-    // Where there is no grant, WASI's own says so.
+    // Without a grant wasmtime refuses the socket.
     if sockets.are_granted() { sockets.reservation().try_grow(wasi.table) } else { Ok(()) }
 }
 

@@ -1,6 +1,6 @@
-//! The requests that guests make (wasi:http): each through the one place, on a connection of its own that ends with it.
+//! Requests of guests (`wasi:http`): each goes through the outbound access, on a connection of its own that ends with it.
 //!
-//! Redirects are the guest's to follow: each is another request, and is checked as the first was.
+//! A guest follows redirects itself: each is another request, and is checked as the first was.
 
 use std::{
     io,
@@ -35,17 +35,17 @@ use crate::memory::budget::Reservation;
 
 /// The most bytes that a guest writes to a body at once.
 pub(crate) const CHUNK_BYTES: usize = 32 << 10;
-/// Requests at once of one instance.
+/// The most concurrent requests of one instance.
 const REQUESTS: usize = 16;
-/// The most bytes of a response's head, and of what is read ahead of its body.
+/// The most bytes of a response's head, and of its body that are read ahead.
 const HEAD_BYTES: usize = 32 << 10;
 /// The most header fields of a response.
 const HEADERS: usize = 100;
 /// The most bytes of a response's body.
 const BODY_BYTES: u64 = 64 << 20;
-/// What one request may take of this node, in bytes: its connection's buffers and TLS.
+/// The bytes that are reserved for a request: the buffers of its connection, and TLS.
 const REQUEST_BYTES: u64 = 192 << 10;
-/// The longest to connect, to the first byte of a response, and from one to the next. A guest may ask for less.
+/// The timeouts to connect, to the first byte of a response, and between two reads of its body. A guest may set less.
 const CONNECT: Duration = Duration::from_secs(10);
 const FIRST_BYTE: Duration = Duration::from_mins(1);
 const BETWEEN_BYTES: Duration = Duration::from_mins(1);
@@ -66,7 +66,7 @@ type Io = Box<dyn Future<Output = Result<(), Error>> + Send>;
 type SendResult = Result<(Response<WasiBody>, Io), Error>;
 
 impl WasiHttpHooks for Outgoing {
-    // What the crate does too, without an allocation for each header.
+    // The default does the same, with an allocation for each header.
     fn is_forbidden_header(&mut self, name: &HeaderName) -> bool {
         DEFAULT_FORBIDDEN_HEADERS.contains(name)
     }
@@ -79,7 +79,7 @@ impl WasiHttpHooks for Outgoing {
         CHUNK_BYTES
     }
 
-    // The last argument tells what became of the response's processing, which changes nothing here.
+    // The last argument is the result of processing the response, which is of no use here.
     fn send_request(
         &mut self,
         request: Request<WasiBody>,
@@ -100,13 +100,13 @@ impl WasiHttpHooks for Outgoing {
     }
 }
 
-/// What a request holds for as long as its connection is there.
+/// The permits and the reservation of a request, until its connection and its response's body are dropped.
 struct RequestResources {
     _permits: [OwnedSemaphorePermit; 2],
     _memory: Reservation,
 }
 
-/// How long a guest waits.
+/// The timeouts of one request.
 struct Timeouts {
     connect: Duration,
     first_byte: Duration,
@@ -126,7 +126,7 @@ impl Timeouts {
     }
 }
 
-/// Where a request goes.
+/// The destination of a request.
 struct Target {
     host: HostName,
     port: u16,
@@ -144,7 +144,7 @@ impl Target {
         self.default_port == 443
     }
 
-    /// The `Host` field: what was checked, and no other spelling of it.
+    /// The `Host` field: the host as it was checked, and no other spelling of it.
     fn host_field(&self) -> Result<HeaderValue, Error> {
         let Self { host, port, default_port } = self;
         let text = if port == default_port { host.to_string() } else { format!("{host}:{port}") };
@@ -158,7 +158,7 @@ async fn send(
     timeouts: Timeouts,
     resources: Arc<RequestResources>,
 ) -> SendResult {
-    // It would make a tunnel of a connection, to hosts that are not looked at.
+    // CONNECT would turn the connection into a tunnel to hosts that are not checked.
     if request.method() == Method::CONNECT {
         return Err(Error::HttpRequestMethodInvalid);
     }
@@ -180,7 +180,7 @@ async fn send(
     let mut ended = false;
     let response = {
         let mut response = pin!(sender.send_request(request));
-        // The connection moves only while it is polled; where it ends first, what it had received is there.
+        // The connection makes progress only while it is polled. If it ends first, the response that it received is ready.
         let exchange = async {
             tokio::select! {
                 response = &mut response => response,
@@ -201,7 +201,7 @@ async fn send(
     let io = async move {
         let _resources = resources;
         if !ended {
-            // How it ended, the body says.
+            // Its error reaches the guest through the body.
             let _ = connection.await;
         }
         Ok(())
@@ -212,21 +212,21 @@ async fn send(
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// Opens a connection to a host, with TLS where the scheme has it.
+/// Opens a connection to a host, with TLS for `https`.
 async fn open(outbound: &OutboundAccess, target: &Target) -> Result<Box<dyn Stream>, Error> {
     let stream = connect(outbound, target).await?;
     if !target.is_tls() {
         return Ok(Box::new(stream));
     }
     let connector = outbound.network().tls().map_err(|error| {
-        tracing::error!(%error, "guests cannot use HTTPS: this machine has no CA certificates");
+        tracing::error!(%error, "guests cannot use HTTPS, as this machine has no CA certificates: install them");
         Error::TlsCertificateError
     })?;
     let stream = tls::connect(connector, &target.host, stream).await;
     Ok(Box::new(stream.inspect_err(|error| outbound.log_line(&format!("{}: {error}", target.host)))?))
 }
 
-/// Connects to one of the addresses that were checked, each in turn.
+/// Connects to the first of the checked addresses that accepts.
 async fn connect(outbound: &OutboundAccess, target: &Target) -> Result<TcpStream, Error> {
     let Target { host, port, default_port } = target;
     let purpose = Purpose::Http { port: *port, default_port: *default_port };
@@ -242,7 +242,7 @@ async fn connect(outbound: &OutboundAccess, target: &Target) -> Result<TcpStream
         }
     })?;
     let mut last = Error::DestinationUnavailable;
-    // One that does not answer leaves time for the next.
+    // A share of the timeout for each, so that one that does not answer leaves time for the next.
     let per_address = CONNECT / u32::try_from(addresses.len().clamp(1, 4)).unwrap_or(4);
     for address in addresses {
         match timeout(per_address, TcpStream::connect(SocketAddr::new(address, *port))).await {
@@ -260,7 +260,7 @@ async fn connect(outbound: &OutboundAccess, target: &Target) -> Result<TcpStream
     Err(last)
 }
 
-/// What a guest is told of a connection that failed.
+/// The error of a connection, as the guest sees it.
 fn error_code(error: &hyper::Error) -> Error {
     if error.is_parse_too_large() {
         Error::HttpResponseHeaderSectionSize(u32::try_from(HEAD_BYTES).ok())
@@ -273,7 +273,7 @@ fn error_code(error: &hyper::Error) -> Error {
     }
 }
 
-/// A response's body, within its limits.
+/// The body of a response, with a limit of bytes and a timeout between two frames.
 struct LimitedBody {
     body: Incoming,
     remaining: u64,

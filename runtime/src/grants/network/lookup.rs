@@ -1,4 +1,4 @@
-//! `wasi:sockets/ip-name-lookup`, of names that are allowed. WASI's own would ask this machine for any.
+//! `wasi:sockets/ip-name-lookup` for allowed names. wasmtime's would resolve any name with this machine's resolver.
 
 use std::{net::IpAddr, vec};
 
@@ -18,10 +18,10 @@ use wasmtime_wasi::{
 
 use super::{NetworkView, create, outbound::Refusal, policy::HostName, resolver::Unresolved};
 
-/// In the version that WASI 0.2 is linked in: a guest's older one finds it too.
+/// The interface in the version of WASI 0.2 that wasmtime links. Guests that import an older version find it too.
 const INTERFACE: &str = "wasi:sockets/ip-name-lookup@0.2.12";
 
-/// The addresses of one name, or the wait for them.
+/// The addresses of one name, or the lookup that is still running.
 enum AddressStream {
     Pending(AbortOnDropJoinHandle<Answer>),
     Ready(Answer),
@@ -48,7 +48,7 @@ impl AddressStream {
     }
 }
 
-/// Puts it, and what bounds sockets, in the place of WASI's own.
+/// Replaces wasmtime's lookups, and its functions that create sockets.
 pub(crate) fn add_to_linker<T: Send + 'static>(
     linker: &mut Linker<T>,
     view: fn(&mut T) -> NetworkView<'_>,

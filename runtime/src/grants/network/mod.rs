@@ -1,4 +1,4 @@
-//! The network: which hosts a guest may reach, and the one way there.
+//! The grant of network: the hosts that a guest may reach, and the one way to them.
 
 mod address;
 mod create;
@@ -30,27 +30,27 @@ pub struct NetworkGrant {
     hosts: Arc<[Pattern]>,
 }
 
-/// What is no host that can be allowed.
+/// An entry of `allowedHosts` that is not valid.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{host}` cannot be allowed: {reason}")]
+#[error("`{host}` is not a valid host pattern: {reason}")]
 pub struct InvalidHost {
     host: String,
     reason: &'static str,
 }
 
-/// What this process knows of the network around it.
+/// The network around this process.
 #[derive(Clone, Debug, Default)]
 pub struct NetworkOptions {
-    /// Ranges that guests reach only where their policy names what lies within them, as it is with private ones: the
-    /// cluster's own, where these are public addresses.
+    /// Ranges that are closed like private ones, so that a guest reaches only those of their addresses that its policy
+    /// names: the cluster's own, if these are public addresses.
     pub closed: Vec<IpNet>,
-    /// The name servers that are asked; none: those of this machine.
+    /// The name servers; if empty, those of this machine.
     pub name_servers: Vec<SocketAddr>,
 }
 
 impl NetworkGrant {
-    /// A grant of these hosts, each `host[:port]`. The host is a name, `*.` and a name (one label or more before it), an
-    /// address or a CIDR; the port a number or `*`, and without it the scheme's.
+    /// A grant of these hosts, each `host[:port]`. The host is a name, `*.` and a name (for one label or more before it),
+    /// an address or a CIDR; the port is a number or `*`, and by default that of the scheme.
     pub fn new(hosts: &[String]) -> Result<Self, InvalidHost> {
         let pattern =
             |host: &String| Pattern::parse(host).map_err(|reason| InvalidHost { host: host.clone(), reason });
@@ -58,18 +58,19 @@ impl NetworkGrant {
     }
 }
 
-/// What the functions of `wasi:sockets` work on.
+/// The data of one instance for the functions of `wasi:sockets`.
 pub(crate) struct NetworkView<'a> {
     pub(crate) wasi: WasiCtxView<'a>,
     pub(crate) sockets: &'a Sockets,
 }
 
-/// Whether an import is of no use where no network is granted. Sockets are not such a one: std imports them, used or not.
+/// Returns `true` if nothing of an imported interface works without this grant. The interfaces of sockets are exempt,
+/// since Rust's std imports them even if they are unused.
 pub(crate) fn requires_network(import: &str) -> bool {
     ["wasi:http/outgoing-handler@", "wasi:http/client@"].into_iter().any(|name| import.starts_with(name))
 }
 
-/// What one instance has of the network.
+/// The requests and sockets of one instance.
 pub(crate) fn for_instance(outbound: &Arc<OutboundAccess>) -> (Outgoing, Sockets) {
     (Outgoing::new(Arc::clone(outbound)), Sockets::new(Arc::clone(outbound)))
 }

@@ -1,5 +1,6 @@
-//! The one place through which guests reach hosts: it resolves a name, checks what it resolved to, and gives addresses
-//! that are connected to as they are. Nothing else of this crate looks up a name or opens a connection for a guest.
+//! Outbound access, the one way of guests to hosts: resolves a name, checks the addresses, and returns those that the
+//! caller connects to without another lookup. Nothing in this crate
+//! resolves a name or connects for a guest without it.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -21,7 +22,7 @@ use crate::{
     output::log::GuestLog,
 };
 
-/// What all plugins of this process share of the network: nothing that one could tell of another.
+/// The network state that all plugins of this process share, through which none can observe another.
 pub(crate) struct Network {
     closed: Vec<IpNet>,
     resolver: Resolver,
@@ -35,12 +36,12 @@ impl Network {
         Self { closed, resolver: Resolver::new(name_servers), tls: OnceLock::new(), memory }
     }
 
-    /// An empty share of the memory budget.
+    /// An empty reservation in the memory budget.
     pub(super) fn reservation(&self) -> Reservation {
         self.memory.reservation()
     }
 
-    /// What speaks TLS, with the roots that this machine trusts.
+    /// The TLS connector, with the root certificates that this machine trusts.
     pub(super) fn tls(&self) -> Result<&TlsConnector, rustls::Error> {
         match self.tls.get() {
             Some(connector) => Ok(connector),
@@ -49,7 +50,7 @@ impl Network {
     }
 }
 
-/// How the guests of one plugin reach hosts.
+/// The outbound access of one plugin's guests.
 pub(crate) struct OutboundAccess {
     network: Arc<Network>,
     grant: Option<NetworkGrant>,
@@ -58,19 +59,20 @@ pub(crate) struct OutboundAccess {
     lookups: Semaphore,
 }
 
-/// Why a host is not reached.
+/// The reason for which a guest does not reach a host.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     /// The policy does not allow the host.
     NotAllowed,
-    /// It allows the host, which has only addresses that are closed.
+    /// The policy allows the host, but all its addresses are closed.
     Closed,
     Unresolved(Unresolved),
 }
 
-/// Requests at once of all instances of a plugin.
+/// The most concurrent requests of all instances of a plugin.
 const REQUESTS: usize = 128;
-/// Lookups at once of a plugin; others wait. One whose names are never answered leaves room for its neighbours.
+/// The most concurrent lookups of a plugin; others wait. A plugin whose lookups are never answered leaves some to its
+/// neighbours.
 const LOOKUPS: usize = 8;
 
 impl OutboundAccess {
@@ -83,12 +85,12 @@ impl OutboundAccess {
         &self.network
     }
 
-    /// Room for one more request of this plugin.
+    /// Acquires a permit for one more request of this plugin, if there is one.
     pub(super) fn acquire_request(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.requests).try_acquire_owned().ok()
     }
 
-    /// Whether sockets are of any use to its guests.
+    /// Returns `true` if the policy allows anything to sockets.
     pub(super) fn allows_sockets(&self) -> bool {
         policy::allow_sockets(self.patterns())
     }
@@ -106,9 +108,9 @@ impl OutboundAccess {
                 };
             }
         };
-        // Before it is looked up: a name that is not allowed is not even asked for, and carries nothing out.
+        // Checked before the lookup: a query for a name that is not allowed could carry data out.
         if !policy::allow_name(self.patterns(), host, purpose) {
-            self.log_line(&format!("{host} is not allowed: {}", advice(host, purpose)));
+            self.log_line(&format!("the policy does not allow {host}; {}", advice(host, purpose)));
             return Err(Refusal::NotAllowed);
         }
         let failed = Refusal::Unresolved(Unresolved::Failed);
@@ -122,16 +124,16 @@ impl OutboundAccess {
             None => Err(Refusal::Unresolved(Unresolved::NoSuchName)),
             Some(&address) => {
                 let what = address::closed(address, &self.network.closed).1;
-                let beside = advice(&HostName::Address(address.to_canonical()), purpose);
+                let advice = advice(&HostName::Address(address.to_canonical()), purpose);
                 self.log_line(&format!(
-                    "{host} is allowed, and resolves to {address}, which is not: {what}; {beside}"
+                    "the policy allows {host}, but not its address {address} ({what}); {advice}"
                 ));
                 Err(Refusal::Closed)
             }
         }
     }
 
-    /// Whether what was asked for as this host may be reached at this address.
+    /// Returns `true` if the policy permits a connection to this host at this address.
     pub(super) fn permits(&self, host: &HostName, address: IpAddr, purpose: Purpose) -> bool {
         let (closed, _) = address::closed(address, &self.network.closed);
         let address = address.to_canonical();
@@ -147,16 +149,16 @@ impl OutboundAccess {
     fn refuse_address(&self, address: IpAddr, purpose: Purpose) -> Refusal {
         let (closed, what) = address::closed(address, &self.network.closed);
         let advice = advice(&HostName::Address(address), purpose);
-        self.log_line(&format!("{address} ({what}) is not allowed: {advice}"));
+        self.log_line(&format!("the policy does not allow {address} ({what}); {advice}"));
         if closed.is_empty() { Refusal::NotAllowed } else { Refusal::Closed }
     }
 
-    /// The same for a socket, which was to be opened to an address.
+    /// Logs that a socket to this address is refused.
     pub(super) fn refuse_socket(&self, address: SocketAddr) {
         self.refuse_address(address.ip().to_canonical(), Purpose::Socket { port: address.port() });
     }
 
-    /// A line in the plugin's log. Its guests cannot read that.
+    /// Writes a line to the plugin's log, which its guests cannot read.
     pub(super) fn log_line(&self, line: &str) {
         self.log.line("network", line.as_bytes());
     }
@@ -166,12 +168,12 @@ impl OutboundAccess {
     }
 }
 
-/// Which grant would allow it.
+/// The entry of `allowedHosts` that would allow the host.
 fn advice(host: &HostName, purpose: Purpose) -> String {
     let port = match purpose {
         Purpose::Http { port, default_port } if port == default_port => String::new(),
         Purpose::Http { port, .. } | Purpose::Socket { port } => format!(":{port}"),
         Purpose::Lookup => ":PORT".to_owned(),
     };
-    format!("add `{host}{port}` to `securityPolicy.network.allowedHosts` if it should be")
+    format!("to allow it, add `{host}{port}` to `securityPolicy.network.allowedHosts`")
 }

@@ -1,30 +1,30 @@
-//! What a policy's `allowedHosts` mean: patterns of hosts and ports, and which of them allows what. Only data.
+//! The entries of `allowedHosts`: patterns of hosts and ports, and the checks against them. Pure, without I/O.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
 use ipnet::{IpNet, Ipv6Net};
 
-/// A host as it was asked for, in the one spelling in which hosts are compared.
+/// A requested host, normalized so that two spellings of one host are equal.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum HostName {
-    /// In lower case, in punycode, without the root's dot.
+    /// A name in lower case and punycode, without the dot of the root.
     Name(Box<str>),
     Address(IpAddr),
 }
 
-/// What is to be done at a host.
+/// The purpose for which a guest reaches a host.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Purpose {
-    /// A request to this port, and the port that its scheme has where none is named.
+    /// A request to this port, with the default port of its scheme.
     Http { port: u16, default_port: u16 },
     /// A socket to this port.
     Socket { port: u16 },
-    /// Its addresses are looked up for a socket to come.
+    /// A lookup of its addresses for a later socket.
     Lookup,
 }
 
-/// One of the `allowedHosts`.
+/// One entry of `allowedHosts`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Pattern {
     host: HostPattern,
@@ -34,7 +34,7 @@ pub(super) struct Pattern {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum HostPattern {
     Name(Box<str>),
-    /// What has one label or more before this name.
+    /// The names with one label or more before this name.
     Subdomains(Box<str>),
     Net(IpNet),
 }
@@ -47,8 +47,8 @@ enum PortPattern {
 }
 
 impl HostName {
-    /// Reads a host. Whatever a careless reader could take for an address and is not spelled as one is none: `0x7f.1`,
-    /// `2130706433`, `127.1`, `0177.0.0.1`.
+    /// Parses a host. Refuses all that a lenient parser could take for an IPv4 address, unless it is in dotted decimal:
+    /// `0x7f.1`, `2130706433`, `127.1`, `0177.0.0.1`.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let unbracketed = text.strip_prefix('[').map(|text| text.strip_suffix(']'));
         if let Some(inner) = unbracketed {
@@ -70,25 +70,25 @@ impl HostName {
         (!is_number).then(|| Self::Name(name.into()))
     }
 
-    /// Reads `host[:port]` as it stands in a URI. There is no user in it.
+    /// Parses the `host[:port]` of a URI, and refuses a user in it.
     pub(super) fn parse_authority(text: &str) -> Option<(Self, Option<u16>)> {
         let end = text.find(']').map_or(0, |end| end + 1);
         let (host, port) = match text[end..].find(':') {
             Some(colon) => (&text[..end + colon], Some(parse_port(&text[end + colon + 1..])?)),
             None => (text, None),
         };
-        // What is no address in brackets is nothing that a URI has.
+        // In a URI, only an address in brackets may have a colon in it.
         let host = Self::parse(host).filter(|_| end > 0 || !host.contains(':'))?;
         Some((host, port))
     }
 
-    /// An IPv4 address in IPv6's clothes is that address.
+    /// An IPv4-mapped IPv6 address becomes the IPv4 address.
     fn v6(address: Ipv6Addr) -> Self {
         Self::Address(IpAddr::V6(address).to_canonical())
     }
 }
 
-/// As `allowedHosts` would have it.
+/// Writes the host as an entry of `allowedHosts`.
 impl std::fmt::Display for HostName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -105,15 +105,15 @@ fn parse_port(text: &str) -> Option<u16> {
 }
 
 impl Pattern {
-    /// Reads `host[:port]`; the host may be a name, `*.` and a name, an address or a CIDR.
+    /// Parses `host[:port]`; the host is a name, `*.` and a name, an address or a CIDR.
     pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
         if text.contains("://") {
-            return Err("it is a host and not a URL: leave out the scheme and the path");
+            return Err("it is a URL; remove the scheme and the path");
         }
         if text.contains('@') {
-            return Err("a user has no place in it");
+            return Err("it has a user in it; remove all up to the `@`");
         }
-        // Without brackets every colon is the address's.
+        // Without brackets every colon is part of an IPv6 address.
         if let Some(net) =
             text.parse::<Ipv6Addr>().ok().map(net_of).or_else(|| text.parse().ok().map(IpNet::V6))
         {
@@ -127,7 +127,7 @@ impl Pattern {
                     "*" => PortPattern::Any,
                     number => parse_port(number)
                         .map(PortPattern::Number)
-                        .ok_or("its port is `*` or a number from 1 to 65535")?,
+                        .ok_or("its port must be `*` or a number from 1 to 65535")?,
                 };
                 (&text[..end + colon], port)
             }
@@ -135,7 +135,7 @@ impl Pattern {
         Ok(Self { host: HostPattern::parse(host)?, port })
     }
 
-    /// Whether it allows a host of that name, or of that address where no range forbids it.
+    /// Returns `true` if it allows a host of this name, or of this address if no closed range contains it.
     fn allows(&self, host: &HostName, purpose: Purpose) -> bool {
         let by_host = match (&self.host, host) {
             (HostPattern::Name(allowed), HostName::Name(name)) => allowed == name,
@@ -148,7 +148,7 @@ impl Pattern {
         by_host && self.port.allows(purpose)
     }
 
-    /// Whether it names that address so closely that these forbidden ranges do not hold it back.
+    /// Returns `true` if it allows this address and lies within all of these closed ranges, and so opens them for it.
     fn names(&self, address: IpAddr, purpose: Purpose, closed: &[IpNet]) -> bool {
         let HostPattern::Net(allowed) = &self.host else { return false };
         self.allows(&HostName::Address(address), purpose)
@@ -161,20 +161,20 @@ impl HostPattern {
         if let Some(domain) = text.strip_prefix("*.") {
             return match HostName::parse(domain) {
                 Some(HostName::Name(name)) if !domain.contains('*') => Ok(Self::Subdomains(name)),
-                _ => Err("what follows `*.` is no domain"),
+                _ => Err("`*.` must precede a DNS name, as in `*.example.com`"),
             };
         }
         if text.contains('*') {
-            return Err("a wildcard stands for whole labels, and only at the start: `*.example.com`");
+            return Err("`*` must stand for whole labels at the start, as in `*.example.com`");
         }
         let inner = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
         if inner.contains('/') {
             return inner
                 .parse::<IpNet>()
-                .map_err(|_| "it is no CIDR such as `10.0.0.0/8`")
+                .map_err(|_| "it is not a CIDR such as `10.0.0.0/8`")
                 .and_then(Self::net);
         }
-        match HostName::parse(text).ok_or("it is no name and no address")? {
+        match HostName::parse(text).ok_or("it is neither a DNS name nor an IP address")? {
             HostName::Name(name) => Ok(Self::Name(name)),
             HostName::Address(address) => Ok(Self::Net(address.into())),
         }
@@ -183,11 +183,11 @@ impl HostPattern {
     fn net(net: IpNet) -> Result<Self, &'static str> {
         const MAPPED: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96);
         if net.trunc() != net {
-            return Err("its address has bits beyond its prefix: the range begins at a lower address");
+            return Err("its address has bits set beyond the prefix; use the first address of the range");
         }
         match net {
             IpNet::V6(range) if MAPPED.contains(&range) => {
-                Err("it is an IPv4 range in IPv6's form: write the IPv4 range")
+                Err("it is an IPv4 range in IPv6 notation; use the IPv4 range")
             }
             net => Ok(Self::Net(net)),
         }
@@ -209,13 +209,13 @@ impl PortPattern {
     }
 }
 
-/// Whether one of the patterns allows what was asked for by name; what it resolves to is judged apart.
+/// Returns `true` if one of the patterns allows a name. The addresses of the name are checked apart.
 pub(super) fn allow_name(patterns: &[Pattern], host: &HostName, purpose: Purpose) -> bool {
     matches!(host, HostName::Name(_)) && patterns.iter().any(|pattern| pattern.allows(host, purpose))
 }
 
-/// Whether one of the patterns names an address, which lies in these forbidden ranges. One that reaches beyond any of
-/// them does not: `0.0.0.0/0` means every public address, and not this machine's own.
+/// Returns `true` if one of the patterns names an address that lies in these closed ranges. A pattern that reaches
+/// beyond one of them does not: `0.0.0.0/0` is every public address, and none of this machine's own.
 pub(super) fn name_address(
     patterns: &[Pattern],
     address: IpAddr,
@@ -225,7 +225,7 @@ pub(super) fn name_address(
     patterns.iter().any(|pattern| pattern.names(address, purpose, closed))
 }
 
-/// Whether any of them is for sockets too.
+/// Returns `true` if one of the patterns allows anything to sockets.
 pub(super) fn allow_sockets(patterns: &[Pattern]) -> bool {
     patterns.iter().any(|pattern| pattern.port.allows(Purpose::Lookup))
 }
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_is_compared_in_one_spelling() {
+    fn hosts_are_compared_in_normalized_spelling() {
         for (pattern, host, is) in [
             ("example.com", "EXAMPLE.com.", true),
             ("Example.COM.", "example.com", true),
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_is_the_schemes_or_the_one_that_is_named() {
+    fn a_pattern_allows_the_default_port_or_its_own() {
         let (plain, other) =
             (Purpose::Http { port: 80, default_port: 80 }, Purpose::Http { port: 80, default_port: 443 });
         let (socket, lookup) = (Purpose::Socket { port: 443 }, Purpose::Lookup);
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_host_is_refused() {
+    fn invalid_patterns_are_refused() {
         for pattern in [
             "",
             "*",
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn an_authority_has_a_host_and_perhaps_a_port() {
+    fn an_authority_is_a_host_and_an_optional_port() {
         let name = |name: &str| HostName::Name(name.into());
         for (text, authority) in [
             ("example.com", Some((name("example.com"), None))),
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forbidden_range_is_opened_only_by_what_lies_within_it() {
+    fn only_patterns_within_a_closed_range_open_it() {
         let range: IpNet = "10.0.0.0/8".parse().unwrap();
         let narrow: IpNet = "10.96.0.0/12".parse().unwrap();
         let address = "10.96.0.1".parse().unwrap();

@@ -1,4 +1,4 @@
-//! Names into addresses: the name servers of this machine, asked for whole names only, and not too often.
+//! The DNS resolver: fully qualified names only, a bounded number of lookups, and a bounded cache.
 
 use std::{
     collections::HashMap,
@@ -17,32 +17,32 @@ use tokio::sync::Semaphore;
 
 use crate::memory::budget::Reservation;
 
-/// Lookups at once in this process; others wait. More than a few plugins may have together.
+/// The most concurrent lookups in this process; others wait. A few plugins cannot use them all.
 const LOOKUPS: usize = 256;
-/// What one may take while its answers are read, in bytes: two, each as large as DNS allows.
+/// The bytes that are reserved for a lookup: two answers, each as large as DNS allows.
 const LOOKUP_BYTES: u64 = 2 << 16;
-/// The longest that one may take, waiting included.
+/// The timeout of a lookup, waiting included.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Addresses that are looked at for one name; a name with more is served by the first.
+/// The most addresses of one name; further ones are ignored.
 const ADDRESSES: usize = 16;
-/// Names that are cached.
+/// The most names in the cache.
 const CACHE_ENTRIES: usize = 1024;
-/// The longest that one is remembered, whatever its own time to live.
+/// The longest that a name stays in the cache, whatever its own time to live.
 const MAX_TTL: Duration = Duration::from_secs(30);
 
-/// Asks the name servers.
+/// Queries the name servers.
 pub(super) struct Resolver {
-    /// None: those of this machine.
+    /// If empty, those of this machine.
     name_servers: Vec<SocketAddr>,
     client: OnceLock<TokioResolver>,
     lookups: Semaphore,
     cache: Mutex<HashMap<Box<str>, CacheEntry>>,
 }
 
-/// What a name has, and until when.
+/// The time at which an entry expires, and the addresses of the name.
 type CacheEntry = (Instant, Arc<[IpAddr]>);
 
-/// Why a name has no address.
+/// The reason for which a name has no address.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Unresolved {
     NoSuchName,
@@ -57,7 +57,7 @@ impl Resolver {
         Self { name_servers, client, lookups, cache: Mutex::default() }
     }
 
-    /// The addresses of a name, which is taken as a whole one: search domains are not tried.
+    /// Looks up a name as fully qualified: search domains are not tried.
     pub(super) async fn lookup(
         &self,
         name: &str,
@@ -91,7 +91,7 @@ impl Resolver {
             return Ok(client);
         }
         let client = self.connect().map_err(|error| {
-            tracing::error!(%error, "the name servers of this machine cannot be asked: see /etc/resolv.conf");
+            tracing::error!(%error, "cannot create the DNS resolver: check /etc/resolv.conf");
             Unresolved::Failed
         })?;
         Ok(self.client.get_or_init(|| client))
@@ -112,10 +112,10 @@ impl Resolver {
             builder
         };
         let options = builder.options_mut();
-        // What the hosts file of this machine says is no guest's business.
+        // The hosts file of this machine is not for guests.
         options.use_hosts_file = ResolveHosts::Never;
         options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-        // What is kept is kept here, where its size is known.
+        // The cache here replaces that of the crate, since its size is known.
         options.cache_size = 0;
         builder.build()
     }

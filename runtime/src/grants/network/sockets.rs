@@ -1,4 +1,4 @@
-//! The sockets that guests open (wasi:sockets): connections and datagrams to what is allowed, and nothing that listens.
+//! Sockets of guests (`wasi:sockets`): connections and datagrams to allowed hosts, and no listening.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -13,14 +13,14 @@ use super::{
     policy::{HostName, Purpose},
 };
 
-/// The names of one instance that are remembered with an address; those of older lookups go first.
+/// The most addresses that an instance remembers from its lookups; the oldest are dropped first.
 const RESOLVED_ADDRESSES: usize = 64;
 
 /// The sockets of one instance.
 #[derive(Clone)]
 pub(crate) struct Sockets {
     outbound: Arc<OutboundAccess>,
-    /// What this instance looked up, and the addresses that were found. A socket to one of them is judged by the name.
+    /// The names that this instance looked up, and their addresses. The policy judges a socket to one of them by the name.
     resolved: Arc<Mutex<Vec<(HostName, IpAddr)>>>,
     reservation: Arc<Mutex<SocketReservation>>,
 }
@@ -31,15 +31,15 @@ impl Sockets {
         Self { outbound, resolved: Arc::default(), reservation: Arc::new(Mutex::new(reservation)) }
     }
 
-    /// Whether the policy has anything for sockets.
+    /// Returns `true` if the policy allows anything to sockets.
     pub(crate) fn are_granted(&self) -> bool {
         self.outbound.allows_sockets()
     }
 
-    /// Gives an instance its sockets.
+    /// Configures the sockets of an instance.
     pub(crate) fn build(&self, builder: &mut WasiCtxBuilder) {
         let granted = self.are_granted();
-        // Names are looked up by us alone: see `lookup`.
+        // `lookup` replaces wasmtime's lookups of names.
         builder.allow_tcp(granted).allow_udp(granted).allow_ip_name_lookup(false);
         if granted {
             let sockets = self.clone();
@@ -50,12 +50,12 @@ impl Sockets {
         }
     }
 
-    /// What they have drawn from the memory budget.
+    /// Their reservation in the memory budget.
     pub(super) fn reservation(&self) -> MutexGuard<'_, SocketReservation> {
         self.reservation.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The addresses that a name has for sockets.
+    /// Looks up the addresses at which sockets may reach a host, and remembers them with its name.
     pub(super) async fn lookup(&self, host: HostName) -> Result<Vec<IpAddr>, Refusal> {
         let found = self.outbound.addresses(&host, Purpose::Lookup).await?;
         if let HostName::Name(_) = host {
@@ -70,7 +70,7 @@ impl Sockets {
 
     fn permits(&self, address: SocketAddr, purpose: SocketAddrUse) -> bool {
         match purpose {
-            // The implicit bind before a connection, or one that asks for no more than that.
+            // Only the implicit bind before a connection, or an explicit one to the same: port 0 of the unspecified address.
             SocketAddrUse::TcpBind | SocketAddrUse::UdpBind => {
                 address.ip().is_unspecified() && address.port() == 0
             }

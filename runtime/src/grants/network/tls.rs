@@ -1,4 +1,4 @@
-//! TLS to hosts: HTTP/1.1 over it, and the roots that this machine trusts, as for registries.
+//! TLS to hosts, with ALPN for HTTP/1.1 and the root certificates that this machine trusts, as for registries.
 
 use std::{io, sync::Arc};
 
@@ -21,7 +21,7 @@ fn speaking_http(mut config: ClientConfig) -> TlsConnector {
     TlsConnector::from(Arc::new(config))
 }
 
-/// Begins TLS with that host, and with no other.
+/// Makes the TLS handshake, in which the server must present a certificate for the host.
 pub(super) async fn connect(
     connector: &TlsConnector,
     host: &HostName,
@@ -57,7 +57,7 @@ mod tests {
 
     use super::*;
 
-    /// A connector that trusts one certificate, for `api.example` and 127.0.0.1, and a server that has it.
+    /// A connector that trusts one certificate, for `api.example` and 127.0.0.1, and a server that presents it.
     async fn trusting() -> (TlsConnector, std::net::SocketAddr) {
         let names = ["api.example".to_owned(), "127.0.0.1".to_owned()];
         let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(names).unwrap();
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_certificate_is_for_the_host_that_was_asked_for() {
+    async fn a_certificate_must_name_the_requested_host() {
         let (connector, address) = trusting().await;
         for (host, trusted) in
             [("api.example", true), ("127.0.0.1", true), ("other.example", false), ("127.0.0.2", false)]
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_certificate_that_this_machine_does_not_trust_is_refused() {
+    async fn a_certificate_without_a_trusted_root_is_refused() {
         let (_, address) = trusting().await;
         let stream = TcpStream::connect(address).await.unwrap();
         let connected =

@@ -1,4 +1,4 @@
-//! What is in a guest's memory and what files are, in preview 1's terms and in ours.
+//! Conversions between preview 1's types and ours, and access to buffers in the guest's memory.
 
 use std::{
     borrow::Cow,
@@ -17,10 +17,10 @@ use super::{
     Answer, BUFFERS,
 };
 
-/// The most that is read or written at once, in bytes: no host call is long.
+/// The most bytes of one read or write, which keeps host calls short.
 const MAX_IO_BYTES: u32 = 1 << 20;
 
-/// A path, no longer than one may be.
+/// A path from the guest's memory, unless it exceeds the limit.
 pub(super) fn text<'m>(memory: &'m GuestMemory<'_>, path: GuestPtr<str>) -> Answer<Cow<'m, str>> {
     if path.len() as usize > PATH_BYTES {
         return Err(Errno::Nametoolong.into());
@@ -28,7 +28,7 @@ pub(super) fn text<'m>(memory: &'m GuestMemory<'_>, path: GuestPtr<str>) -> Answ
     Ok(memory.as_cow_str(path)?)
 }
 
-/// Reads into the first buffer that is not empty, as POSIX allows.
+/// Fills the first buffer that is not empty, as POSIX allows.
 pub(super) fn read_into(
     memory: &mut GuestMemory<'_>,
     iovs: types::IovecArray,
@@ -120,7 +120,7 @@ pub(super) fn dirent(entry: &Entry) -> Answer<Vec<u8>> {
     Ok(bytes)
 }
 
-/// What C libraries look at before they open, read or write.
+/// The type, flags and rights of a descriptor, which C libraries check before they open, read or write.
 pub(super) fn fdstat(open: &Open) -> Result<types::Fdstat, FileError> {
     let fs_filetype = filetype(open.handle.kind()?);
     let mut fs_flags = Fdflags::empty();

@@ -1,4 +1,4 @@
-//! What files are, in the terms of WASI 0.2 and in ours.
+//! Conversions between the types of WASI 0.2 and ours.
 
 use std::time::{Duration, SystemTime};
 
@@ -57,12 +57,12 @@ pub(super) fn time(time: NewTimestamp) -> FsResult<Option<SystemTime>> {
     }
 }
 
-/// Which file it is: a program compares these where it would compare a device and an inode.
+/// The identity of a file: programs compare it as they would a device and an inode.
 pub(super) fn hash(stat: &Stat, handle: &Handle) -> MetadataHashValue {
     MetadataHashValue { lower: stat.id, upper: handle.volume() as u64 + 1 }
 }
 
-/// `None` where the call ends.
+/// The code of an error; `None` if the error ends the call.
 pub(super) fn code(error: FileError) -> Option<ErrorCode> {
     Some(match error {
         FileError::BadDescriptor => ErrorCode::BadDescriptor,

@@ -1,7 +1,7 @@
 //! `wasi:filesystem` 0.2 for components, on the granted files.
 //!
-//! wasmtime's own bindings are used with another host behind them. A handle of theirs is a number in the instance's
-//! table; what stands there under that number is ours.
+//! wasmtime's bindings call the functions here in place of wasmtime's own. A handle of the bindings is an index into the
+//! instance's table; the entry there is of a type of ours.
 
 mod convert;
 
@@ -27,7 +27,7 @@ use super::{
     volumes::Handle,
 };
 
-/// What the functions of `wasi:filesystem` work on.
+/// The data of one instance for the functions of `wasi:filesystem`.
 pub(crate) struct FilesView<'a> {
     pub(crate) table: &'a mut ResourceTable,
     pub(crate) files: Option<&'a FileSystem>,
@@ -40,7 +40,7 @@ impl HasData for HasFiles {
     type Data<'a> = FilesView<'a>;
 }
 
-/// Defines `wasi:filesystem`, in the place of any that is there.
+/// Defines `wasi:filesystem`, and replaces a definition that the linker has already.
 pub(crate) fn add_to_linker<T: Send + 'static>(
     linker: &mut Linker<T>,
     view: fn(&mut T) -> FilesView<'_>,
@@ -52,13 +52,13 @@ pub(crate) fn add_to_linker<T: Send + 'static>(
     Ok(())
 }
 
-/// What a guest has open.
+/// A descriptor of a guest.
 struct Open {
     handle: Handle,
     flags: DescriptorFlags,
 }
 
-/// How far a listing is.
+/// The position in the listing of a directory.
 struct Listing {
     handle: Handle,
     cookie: u64,
@@ -77,7 +77,7 @@ impl FilesView<'_> {
         Ok(&self.open(fd)?.handle)
     }
 
-    /// A file that may be written.
+    /// The handle of a file that is open for writing.
     fn writable(&self, fd: &Resource<Descriptor>) -> FsResult<&Handle> {
         let open = self.open(fd)?;
         open.handle.file_stat()?;
@@ -271,7 +271,7 @@ impl HostDescriptor for FilesView<'_> {
         _: Resource<Descriptor>,
         _: String,
     ) -> FsResult<()> {
-        // A file has one name here.
+        // No hard links: each file has one name.
         self.handle(&fd).and(Err(ErrorCode::NotPermitted.into()))
     }
 
