@@ -26,8 +26,9 @@ use tokio::{
 use wasmtime_wasi_http::{DEFAULT_FORBIDDEN_HEADERS, Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 use super::{
+    host::HostName,
     outbound::{OutboundAccess, Refusal},
-    policy::{HostName, Purpose},
+    policy::Purpose,
     resolver::Unresolved,
     tls,
 };

@@ -16,7 +16,7 @@ use wasmtime_wasi::{
     runtime::{AbortOnDropJoinHandle, spawn},
 };
 
-use super::{NetworkView, create, outbound::Refusal, policy::HostName, resolver::Unresolved};
+use super::{NetworkView, create, host::HostName, outbound::Refusal, resolver::Unresolved};
 
 /// The interface in the version of WASI 0.2 that wasmtime links. Guests that import an older version find it too.
 const INTERFACE: &str = "wasi:sockets/ip-name-lookup@0.2.12";

@@ -2,6 +2,7 @@
 
 mod address;
 mod create;
+mod host;
 mod http;
 mod lookup;
 mod outbound;

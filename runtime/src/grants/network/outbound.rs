@@ -1,6 +1,5 @@
 //! Outbound access, the one way of guests to hosts: resolves a name, checks the addresses, and returns those that the
-//! caller connects to without another lookup. Nothing in this crate
-//! resolves a name or connects for a guest without it.
+//! caller connects to without another lookup. Nothing in this crate resolves a name or connects for a guest without it.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -13,7 +12,8 @@ use tokio_rustls::TlsConnector;
 
 use super::{
     NetworkGrant, NetworkOptions, address,
-    policy::{self, HostName, Purpose},
+    host::HostName,
+    policy::{self, Purpose},
     resolver::{Resolver, Unresolved},
     tls,
 };

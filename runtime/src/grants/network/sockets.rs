@@ -9,8 +9,9 @@ use wasmtime_wasi::{WasiCtxBuilder, sockets::SocketAddrUse};
 
 use super::{
     create::SocketReservation,
+    host::HostName,
     outbound::{OutboundAccess, Refusal},
-    policy::{HostName, Purpose},
+    policy::Purpose,
 };
 
 /// The most addresses that an instance remembers from its lookups; the oldest are dropped first.

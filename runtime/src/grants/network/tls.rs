@@ -7,7 +7,7 @@ use rustls_platform_verifier::BuilderVerifierExt as _;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use wasmtime_wasi_http::Error;
 
-use super::policy::HostName;
+use super::host::HostName;
 
 pub(super) fn connector() -> Result<TlsConnector, rustls::Error> {
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
