@@ -19,7 +19,7 @@ pub struct Module {
     pub kind: Kind,
 }
 
-/// What a module is.
+/// The kind of a WebAssembly binary, by its preamble.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A core module.
@@ -29,10 +29,11 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// What `bytes` begin as: the magic, then a version and a layer.
+    /// Reads the preamble: magic, version, layer. `None` for anything that an agent would refuse too: it compiles
+    /// core modules of version 1 only, and leaves a component's version to the parser.
     pub(crate) fn of(bytes: &[u8]) -> Option<Self> {
         match bytes.get(..8)? {
-            [0, b'a', b's', b'm', _, _, 0, 0] => Some(Self::Core),
+            [0, b'a', b's', b'm', 1, 0, 0, 0] => Some(Self::Core),
             [0, b'a', b's', b'm', _, _, 1, 0] => Some(Self::Component),
             _ => None,
         }
@@ -106,4 +107,24 @@ fn layers<'a>(reference: &Reference, image: &'a Image) -> Result<Vec<&'a Descrip
         return Err(Error::unsupported(reference, "it has no layers; push a module with `samovar push`"));
     }
     Ok(layers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_preambles_that_an_agent_compiles_have_a_kind() {
+        for (bytes, kind) in [
+            (&b"\0asm\x01\0\0\0"[..], Some(Kind::Core)),
+            (b"\0asm\x0d\0\x01\0", Some(Kind::Component)),
+            (b"\0asm\x0e\0\x01\0", Some(Kind::Component)),
+            (b"\0asm\x02\0\0\0", None),
+            (b"\0asm\x0d\0\x02\0", None),
+            (b"\0asm\x01\0\0", None),
+            (b"not wasm", None),
+        ] {
+            assert_eq!(Kind::of(bytes), kind, "{bytes:?}");
+        }
+    }
 }
