@@ -7,13 +7,12 @@ pub(crate) fn of(bytes: &[u8]) -> String {
     write(&Sha256::digest(bytes))
 }
 
-/// A computed SHA-256 as a digest.
+/// Formats a computed SHA-256 as a digest.
 pub(crate) fn write(sha: &[u8]) -> String {
-    let digits = sha.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    "sha256:".chars().chain(digits.map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)]))).collect()
+    format!("sha256:{}", hex::encode(sha))
 }
 
-/// A digest's hexadecimal digits; `None` where it is none that is known.
+/// The hexadecimal digits of a digest; `None` for an unsupported algorithm or a malformed digest.
 pub(crate) fn parse(digest: &str) -> Option<&str> {
     let digits = digest.strip_prefix("sha256:")?;
     let hexadecimal = digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
