@@ -1,4 +1,4 @@
-//! The client: which protocol, which credentials, and gets that are bounded and checked.
+//! The registry client: its options, its authorization, and bounded `GET`s that verify digests.
 
 use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
 
@@ -19,18 +19,18 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{Error, Reference, credentials::Credentials, digest};
 
-/// How to reach registries.
+/// Options of a [`Client`].
 #[derive(Clone, Debug)]
 pub struct ClientOptions {
-    /// Registries (`host:port`) that are spoken to over plain HTTP. Loopback addresses always are.
+    /// Registries (`host:port`) to reach over plain HTTP. Loopback addresses always are.
     pub insecure_registries: Vec<String>,
-    /// A Docker `config.json` with credentials; `None`: anonymous.
+    /// A Docker `config.json` with credentials; `None` for anonymous requests.
     pub docker_config: Option<PathBuf>,
-    /// The largest manifest that is taken, in bytes.
+    /// Size limit of a manifest, in bytes.
     pub max_manifest_bytes: u64,
-    /// The largest module that is taken, in bytes, and the most that its layers may unpack to.
+    /// Size limit of a layer, and of all layers unpacked, in bytes.
     pub max_module_bytes: u64,
-    /// The longest wait for one request: for its connection, and for each next piece of its answer.
+    /// Timeout of a connection, and of each read of a response.
     pub timeout: Duration,
 }
 
@@ -46,7 +46,7 @@ impl Default for ClientOptions {
     }
 }
 
-/// A client of OCI registries. Cheap to clone.
+/// A client for OCI registries. Cheap to clone.
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,
@@ -62,20 +62,20 @@ struct Inner {
     max_module_bytes: u64,
 }
 
-/// What a request goes with.
+/// The `Authorization` header of a request.
 pub(crate) enum Authorization {
     None,
     Basic(String, String),
     Bearer(String),
 }
 
-/// The longest that one blob may take, however steadily it trickles.
+/// Deadline of one blob: the read timeout alone lets a registry trickle bytes without end.
 const LONGEST_PULL: Duration = Duration::from_mins(10);
-/// Redirects that are followed: registries send clients on to the stores that hold their blobs.
+/// Limit of redirects, which registries use to send clients to their blob stores.
 const REDIRECTS: usize = 5;
 
 impl Client {
-    /// A client with these options.
+    /// Builds a client.
     pub fn new(options: ClientOptions) -> Result<Self, Error> {
         let setup = |error: reqwest::Error| Error::Setup(error.to_string());
         let redirects = redirect::Policy::custom(|attempt| {
@@ -84,7 +84,7 @@ impl Client {
             if left_https {
                 attempt.error("the registry redirects from https to http")
             } else if attempt.previous().len() > REDIRECTS {
-                attempt.error("the registry redirects without end")
+                attempt.error(format!("the registry redirects more than {REDIRECTS} times"))
             } else {
                 attempt.follow()
             }
@@ -125,7 +125,7 @@ impl Client {
         self.inner.max_module_bytes
     }
 
-    /// oci-client's own, for what is left to it: tokens and pushes.
+    /// The client of oci-client, which gets tokens and pushes.
     pub(crate) fn oci(&self, reference: &Reference) -> &oci_client::Client {
         if self.is_plain(reference) { &self.inner.plain } else { &self.inner.secure }
     }
@@ -139,7 +139,7 @@ impl Client {
         self.inner.insecure_registries.contains(host) || is_loopback(host)
     }
 
-    /// What requests to this repository go with.
+    /// Authorizes pulls from this repository: by token where the registry issues one, else by basic credentials.
     pub(crate) async fn authorize(&self, reference: &Reference) -> Result<Authorization, Error> {
         let credentials = self.credentials(reference)?;
         let token = self.oci(reference).auth(reference.inner(), &credentials, RegistryOperation::Pull).await;
@@ -151,7 +151,7 @@ impl Client {
         }
     }
 
-    /// A manifest's bytes and media type, of at most the manifest's cap.
+    /// Fetches a manifest and its media type, up to [`ClientOptions::max_manifest_bytes`].
     pub(crate) async fn manifest(
         &self,
         reference: &Reference,
@@ -167,7 +167,7 @@ impl Client {
         Ok((body, media_type))
     }
 
-    /// A blob's bytes, of at most `cap`, checked against its digest.
+    /// Fetches a blob of at most `cap` bytes and verifies its digest.
     pub(crate) async fn blob(
         &self,
         reference: &Reference,
@@ -216,7 +216,7 @@ impl Client {
     }
 }
 
-/// A whole body of at most `cap` bytes; with a digest, checked while it comes.
+/// Reads a body of at most `cap` bytes; hashes it while it arrives and compares with `digest`, where one is named.
 async fn body(
     reference: &Reference,
     response: Response,
@@ -225,7 +225,7 @@ async fn body(
     progress: impl Fn(u64, Option<u64>),
 ) -> Result<Bytes, Error> {
     let too_large = || {
-        let why = format!("it is larger than the {} MiB that are taken", cap >> 20);
+        let why = format!("it is larger than the limit of {} MiB", cap >> 20);
         Error::unsupported(reference, why)
     };
     let total = response.content_length();
@@ -253,7 +253,7 @@ async fn body(
     }
 }
 
-/// Whether a registry is on this machine.
+/// True for `localhost` and loopback addresses, with or without a port.
 fn is_loopback(host: &str) -> bool {
     let name = host
         .rsplit_once(':')
@@ -280,7 +280,7 @@ fn of_http(reference: &Reference, error: reqwest::Error) -> Error {
     unavailable(reference, cause.map(ToString::to_string).unwrap_or_default(), None)
 }
 
-/// What an error of oci-client means.
+/// Converts an error of oci-client.
 pub(crate) fn of_oci(reference: &Reference, error: OciDistributionError) -> Error {
     match error {
         OciDistributionError::RequestError(error) => of_http(reference, error),
@@ -303,7 +303,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_this_machine_is_spoken_to_in_plain_http_unasked() {
+    fn only_loopback_registries_default_to_plain_http() {
         for host in ["localhost", "localhost:5000", "127.0.0.1:5000", "127.8.9.1", "[::1]:5000"] {
             assert!(is_loopback(host), "{host}");
         }

@@ -1,7 +1,7 @@
-//! Credentials out of a Docker `config.json`, read again whenever the file changes.
+//! Registry credentials from a Docker `config.json`, reloaded whenever the file changes.
 //!
-//! Taken are `auths` entries with `auth`, with `username` and `password`, or with `registrytoken`. Programs named
-//! by `credsStore` and `credHelpers` are not run: an agent runs nothing that a file tells it to.
+//! Supports `auths` entries with `auth`, with `username` and `password`, or with `registrytoken`. Ignores the
+//! credential helpers of `credsStore` and `credHelpers`: an agent runs no program that a file names.
 
 use std::{
     collections::HashMap,
@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use crate::Error;
 
-/// The largest config.json that is read, in bytes.
+/// Size limit of config.json, in bytes.
 const LARGEST: u64 = 1 << 20;
 
 pub(crate) struct Credentials {
@@ -43,10 +43,10 @@ impl Credentials {
         Self { file, read: Mutex::new(None) }
     }
 
-    /// The credentials for a registry; anonymous where the file has none.
+    /// Returns the credentials for a registry; anonymous without an entry for it.
     pub(crate) fn of(&self, registry: &str) -> Result<RegistryAuth, Error> {
         let Some(file) = &self.file else { return Ok(RegistryAuth::Anonymous) };
-        // The path stays out of the error: it may reach a condition that others read.
+        // The error omits the path, since it may reach a condition that other people read.
         let refuse = |error: std::io::Error| Error::Credentials(error.kind().to_string());
         let metadata = std::fs::metadata(file).map_err(refuse)?;
         let modified = metadata.modified().map_err(refuse)?;
@@ -63,9 +63,9 @@ impl Credentials {
 }
 
 fn parse(bytes: &[u8]) -> Result<HashMap<String, RegistryAuth>, Error> {
-    // serde_json's own message could quote a secret.
+    // Only the line number: serde_json's message may quote a secret.
     let config: Config = serde_json::from_slice(bytes)
-        .map_err(|error| Error::Credentials(format!("line {} is not what Docker writes", error.line())))?;
+        .map_err(|error| Error::Credentials(format!("invalid JSON at line {}", error.line())))?;
     config
         .auths
         .into_iter()
@@ -94,7 +94,7 @@ impl Entry {
     }
 }
 
-/// The registry that a key of `auths` means: Docker writes hosts, and URLs of their old APIs.
+/// Extracts the registry from a key of `auths`: Docker writes hosts, and URLs of their old APIs.
 fn host_of(key: &str) -> &str {
     let host = key.split_once("://").map_or(key, |(_, rest)| rest);
     let host = host.split('/').next().unwrap_or(host);
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_form_that_docker_writes_is_read() {
+    fn every_form_of_auths_entry_is_parsed() {
         let auths = parse(
             br#"{"auths": {
                 "r.example.com:5000": {"auth": "dXNlcjpwYTpzcw=="},
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_file_is_refused_without_its_secrets() {
+    fn an_invalid_file_is_refused_without_quoting_its_secrets() {
         for broken in
             [&br#"{"auths": {"r": {"auth": "c2VjcmV0"}}}"#[..], b"{\"auths\": \"c2VjcmV0\"}", b"c2VjcmV0"]
         {
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_changes_is_read_again() {
+    fn a_changed_file_is_reloaded() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("config.json");
         let credentials = Credentials::new(Some(file.clone()));

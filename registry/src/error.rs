@@ -1,72 +1,72 @@
-//! What can go wrong with a registry, told so that a person knows what to do.
+//! Errors of registry requests, each with what to do about it.
 
 use std::time::Duration;
 
 use crate::Reference;
 
-/// Why a registry did not give what it was asked for.
+/// Error of a request to a registry.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The text is no image reference.
+    /// A malformed image reference.
     #[error("`{reference}` is not an image reference: {why}; write it as registry.example.com/name:tag")]
     InvalidReference {
         /// The text.
         reference: String,
-        /// What is wrong with it.
+        /// The parse error.
         why: String,
     },
-    /// There is no such image, tag or blob.
+    /// No such image, tag or blob (404).
     #[error("{reference} is not in the registry; push it, or correct the image's name or tag")]
     NotFound {
-        /// What was asked for.
+        /// The requested image.
         reference: String,
     },
-    /// The registry asks for credentials, or refuses those that it was given.
-    #[error("the registry refuses to give {reference}: {why}; check the credentials for {registry}")]
+    /// The registry requires credentials, or rejects those of the request (401, 403).
+    #[error("the registry denies access to {reference}: {why}; check the credentials for {registry}")]
     Unauthorized {
-        /// What was asked for.
+        /// The requested image.
         reference: String,
         /// The registry.
         registry: String,
-        /// What it said.
+        /// The status, or the failure of the token request.
         why: String,
     },
-    /// The registry cannot be reached, is overloaded or broken. Asking again may help.
-    #[error("the registry {registry} does not answer: {why}; it is asked again")]
+    /// The registry is unreachable, overloaded (429) or failing (5xx). A retry may succeed.
+    #[error("the registry {registry} is unavailable: {why}; the request is retried")]
     Unavailable {
         /// The registry.
         registry: String,
-        /// What happened.
+        /// The status or the network error.
         why: String,
-        /// How long it asked to be left alone.
+        /// The `Retry-After` of the response.
         retry_after: Option<Duration>,
     },
-    /// What the registry gave is not what its digest says.
+    /// The received bytes do not have the requested digest.
     #[error(
-        "the registry gave other bytes for {what} than its digest says; push the image again, or ask the registry's owner"
+        "digest mismatch: the registry returned other bytes for {what}; push the image again, or ask the registry's owner"
     )]
     DigestMismatch {
-        /// The digest that was asked for.
+        /// The requested digest.
         what: String,
     },
-    /// It is no module, or not in a form that is known.
+    /// The image holds no module, or has an unsupported form.
     #[error("{reference} cannot be used: {why}")]
     Unsupported {
-        /// What was asked for.
+        /// The requested image.
         reference: String,
-        /// Why, and what to do.
+        /// The cause, and what to do.
         why: String,
     },
-    /// The credentials' file cannot be used.
+    /// The Docker config.json is unreadable or invalid.
     #[error("the registry credentials cannot be read: {0}; check the Docker config.json")]
     Credentials(String),
-    /// The HTTP client cannot be set up.
+    /// The HTTP client could not be built.
     #[error("the registry client cannot be set up: {0}")]
     Setup(String),
 }
 
 impl Error {
-    /// Whether asking again, with nothing changed, may help.
+    /// True if a retry may succeed with nothing changed.
     pub const fn is_retryable(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
     }

@@ -1,6 +1,6 @@
-//! OCI registries: parse a reference, resolve it to a digest, pull the one module in it, push one.
+//! OCI registries: parses references, resolves tags to digests, pulls the one module of an image, pushes modules.
 //!
-//! Every answer of a registry is bounded in size and time, and every byte of it is checked against its digest.
+//! Every response of a registry is bounded in size and time, and every byte of it is verified against its digest.
 
 mod client;
 mod credentials;
@@ -13,10 +13,10 @@ mod reference;
 mod resolve;
 mod unpack;
 
-/// What the fuzz targets in `fuzz/` reach.
+/// Entry points of the fuzz targets in `fuzz/`.
 #[cfg(fuzzing)]
 pub mod fuzzing {
-    /// The one module that layers hold, each after the one before.
+    /// Unpacks the layers in order and returns their one module.
     pub fn module(layers: Vec<Vec<u8>>, path: Option<&str>, cap: u64) -> Result<bytes::Bytes, String> {
         let modules = crate::unpack::Modules::new(path, cap);
         let all =

@@ -1,4 +1,4 @@
-//! Manifests and indexes: as much of them as is read.
+//! Image manifests and indexes, and the choice of the manifest that holds the module.
 
 use std::collections::BTreeMap;
 
@@ -6,14 +6,14 @@ use serde::Deserialize;
 
 use crate::{Error, Reference};
 
-/// The media types that are asked for.
+/// The `Accept` header of manifest requests.
 pub(crate) const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.v2+json, \
     application/vnd.oci.image.index.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, \
     application/vnd.oci.artifact.manifest.v1+json";
 
-/// An image manifest or an index of several.
+/// An image manifest, or an index of manifests.
 pub(crate) enum Manifest {
     Image(Image),
     Index(Index),
@@ -31,7 +31,7 @@ pub(crate) struct Index {
     pub(crate) manifests: Vec<Descriptor>,
 }
 
-/// A reference to a blob or a manifest.
+/// A content descriptor of a blob or a manifest.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Descriptor {
@@ -46,7 +46,7 @@ pub(crate) struct Descriptor {
     pub(crate) annotations: BTreeMap<String, String>,
 }
 
-/// What a manifest of an index is for.
+/// The platform of a manifest in an index.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct Platform {
     #[serde(default)]
@@ -58,10 +58,7 @@ pub(crate) struct Platform {
 impl Manifest {
     pub(crate) fn parse(reference: &Reference, bytes: &[u8], media_type: &str) -> Result<Self, Error> {
         let refuse = |error: serde_json::Error| {
-            Error::unsupported(
-                reference,
-                format!("its manifest does not read ({error}); push the image again"),
-            )
+            Error::unsupported(reference, format!("its manifest is invalid ({error}); push the image again"))
         };
         let value: serde_json::Value = serde_json::from_slice(bytes).map_err(refuse)?;
         let own = value["mediaType"].as_str().unwrap_or(media_type);
@@ -76,20 +73,20 @@ impl Manifest {
 }
 
 impl Index {
-    /// The manifest that holds a module: the one for WebAssembly, or the only one there is.
+    /// Selects the manifest that holds the module: the first for WebAssembly, or the only one there is.
     pub(crate) fn module(&self, reference: &Reference) -> Result<&Descriptor, Error> {
         let images: Vec<_> = self.manifests.iter().filter(|entry| !entry.is_attestation()).collect();
         let for_wasm: Vec<_> = images.iter().filter(|entry| entry.is_for_wasm()).collect();
         match (&for_wasm[..], &images[..]) {
             ([one], _) => Ok(one),
-            // Of several for WebAssembly, such as wasip1 and wasip2, the first is the publisher's preference.
+            // The order of an index is the publisher's preference among wasip1, wasip2 and others.
             ([first, ..], _) => Ok(first),
             ([], [only]) => Ok(only),
-            ([], []) => Err(Error::unsupported(reference, "it is an index of no images; push a module")),
+            ([], []) => Err(Error::unsupported(reference, "its index is empty; push a module")),
             ([], several) => {
                 let platforms: Vec<_> = several.iter().map(|entry| entry.platform_name()).collect();
                 let why = format!(
-                    "it is an index for {}, and none of these is WebAssembly; publish it for the platform wasi/wasm",
+                    "its index has {}, and none of these platforms is WebAssembly; publish it for wasi/wasm",
                     platforms.join(", ")
                 );
                 Err(Error::unsupported(reference, why))
@@ -106,7 +103,7 @@ impl Descriptor {
         })
     }
 
-    /// What build tools add about an image: provenance and the like.
+    /// True for metadata that build tools add to an index, such as provenance.
     fn is_attestation(&self) -> bool {
         self.annotations.contains_key("vnd.docker.reference.type")
             || self.platform.as_ref().is_some_and(|platform| platform.os == "unknown")
@@ -138,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn an_index_gives_its_manifest_for_webassembly_or_its_only_one() {
+    fn an_index_resolves_to_its_webassembly_manifest_or_its_only_one() {
         assert_eq!(picked(&[("linux", "amd64"), ("wasi", "wasm")]), Ok(1));
         assert_eq!(picked(&[("linux", "amd64"), ("wasip2", "wasm32"), ("wasip1", "wasm32")]), Ok(1));
         assert_eq!(picked(&[("linux", "amd64"), ("unknown", "unknown")]), Ok(0));

@@ -1,4 +1,4 @@
-//! Pulling: the one module of an image, in whichever form it was published.
+//! Pulls the one module of an image, in any of the forms in which modules are published.
 
 use bytes::Bytes;
 
@@ -8,14 +8,14 @@ use crate::{
     unpack::{Modules, unpack},
 };
 
-/// A module out of an image.
+/// A module from an image.
 #[derive(Clone, Debug)]
 pub struct Module {
     /// Its bytes.
     pub bytes: Bytes,
     /// Their digest: `sha256:<64 hexadecimal digits>`.
     pub digest: String,
-    /// What it is, as its first bytes say.
+    /// The kind in its preamble.
     pub kind: Kind,
 }
 
@@ -40,14 +40,14 @@ impl Kind {
     }
 }
 
-/// The most layers that an image may have.
+/// Limit of layers in an image.
 const MOST_LAYERS: usize = 64;
-/// Where a layer says the path of the file that it is, in pushes without a tar.
+/// The annotation with the path of a layer that is a single file without a tar.
 const TITLE: &str = "org.opencontainers.image.title";
 
 impl Client {
-    /// Pulls the one module of a pinned image; `module_path` picks it where there are several. `progress` is told
-    /// the bytes of the current layer so far, and its size where the registry says it.
+    /// Pulls the one module of a pinned image; `module_path` selects one of several. Calls `progress` with the bytes
+    /// received of the current layer, and with its size if the registry sends a `Content-Length`.
     pub async fn pull(
         &self,
         pinned: &Reference,
@@ -70,7 +70,7 @@ impl Client {
             let cap = self.max_module_bytes();
             if layer.size > cap {
                 let why = format!(
-                    "a layer of {} MiB is larger than the {} MiB that are taken",
+                    "a layer of {} MiB is larger than the limit of {} MiB",
                     layer.size >> 20,
                     cap >> 20
                 );
@@ -78,7 +78,7 @@ impl Client {
             }
             let blob = self.blob(pinned, &authorization, &layer.digest, cap, &progress).await?;
             let title = layer.annotations.get(TITLE).cloned();
-            // Unpacking is work for a thread that may be busy.
+            // Decompression is CPU-bound: it would block a worker thread of the runtime.
             let unpacked = tokio::task::spawn_blocking(move || unpack(modules, blob, title.as_deref())).await;
             modules = unpacked
                 .map_err(|error| Error::unsupported(pinned, error.to_string()))?
@@ -86,13 +86,13 @@ impl Client {
         }
         let bytes = modules.one().map_err(|why| Error::unsupported(pinned, why))?;
         let kind = Kind::of(&bytes).ok_or_else(|| {
-            Error::unsupported(pinned, "what it holds does not begin as a WebAssembly module does")
+            Error::unsupported(pinned, "its module has no preamble of a core module or a component")
         })?;
         Ok(Module { digest: digest::of(&bytes), bytes, kind })
     }
 }
 
-/// The layers that may hold the module: those that say so, else all.
+/// Selects the layers that may hold the module: those with a media type of WebAssembly, else all.
 fn layers<'a>(reference: &Reference, image: &'a Image) -> Result<Vec<&'a Descriptor>, Error> {
     if image.layers.len() > MOST_LAYERS {
         return Err(Error::unsupported(
@@ -100,8 +100,8 @@ fn layers<'a>(reference: &Reference, image: &'a Image) -> Result<Vec<&'a Descrip
             format!("it has over {MOST_LAYERS} layers; a module needs one"),
         ));
     }
-    let says_wasm = |layer: &&Descriptor| layer.media_type.contains("wasm");
-    let named: Vec<_> = image.layers.iter().filter(says_wasm).collect();
+    let is_wasm = |layer: &&Descriptor| layer.media_type.contains("wasm");
+    let named: Vec<_> = image.layers.iter().filter(is_wasm).collect();
     let layers = if named.is_empty() { image.layers.iter().collect() } else { named };
     if layers.is_empty() {
         return Err(Error::unsupported(reference, "it has no layers; push a module with `samovar push`"));

@@ -1,7 +1,7 @@
-//! Pushing: a module as a CNCF wasm artifact.
+//! Pushes a module as a CNCF [Wasm OCI artifact](https://tag-runtime.cncf.io/wgs/wasm/deliverables/wasm-oci-artifact/).
 //!
-//! The form is that of the CNCF's [Wasm OCI artifact](https://tag-runtime.cncf.io/wgs/wasm/deliverables/wasm-oci-artifact/):
-//! a config of `application/vnd.wasm.config.v0+json` that says what the module is, and one layer `application/wasm`.
+//! The artifact has a config of `application/vnd.wasm.config.v0+json` with the module's kind, and one layer of
+//! `application/wasm`.
 
 use std::collections::BTreeMap;
 
@@ -18,12 +18,12 @@ const CONFIG: &str = "application/vnd.wasm.config.v0+json";
 const LAYER: &str = "application/wasm";
 
 impl Client {
-    /// Pushes a module and gives its reference, pinned.
+    /// Pushes a module and returns its reference, pinned to the digest.
     pub async fn push(&self, reference: &Reference, module: Vec<u8>) -> Result<Reference, Error> {
         let Some(kind) = Kind::of(&module) else {
             return Err(Error::unsupported(
                 reference,
-                "what is pushed does not begin as a WebAssembly module does",
+                "the file has no preamble of a core module or a component",
             ));
         };
         let layer_digest = digest::of(&module);

@@ -1,4 +1,4 @@
-//! References to images, with Docker's defaults.
+//! Image references, with Docker's defaults.
 
 use std::{fmt, str::FromStr};
 
@@ -6,15 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
-/// The name of an image: `registry/repository`, with a tag, a digest or both.
+/// An image reference: `registry/repository`, with a tag, a digest or both.
 ///
-/// What is left out is as Docker has it: the registry `docker.io`, in it the folder `library`, the tag `latest`.
+/// Docker's defaults apply: the registry `docker.io`, its repository prefix `library`, the tag `latest`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Reference(oci_client::Reference);
 
 impl Reference {
-    /// The registry, with its port where one is named.
+    /// The registry, with its port if the reference has one.
     pub fn registry(&self) -> &str {
         self.0.registry()
     }
@@ -24,17 +24,17 @@ impl Reference {
         self.0.repository()
     }
 
-    /// The tag, where one is named or meant.
+    /// The tag, explicit or default.
     pub fn tag(&self) -> Option<&str> {
         self.0.tag()
     }
 
-    /// The digest, where one is named.
+    /// The digest, if the reference has one.
     pub fn digest(&self) -> Option<&str> {
         self.0.digest()
     }
 
-    /// The same repository at one digest: what a tag was resolved to.
+    /// Pins the repository to a digest, and drops the tag.
     #[must_use]
     pub fn with_digest(&self, digest: &str) -> Self {
         Self(oci_client::Reference::with_digest(
@@ -44,7 +44,7 @@ impl Reference {
         ))
     }
 
-    /// The host that answers for the registry.
+    /// The host that serves the registry: another one for `docker.io`.
     pub(crate) fn host(&self) -> &str {
         self.0.resolve_registry()
     }
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_left_out_is_as_docker_has_it() {
+    fn omitted_parts_have_dockers_defaults() {
         let digest = format!("sha256:{}", "a".repeat(64));
         for (text, registry, repository, tag) in [
             ("text", "docker.io", "library/text", Some("latest")),
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_reference_is_refused_with_the_form_to_write() {
+    fn a_malformed_reference_is_refused_with_the_expected_form() {
         for text in
             ["", "Upper/Case", "a b", "text:", "text@sha256:12", "text@md5:aa", "http://r/text", "a:b:c"]
         {

@@ -1,4 +1,4 @@
-//! Resolving: a tag or a digest to the digest of the manifest that holds the module.
+//! Resolves a tag or a digest to the digest of the manifest that holds the module.
 
 use crate::{
     Client, Error, Reference, digest,
@@ -6,8 +6,8 @@ use crate::{
 };
 
 impl Client {
-    /// The reference pinned to the digest of the manifest that holds the module, through an index where there
-    /// is one. Asks the registry, even for a digest: it may be an index's, or be gone.
+    /// Pins a reference to the digest of the manifest that holds the module, through an index where there is one.
+    /// Asks the registry even for a digest, which may be an index's, or be gone.
     pub async fn resolve(&self, reference: &Reference) -> Result<Reference, Error> {
         let authorization = self.authorize(reference).await?;
         let (bytes, media_type) = self.manifest(reference, &authorization, ACCEPT).await?;
@@ -18,7 +18,7 @@ impl Client {
                 if digest::parse(pinned.digest().unwrap_or_default()).is_none() {
                     return Err(Error::unsupported(
                         reference,
-                        "its index names a manifest by no SHA-256 digest",
+                        "its index names a manifest without a SHA-256 digest",
                     ));
                 }
                 let (bytes, media_type) = self.manifest(&pinned, &authorization, ACCEPT).await?;

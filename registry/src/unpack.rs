@@ -1,4 +1,4 @@
-//! Layers: a module as it is, or in a tar, itself plain, gzip or zstd. Bounded, and nothing touches the disk.
+//! Unpacks layers in memory, within bounds: a bare module or a tar, either plain, gzip or zstd.
 
 use std::{
     collections::BTreeMap,
@@ -8,25 +8,27 @@ use std::{
 
 use bytes::Bytes;
 
-/// The modules found so far, by their paths in the image.
+/// The modules of an image, found layer by layer.
 pub(crate) struct Modules {
+    /// The `modulePath` to select.
     wanted: Option<String>,
+    /// By path in the image.
     found: BTreeMap<String, Bytes>,
-    /// Bytes that may still be unpacked.
+    /// Remaining allowance of unpacked bytes.
     left: u64,
-    /// Entries that may still be looked at.
+    /// Remaining allowance of tar entries.
     entries: usize,
 }
 
-/// The most entries of all tars together.
+/// Limit of entries in all tars together.
 const MOST_ENTRIES: usize = 10_000;
-/// The most modules that are kept for the error that lists them.
+/// Limit of modules, which the error for an ambiguous image lists.
 const MOST_MODULES: usize = 32;
-/// The longest path of a module, in bytes: what `modulePath` can name.
+/// Length limit of a module's path, in bytes, as of `modulePath`.
 const LONGEST_PATH: usize = 512;
-/// A tar's mark, at this place in its first block.
+/// Offset and magic of a tar's first header.
 const TAR_MAGIC: (usize, &[u8]) = (257, b"ustar");
-/// What a layer begins with to remove a path of the layers under it.
+/// Prefix of a whiteout, an entry that removes a path of the lower layers.
 const WHITEOUT: &str = ".wh.";
 
 impl Modules {
@@ -37,44 +39,42 @@ impl Modules {
 
     fn add(&mut self, path: &str, bytes: Bytes) -> Result<(), String> {
         if self.found.len() >= MOST_MODULES {
-            return Err(format!("it holds over {MOST_MODULES} modules"));
+            return Err(format!("it has more than {MOST_MODULES} modules"));
         }
         if path.len() > LONGEST_PATH || path.chars().any(char::is_control) {
             let begin: String = path.escape_debug().take(64).collect();
             return Err(format!(
-                "the path of a module in it has control characters or over {LONGEST_PATH} bytes: `{begin}...`"
+                "a module's path has control characters or more than {LONGEST_PATH} bytes: `{begin}...`"
             ));
         }
-        // A later layer's file takes the place of an earlier one's.
+        // A file of an upper layer replaces one of a lower layer.
         self.found.insert(path.to_owned(), bytes);
         Ok(())
     }
 
-    /// The one module.
+    /// Returns the one module, or the one at `modulePath`.
     pub(crate) fn one(&self) -> Result<Bytes, String> {
         let names = || self.found.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
         match (&self.wanted, self.found.len()) {
             (_, 0) if self.wanted.is_none() => {
-                Err("it holds no WebAssembly module; push one with `samovar push`".to_owned())
+                Err("it has no WebAssembly module; push one with `samovar push`".to_owned())
             }
-            (Some(wanted), _) => {
-                self.found.get(wanted).cloned().ok_or_else(|| {
-                    format!("it has no module at `{wanted}` (modulePath); it holds {}", names())
-                })
-            }
+            (Some(wanted), _) => self.found.get(wanted).cloned().ok_or_else(|| {
+                format!("it has no module at `{wanted}` (modulePath); its modules: {}", names())
+            }),
             (None, 1) => Ok(self.found.values().next().cloned().unwrap_or_default()),
-            (None, _) => Err(format!("it holds several modules; set modulePath to one of {}", names())),
+            (None, _) => Err(format!("it has several modules; set modulePath to one of {}", names())),
         }
     }
 }
 
-/// Adds what a layer's blob holds. `title` is the path of a blob that is a module itself.
+/// Adds the modules of a layer. `title` is the path of a layer that is a bare module.
 pub(crate) fn unpack(mut modules: Modules, blob: Bytes, title: Option<&str>) -> Result<Modules, String> {
     match &blob[..] {
-        [0x1f, 0x8b, ..] => inside(&mut modules, flate2::read::MultiGzDecoder::new(&blob[..]), title)?,
+        [0x1f, 0x8b, ..] => decompress(&mut modules, flate2::read::MultiGzDecoder::new(&blob[..]), title)?,
         [0x28, 0xb5, 0x2f, 0xfd, ..] => {
             let decoder = zstd::stream::read::Decoder::new(&blob[..]).map_err(|error| broken(&error))?;
-            inside(&mut modules, decoder, title)?;
+            decompress(&mut modules, decoder, title)?;
         }
         [0, b'a', b's', b'm', ..] => {
             let path = modules.wanted.clone().filter(|_| title.is_none());
@@ -82,14 +82,14 @@ pub(crate) fn unpack(mut modules: Modules, blob: Bytes, title: Option<&str>) -> 
             modules.add(&path, blob)?;
         }
         _ if is_tar(&blob) => untar(&mut modules, &blob[..])?,
-        // A README beside the module, as ORAS pushes them.
+        // Other files are skipped: ORAS pushes a README beside a module, for example.
         _ => {}
     }
     Ok(modules)
 }
 
-/// What was compressed: a tar, or a module itself.
-fn inside(modules: &mut Modules, mut stream: impl Read, title: Option<&str>) -> Result<(), String> {
+/// Adds the modules of a compressed layer: a tar or a bare module.
+fn decompress(modules: &mut Modules, mut stream: impl Read, title: Option<&str>) -> Result<(), String> {
     let mut head = vec![0; 512];
     let mut length = 0;
     while length < head.len() {
@@ -127,14 +127,14 @@ fn is_tar(head: &[u8]) -> bool {
 }
 
 fn untar(modules: &mut Modules, stream: impl Read) -> Result<(), String> {
-    // What the tar may give in all, headers and files that are skipped included: a bomb ends here.
+    // Bounds the whole stream, with headers and skipped files, against decompression bombs.
     let limit = modules.left.saturating_add(64 << 20);
     let mut stream = stream.take(limit);
     let mut archive = tar::Archive::new(&mut stream);
     for entry in archive.entries().map_err(|error| broken(&error))? {
         let entry = entry.map_err(|error| broken(&error))?;
         modules.entries = modules.entries.checked_sub(1).ok_or_else(|| {
-            format!("its layers hold over {MOST_ENTRIES} files; an image for a module needs one")
+            format!("its layers have more than {MOST_ENTRIES} files; an image for a module needs one")
         })?;
         let kind = entry.header().entry_type();
         let path = entry.path().map_err(|error| broken(&error))?;
@@ -158,17 +158,17 @@ fn untar(modules: &mut Modules, stream: impl Read) -> Result<(), String> {
             let size = entry.size();
             let bytes = read_capped(modules, entry)?;
             if bytes.len() as u64 != size {
-                return Err(format!("its layer is cut short in `{path}`; push the image again"));
+                return Err(format!("its layer is truncated in `{path}`; push the image again"));
             }
             modules.add(&path, bytes)?;
         }
     }
-    // To the end, where a compressed stream has its checksum.
+    // A compressed stream has its checksum at the end: reading up to it detects a truncated layer.
     io::copy(&mut stream, &mut io::sink()).map_err(|error| broken(&error))?;
     Ok(())
 }
 
-/// A path in a tar without its leading `./`; one that leads out of the image is refused.
+/// Strips a leading `./` from a path in a tar; refuses absolute paths and `..`, which would leave the image.
 fn relative(path: &Path) -> Result<String, String> {
     let mut parts = Vec::new();
     for component in path.components() {
@@ -177,7 +177,7 @@ fn relative(path: &Path) -> Result<String, String> {
             Component::CurDir => {}
             Component::RootDir | Component::ParentDir | Component::Prefix(_) => {
                 let path: String = path.to_string_lossy().escape_debug().take(LONGEST_PATH).collect();
-                return Err(format!("its layer has a path that leads out of it: `{path}`"));
+                return Err(format!("its layer has a path outside the image: `{path}`"));
             }
         }
     }
@@ -190,7 +190,7 @@ fn read_capped(modules: &mut Modules, stream: impl Read) -> Result<Bytes, String
     modules.left = modules
         .left
         .checked_sub(bytes.len() as u64)
-        .ok_or("what its layers unpack to is larger than what is taken")?;
+        .ok_or("its unpacked layers are larger than the limit of a module")?;
     Ok(bytes.into())
 }
 
@@ -210,7 +210,7 @@ mod tests {
         let mut builder = tar::Builder::new(Vec::new());
         for (path, bytes) in entries {
             let mut header = tar::Header::new_ustar();
-            // Written by hand: the builder refuses the paths that a hostile image has.
+            // Writes the name itself, since the builder refuses the paths of a hostile image.
             header.as_mut_bytes()[..path.len()].copy_from_slice(path.as_bytes());
             header.set_size(bytes.len() as u64);
             header.set_entry_type(tar::EntryType::Regular);
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_module_is_found_in_every_wrapping() {
+    fn a_module_is_found_in_every_form_of_layer() {
         let tar = tar_of(&[("./plugin.wasm", MODULE), ("README.md", b"read me")]);
         let wrapped =
             [MODULE.to_vec(), gzip(MODULE), tar.clone(), gzip(&tar), zstd::encode_all(&tar[..], 0).unwrap()];
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_modules_the_path_picks_one_and_without_it_they_are_listed() {
+    fn module_path_selects_one_of_several_modules_and_the_error_lists_them() {
         let tar = tar_of(&[("a.wasm", MODULE), ("lib/b.wasm", b"\0asm\x0d\0\x01\0")]);
         assert_eq!(
             one_of(vec![tar.clone()], Some("lib/b.wasm"), 1 << 20).unwrap(),
@@ -265,22 +265,22 @@ mod tests {
     }
 
     #[test]
-    fn a_later_layer_replaces_and_removes() {
+    fn an_upper_layer_replaces_and_removes_files() {
         let first = tar_of(&[("a.wasm", MODULE), ("b.wasm", MODULE)]);
         let second = tar_of(&[("a.wasm", b"\0asm\x0d\0\x01\0"), (".wh.b.wasm", b"")]);
         assert_eq!(one_of(vec![first, second], None, 1 << 20).unwrap(), &b"\0asm\x0d\0\x01\0"[..]);
     }
 
     #[test]
-    fn paths_that_lead_out_are_refused() {
+    fn paths_outside_the_image_are_refused() {
         for path in ["/etc/a.wasm", "../a.wasm", "lib/../../a.wasm"] {
             let error = one_of(vec![tar_of(&[(path, MODULE)])], None, 1 << 20).unwrap_err();
-            assert!(error.contains("leads out"), "{path}: {error}");
+            assert!(error.contains("outside the image"), "{path}: {error}");
         }
     }
 
     #[test]
-    fn a_path_that_no_spec_could_name_is_refused_and_not_told_whole() {
+    fn an_invalid_path_is_refused_escaped_and_truncated() {
         let long = format!("{}.wasm", "n".repeat(100_000));
         for path in [&*long, "a\x1b[2J.wasm", "a\nb.wasm"] {
             let mut builder = tar::Builder::new(Vec::new());
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn links_are_never_followed() {
+    fn links_are_not_followed() {
         for kind in [tar::EntryType::Symlink, tar::EntryType::Link] {
             assert!(one_of(vec![link(kind, "a.wasm")], None, 1 << 20).is_err());
             assert!(
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn bombs_and_truncated_layers_are_refused_within_bounds() {
+    fn decompression_bombs_and_truncated_layers_are_refused() {
         let mut bomb = MODULE.to_vec();
         bomb.resize(64 << 20, 0);
         for blob in
