@@ -1,4 +1,4 @@
-//! The `samovar` command.
+//! The `samovar` command: parses the arguments, dispatches to a subcommand, and maps its failure to an exit code.
 
 mod commands;
 mod manifest;
@@ -16,14 +16,14 @@ use crate::{
     output::{Failure, Output},
 };
 
-/// Run WebAssembly functions: on this machine, or on Kubernetes.
+/// Run WebAssembly functions, on this machine or on Kubernetes.
 ///
-/// Exit codes: 0 done; 1 failed; 2 wrong usage or bad input; 3 not ready (`run --once`); 4 the called function
-/// answered with an error.
+/// Exit codes: 0 success; 1 failure; 2 wrong usage or invalid input; 3 a plugin is not ready (`run --once`); 4 the
+/// called function returned an error.
 #[derive(Parser)]
 #[command(name = "samovar", version, max_term_width = 110)]
 struct Cli {
-    /// How results are printed.
+    /// Output format of results and errors.
     #[arg(short, long, global = true, value_enum, default_value_t = Output::Text)]
     output: Output,
     #[command(subcommand)]
@@ -40,7 +40,7 @@ enum Command {
     Validate(validate::Args),
     Crds(crds::Args),
     Completion(completion::Args),
-    /// Compile the module on stdin; the agent starts this for itself.
+    /// Compile the module on stdin; the agent starts this as its compile child.
     #[command(hide = true)]
     Compile,
 }
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
     if matches!(command, Command::Compile) {
         return samovar_runtime::compile_child();
     }
-    // A second installation, as in tests, changes nothing.
+    // Fails only if a provider is installed already, and that one serves too.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let result = match command {
         Command::Run(args) => run::run(&args, output),
@@ -77,6 +77,6 @@ fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failu
         .worker_threads(2)
         .enable_all()
         .build()
-        .map_err(|error| Failure::failed(format!("no thread could be started: {error}")))?;
+        .map_err(|error| Failure::failed(format!("the async runtime could not be started: {error}")))?;
     runtime.block_on(work)
 }

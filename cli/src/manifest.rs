@@ -1,4 +1,4 @@
-//! Manifests: which files there are, and what their documents say.
+//! Finds manifest files, and parses and validates their documents.
 
 use std::path::{Path, PathBuf};
 
@@ -14,32 +14,32 @@ use crate::output::Failure;
 
 /// One YAML document.
 pub(crate) enum Document {
-    /// A plugin.
+    /// A valid plugin.
     Plugin(Box<WasmPlugin>),
     /// A ConfigMap or a Secret.
-    Holder(Holder),
-    /// An object that is somebody else's, such as a Namespace.
+    Data(DataObject),
+    /// An object of another API, such as a Namespace.
     Other { kind: String, name: String },
 }
 
-/// A ConfigMap or a Secret, and what it holds.
-pub(crate) struct Holder {
+/// A ConfigMap or a Secret with its data.
+pub(crate) struct DataObject {
     pub(crate) namespace: Option<String>,
     pub(crate) object: LocalObject,
     pub(crate) data: Data,
 }
 
-impl Holder {
+impl DataObject {
     fn new(kind: Kind, metadata: ObjectMeta, data: Data) -> Self {
         let name = metadata.name.unwrap_or_default();
         Self { namespace: metadata.namespace, object: LocalObject { kind, name }, data }
     }
 }
 
-/// The largest manifest that is read, in bytes: as large as the API server takes.
+/// Size limit of a manifest, in bytes: that of a request to the API server.
 const LARGEST: u64 = 3 << 20;
 
-/// The manifests at `paths`: files as they are, and the `.yaml`, `.yml` and `.json` files of folders, in order.
+/// Lists the manifests at `paths`: each file, and the `.yaml`, `.yml` and `.json` files of each folder, sorted.
 pub(crate) fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     let mut files = Vec::new();
     for path in paths {
@@ -60,17 +60,17 @@ pub(crate) fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     Ok(files)
 }
 
-/// Whether a file in a folder is taken for a manifest.
+/// True if a file in a folder counts as a manifest.
 pub(crate) fn is_manifest(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml" || extension == "json")
 }
 
-/// The documents of one manifest, each read or refused for itself.
+/// Parses the documents of one manifest. An invalid document does not hide the others.
 pub(crate) fn read(file: &Path) -> Result<Vec<Result<Document, String>>, Failure> {
     let refuse = |error: String| Failure::bad_input(format!("{}: {error}", file.display()));
     let size = std::fs::metadata(file).map_err(|error| refuse(error.to_string()))?.len();
     if size > LARGEST {
-        return Err(refuse(format!("it is larger than a manifest may be ({LARGEST} bytes)")));
+        return Err(refuse(format!("it is larger than the limit of a manifest ({LARGEST} bytes)")));
     }
     let text = std::fs::read_to_string(file).map_err(|error| refuse(error.to_string()))?;
     let documents: Vec<Value> =
@@ -89,19 +89,19 @@ fn document(value: &Value) -> Result<Document, String> {
         ("v1", "ConfigMap") => {
             let read: ConfigMap = object(value, &kind, &name)?;
             let metadata = read.metadata.clone();
-            return Ok(Document::Holder(Holder::new(Kind::ConfigMap, metadata, config_map_data(read))));
+            return Ok(Document::Data(DataObject::new(Kind::ConfigMap, metadata, config_map_data(read))));
         }
         ("v1", "Secret") => {
             let read: Secret = object(value, &kind, &name)?;
             let metadata = read.metadata.clone();
-            return Ok(Document::Holder(Holder::new(Kind::Secret, metadata, secret_data(read))));
+            return Ok(Document::Data(DataObject::new(Kind::Secret, metadata, secret_data(read))));
         }
         (version, _) if !version.starts_with("samovar.dev/") => return Ok(Document::Other { kind, name }),
         _ => {}
     }
     if version != samovar_crds::API_VERSION || kind != "WasmPlugin" {
         return Err(format!(
-            "{kind} of {version} is not known; plugins are of kind WasmPlugin and {}",
+            "unknown kind {kind} of {version}; a plugin has kind WasmPlugin and apiVersion {}",
             samovar_crds::API_VERSION
         ));
     }
@@ -110,10 +110,10 @@ fn document(value: &Value) -> Result<Document, String> {
         .map_err(|mistakes| format!("wasmplugin/{name}: {mistakes}"))
 }
 
-/// An object of Kubernetes' own. What of it does not read is not said: it may be a secret.
+/// Parses a core Kubernetes object. The error omits serde's message, which may quote a secret.
 fn object<K: DeserializeOwned>(value: &Value, kind: &str, name: &str) -> Result<K, String> {
     serde_json::from_value(value.clone()).map_err(|_| {
-        format!("{kind}/{name} cannot be read: `data` and `stringData` are keys and texts, and where those are bytes, base64")
+        format!("{kind}/{name} is invalid: values of `data` and `stringData` are strings, and those of bytes are base64")
     })
 }
 
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn one_bad_document_does_not_hide_the_others() {
+    fn an_invalid_document_does_not_hide_the_others() {
         let documents = read_text(
             "apiVersion: v1\nkind: Namespace\nmetadata: { name: demo }\n---\n\
              apiVersion: samovar.dev/v1alpha1\nkind: WasmPlugin\nmetadata: { name: a }\nspec: { imag: x }\n---\n\
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kind_that_is_not_ours_to_know_is_refused() {
+    fn an_unknown_kind_or_version_of_ours_is_refused() {
         let documents = read_text("apiVersion: samovar.dev/v2\nkind: WasmPlugin\n---\nkind: Pod\n");
         assert!(documents.iter().all(Result::is_err));
     }

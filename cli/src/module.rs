@@ -1,4 +1,4 @@
-//! A module that a command names: a file, or an image in a registry.
+//! Loads a command's module from a file or a registry.
 
 use std::path::{Path, PathBuf};
 
@@ -6,19 +6,19 @@ use samovar_registry::{Client, ClientOptions, Reference};
 
 use crate::{output::Failure, progress};
 
-/// How to reach registries.
+/// Registry flags.
 #[derive(Clone, clap::Args)]
 pub(crate) struct RegistryArgs {
-    /// A registry that is spoken to over plain HTTP; loopback addresses always are. May be repeated.
+    /// A registry to reach over plain HTTP; loopback addresses always are. May be repeated.
     #[arg(long, value_name = "HOST:PORT")]
     insecure_registry: Vec<String>,
-    /// The Docker `config.json` with the registries' credentials.
+    /// The Docker `config.json` with registry credentials. Default: Docker's own, if there is one.
     #[arg(long, value_name = "FILE")]
     docker_config: Option<PathBuf>,
 }
 
 impl RegistryArgs {
-    /// The client's options. Without `--docker-config`, Docker's own file is used where there is one.
+    /// The client's options.
     pub(crate) fn options(&self) -> ClientOptions {
         let docker_config = self.docker_config.clone().or_else(|| {
             let folder = std::env::var_os("DOCKER_CONFIG")
@@ -33,13 +33,13 @@ impl RegistryArgs {
         }
     }
 
-    /// A client for registries.
+    /// Builds the registry client.
     pub(crate) fn client(&self) -> Result<Client, Failure> {
         Client::new(self.options()).map_err(Failure::bad_input)
     }
 }
 
-/// The bytes of a module in a file; text format is turned into binary.
+/// Reads a module from a file, and converts the text format to binary.
 pub(crate) fn from_file(path: &Path) -> Result<Vec<u8>, Failure> {
     let bytes =
         std::fs::read(path).map_err(|error| Failure::bad_input(format!("{}: {error}", path.display())))?;
@@ -52,7 +52,7 @@ pub(crate) fn from_file(path: &Path) -> Result<Vec<u8>, Failure> {
     }
 }
 
-/// The bytes of a module in a registry.
+/// Resolves and pulls a module; returns its pinned reference and its bytes.
 pub(crate) async fn from_registry(
     args: &RegistryArgs,
     reference: &str,
@@ -71,7 +71,7 @@ pub(crate) async fn from_registry(
     Ok((pinned, module.bytes.to_vec()))
 }
 
-/// The bytes of what a person named: a file where there is one of that name, else an image.
+/// Loads a module from the file of this name, or, if there is none, from a registry.
 pub(crate) async fn from_either(
     args: &RegistryArgs,
     source: &str,

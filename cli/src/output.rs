@@ -1,19 +1,19 @@
-//! How results and failures are printed, and the exit code that each failure means.
+//! Prints results and failures as text or JSON, and defines the exit codes.
 
 use std::{fmt, io::Write as _, process::ExitCode};
 
 use serde::Serialize;
 
-/// How results are printed.
+/// Output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Output {
-    /// For people.
+    /// Text for people.
     Text,
-    /// One JSON object a result, for programs.
+    /// One JSON object a line, for programs.
     Json,
 }
 
-/// Why a command did not do what it was asked.
+/// A command's error, with its exit code.
 #[derive(Debug)]
 pub(crate) struct Failure {
     code: u8,
@@ -21,12 +21,12 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// Something went wrong that another try may mend.
+    /// A failure that a retry may resolve.
     pub(crate) fn failed(message: impl fmt::Display) -> Self {
         Self { code: 1, message: message.to_string() }
     }
 
-    /// The user's own input is wrong.
+    /// Invalid input.
     pub(crate) fn bad_input(message: impl fmt::Display) -> Self {
         Self { code: 2, message: message.to_string() }
     }
@@ -36,7 +36,7 @@ impl Failure {
         Self { code: 3, message: message.to_string() }
     }
 
-    /// The called function answered with an error.
+    /// The called function returned an error.
     pub(crate) fn call(message: impl fmt::Display) -> Self {
         Self { code: 4, message: message.to_string() }
     }
@@ -49,7 +49,7 @@ impl fmt::Display for Failure {
 }
 
 impl Output {
-    /// Prints one result: the value as JSON, or `text` for people. A reader that has gone away ends it quietly.
+    /// Prints one result to stdout: `value` as JSON, or `text`. Ignores write errors, such as a closed pipe.
     pub(crate) fn print(self, value: &impl Serialize, text: impl fmt::Display) {
         let line = match self {
             Self::Text => text.to_string(),
@@ -58,7 +58,7 @@ impl Output {
         let _ = writeln!(std::io::stdout().lock(), "{line}");
     }
 
-    /// Says why it failed, on stderr.
+    /// Prints a failure to stderr and returns its exit code.
     pub(crate) fn failure(self, failure: &Failure) -> ExitCode {
         match self {
             Self::Text => eprintln!("error: {}", failure.message),

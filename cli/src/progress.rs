@@ -1,10 +1,10 @@
-//! Progress bars, where a terminal looks on.
+//! Progress bars on stderr, hidden unless it is a terminal.
 
 use std::{io::IsTerminal as _, time::Duration};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// A bar for bytes that come in; nothing where stderr is no terminal.
+/// A progress bar for received bytes.
 pub(crate) fn bytes(what: &str) -> ProgressBar {
     let bar = visible();
     let style = ProgressStyle::with_template("{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}");
@@ -13,7 +13,7 @@ pub(crate) fn bytes(what: &str) -> ProgressBar {
     bar
 }
 
-/// A spinner for work of unknown length.
+/// A spinner for work of unknown duration.
 pub(crate) fn spinner(what: &str) -> ProgressBar {
     let bar = visible();
     bar.set_message(what.to_owned());

@@ -1,4 +1,4 @@
-//! What `samovar run` is asked to run: manifests and modules, as the revisions that an agent takes.
+//! Reads the manifests and modules of `samovar run` and turns them into an agent's desired revisions.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -12,36 +12,36 @@ use samovar_registry::{Client, Reference};
 use samovar_runtime::ModuleDigest;
 
 use crate::{
-    manifest::{self, Document, Holder},
+    manifest::{self, DataObject, Document},
     module,
 };
 
 /// A plugin's namespace and name.
 type Name = (String, String);
-/// What a plugin runs, and with what.
-type Found = (PluginTemplate, Source, Option<Arc<Contents>>);
+/// A plugin with its module and its contents looked up.
+type Resolved = (PluginTemplate, Source, Option<Arc<Contents>>);
 
-/// What the files say, before any of it is looked up.
+/// The documents of all files, before anything is resolved.
 #[derive(Default)]
 struct Reading {
-    plugins: Vec<(Name, PluginTemplate, Place)>,
+    plugins: Vec<(Name, PluginTemplate, Location)>,
     /// The ConfigMaps and Secrets of each namespace.
     objects: BTreeMap<String, BTreeMap<LocalObject, Data>>,
 }
 
-/// What an image's name begins with where it is a file beside the manifest.
+/// Prefix of an `image` that is a file, relative to its manifest.
 const FILE: &str = "file:";
 
-/// The files that plugins come from, and what they last said.
+/// The files of `samovar run`, and the revisions of their last read.
 pub(crate) struct Sources {
     paths: Vec<PathBuf>,
     namespace: String,
     registry: Client,
-    /// The newest revisions that were read whole, by namespace and plugin.
+    /// The last two valid revisions of each plugin, newest last.
     plugins: BTreeMap<Name, Vec<(Key, Arc<DesiredRevision>)>>,
     revisions: i64,
     mistakes: Vec<String>,
-    /// Tags that were resolved: like the operator, once for each spec.
+    /// Pinned references by image. A tag is resolved once, as the operator does for each spec.
     resolved: HashMap<String, String>,
 }
 
@@ -58,13 +58,13 @@ impl Sources {
         }
     }
 
-    /// What was wrong in the last reading.
+    /// The errors of the last read.
     pub(crate) fn mistakes(&self) -> &[String] {
         &self.mistakes
     }
 
-    /// Reads every file anew. A plugin whose file is broken stays as it was; one that is in no file goes. A new
-    /// revision stands beside the one that serves, which goes when the next comes.
+    /// Rereads every file. A plugin whose file is invalid keeps its revisions; a plugin in no file is removed, unless
+    /// any file is invalid. A new revision joins the one before it, which serves until the new one is ready.
     pub(crate) async fn read(&mut self) -> Desired {
         self.mistakes.clear();
         let mut reading = Reading::default();
@@ -73,12 +73,12 @@ impl Sources {
         }
         let Reading { plugins, objects } = reading;
         let mut found = BTreeMap::new();
-        for (name, template, place) in plugins {
+        for (name, template, location) in plugins {
             if found.contains_key(&name) {
-                self.mistakes.push(format!("plugin {}/{} comes twice; rename one", name.0, name.1));
+                self.mistakes.push(format!("plugin {}/{} is defined twice; rename one", name.0, name.1));
                 continue;
             }
-            match self.find(&name, template, place, &objects).await {
+            match self.resolve(&name, template, location, &objects).await {
                 Ok(plugin) => {
                     found.insert(name, plugin);
                 }
@@ -94,9 +94,9 @@ impl Sources {
         self.plugins.values().flatten().cloned().collect()
     }
 
-    fn update(&mut self, name: Name, (template, source, contents): Found) {
+    fn update(&mut self, name: Name, (template, source, contents): Resolved) {
         let revisions = self.plugins.entry(name.clone()).or_default();
-        // A module file is known by its content, so that an edit of it is another revision too.
+        // Hashes the digest of a module file, so that an edit of the module is a new revision too.
         let content = match &source {
             Source::Module { digest, .. } => digest.to_string(),
             Source::Image(image) => image.clone(),
@@ -111,7 +111,7 @@ impl Sources {
         revisions.retain(|(old, _)| *old != key);
         let desired = DesiredRevision { revision, number: self.revisions, source, template, contents };
         revisions.push((key, Arc::new(desired)));
-        // The one before serves until this is ready, and again where this fails.
+        // Keeps the previous revision, which serves until the new one is ready, and on if that one fails.
         let obsolete = revisions.len().saturating_sub(2);
         revisions.drain(..obsolete);
     }
@@ -120,8 +120,8 @@ impl Sources {
         if let Some("wasm" | "wat") = path.extension().and_then(|extension| extension.to_str()) {
             match module_plugin(path) {
                 Ok((name, template)) => {
-                    let place = Place::File(path.to_owned());
-                    reading.plugins.push(((self.namespace.clone(), name), template, place));
+                    let location = Location::File(path.to_owned());
+                    reading.plugins.push(((self.namespace.clone(), name), template, location));
                 }
                 Err(mistake) => self.mistakes.push(mistake),
             }
@@ -139,7 +139,7 @@ impl Sources {
                             Ok(Document::Plugin(plugin)) => {
                                 reading.plugins.push(plugin_of(&file, *plugin, &self.namespace));
                             }
-                            Ok(Document::Holder(Holder { namespace, object, data })) => {
+                            Ok(Document::Data(DataObject { namespace, object, data })) => {
                                 let namespace = namespace.unwrap_or_else(|| self.namespace.clone());
                                 reading.objects.entry(namespace).or_default().insert(object, data);
                             }
@@ -153,27 +153,28 @@ impl Sources {
         }
     }
 
-    async fn find(
+    /// Reads or resolves a plugin's module, and looks up the ConfigMaps and Secrets that it names.
+    async fn resolve(
         &mut self,
         (namespace, _): &Name,
         template: PluginTemplate,
-        place: Place,
+        location: Location,
         objects: &BTreeMap<String, BTreeMap<LocalObject, Data>>,
-    ) -> Result<Found, String> {
-        let source = match place {
-            Place::File(path) => module_source(&path)?,
-            Place::Registry(image) => Source::Image(self.resolve(&image).await?),
+    ) -> Result<Resolved, String> {
+        let source = match location {
+            Location::File(path) => module_source(&path)?,
+            Location::Registry(image) => Source::Image(self.resolve_image(&image).await?),
         };
         let Some(policy) = &template.security_policy else { return Ok((template, source, None)) };
         let none = BTreeMap::new();
         let contents = policy.contents(objects.get(namespace).unwrap_or(&none));
         let contents = contents.map_err(|missing| {
-            format!("{missing}; it is looked for in these manifests, in namespace {namespace}")
+            format!("{missing}; `samovar run` looks for it in these manifests, in namespace {namespace}")
         })?;
         Ok((template, source, Some(Arc::new(contents))))
     }
 
-    async fn resolve(&mut self, image: &str) -> Result<String, String> {
+    async fn resolve_image(&mut self, image: &str) -> Result<String, String> {
         if let Some(pinned) = self.resolved.get(image) {
             return Ok(pinned.clone());
         }
@@ -185,29 +186,29 @@ impl Sources {
     }
 }
 
-/// Where a plugin's module is.
-enum Place {
+/// The location of a plugin's module.
+enum Location {
     File(PathBuf),
     Registry(String),
 }
 
-/// What a manifest's plugin is, in this namespace where it names none.
-fn plugin_of(file: &Path, plugin: WasmPlugin, namespace: &str) -> (Name, PluginTemplate, Place) {
+/// Extracts the name, template and module location of a manifest's plugin; `namespace` is the default.
+fn plugin_of(file: &Path, plugin: WasmPlugin, namespace: &str) -> (Name, PluginTemplate, Location) {
     let namespace = plugin.metadata.namespace.unwrap_or_else(|| namespace.to_owned());
     let template = plugin.spec.template;
-    let place = match template.image.strip_prefix(FILE) {
-        Some(relative) => Place::File(file.parent().unwrap_or(Path::new(".")).join(relative)),
-        None => Place::Registry(template.image.clone()),
+    let location = match template.image.strip_prefix(FILE) {
+        Some(relative) => Location::File(file.parent().unwrap_or(Path::new(".")).join(relative)),
+        None => Location::Registry(template.image.clone()),
     };
-    ((namespace, plugin.metadata.name.unwrap_or_default()), template, place)
+    ((namespace, plugin.metadata.name.unwrap_or_default()), template, location)
 }
 
-/// A module file as a plugin of its name, with every default.
+/// Makes a plugin of a module file, with the file's name and defaults for every field.
 fn module_plugin(path: &Path) -> Result<(String, PluginTemplate), String> {
     let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
     let name: String = stem.to_ascii_lowercase().replace(['_', '.'], "-");
     if !names::is_dns_label(&name) {
-        return Err(format!("{}: `{name}` is no plugin's name; rename the file", path.display()));
+        return Err(format!("{}: `{name}` is not a valid plugin name; rename the file", path.display()));
     }
     let template =
         serde_json::from_value(serde_json::json!({ "image": format!("{FILE}{}", path.display()) }));

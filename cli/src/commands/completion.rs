@@ -1,11 +1,11 @@
-//! `samovar completion SHELL`: the shell's completion script.
+//! `samovar completion SHELL`: prints a shell completion script.
 
 use clap_complete::Shell;
 
 /// Print a completion script: `source <(samovar completion bash)`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The shell that it is for.
+    /// The shell.
     shell: Shell,
 }
 

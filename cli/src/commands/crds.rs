@@ -1,4 +1,4 @@
-//! `samovar crds`: the custom resource definitions, as YAML.
+//! `samovar crds`: prints the custom resource definitions as YAML.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use crate::output::{Failure, Output};
 /// Print the custom resource definitions: `samovar crds | kubectl apply --server-side -f -`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Write one file for each into this folder instead.
+    /// Write each definition to a file of its own in this folder, instead of printing it.
     #[arg(long, value_name = "FOLDER")]
     write: Option<PathBuf>,
 }

@@ -1,4 +1,4 @@
-//! `samovar inspect`: what a module is and wants, before anybody deploys it.
+//! `samovar inspect`: reports a module's exports, imports and the grants that it needs, without deploying it.
 
 use std::fmt::{self, Write as _};
 
@@ -12,13 +12,13 @@ use crate::{
     progress,
 };
 
-/// Show a module's kind, its functions with their types, what it imports, and its sizes.
+/// Show a module's kind, sizes, functions with their types, and imports with the grants that they need.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// A `.wasm` or `.wat` file, or an image in a registry.
+    /// A `.wasm` or `.wat` file, or an image reference.
     #[arg(value_name = "FILE|REF")]
     source: String,
-    /// The module's path in an image that holds several.
+    /// The path of the module, in an image with several.
     #[arg(long, value_name = "PATH")]
     module_path: Option<String>,
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! `samovar invoke [NS/]PLUGIN FUNCTION [JSON|-]`: one call, over HTTP, to an agent.
+//! `samovar invoke [NAMESPACE/]PLUGIN FUNCTION [JSON|-]`: calls a function over HTTP.
 
 use std::io::{Read as _, Write as _};
 
@@ -7,21 +7,21 @@ use serde_json::Value;
 
 use crate::output::{Failure, Output};
 
-/// Call a function of a running plugin and print its answer.
+/// Call a function of a running plugin and print the result.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The plugin, in the namespace `default` unless one is named.
+    /// The plugin. Default namespace: `default`.
     #[arg(value_name = "[NAMESPACE/]PLUGIN")]
     plugin: String,
     /// The function.
     function: String,
-    /// The arguments: a JSON object by name or an array by position; `-` reads them from stdin.
+    /// The arguments: a JSON object by name, or an array by position; `-` reads them from stdin.
     #[arg(value_name = "JSON|-")]
     arguments: Option<String>,
-    /// Send the arguments as they are, as application/octet-stream, and print the answer as it is.
+    /// Send the arguments and print the result as raw bytes (application/octet-stream).
     #[arg(long)]
     octet_stream: bool,
-    /// Where an agent listens.
+    /// The URL of an agent.
     #[arg(long, value_name = "URL", env = "SAMOVAR_SERVER", default_value = "http://127.0.0.1:8080")]
     server: String,
 }
@@ -73,7 +73,7 @@ pub(crate) async fn run(args: Args, output: Output) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A problem as one sentence, with the guest's backtrace under it.
+/// Formats a problem object as one sentence, followed by the guest's backtrace.
 fn problem(status: u16, body: &[u8]) -> Failure {
     let Ok(problem) = serde_json::from_slice::<Value>(body) else {
         return Failure::call(format!("HTTP {status}: {}", String::from_utf8_lossy(body)));

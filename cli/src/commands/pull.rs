@@ -1,4 +1,4 @@
-//! `samovar pull REF`: a module out of a registry, into a file.
+//! `samovar pull REF`: pulls a module from a registry into a file.
 
 use std::path::PathBuf;
 
@@ -12,12 +12,12 @@ use crate::{
 /// Pull the module of an image into a file.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The image, by tag or digest.
+    /// The image reference, by tag or digest.
     reference: String,
-    /// The file. Left out: the repository's last part and `.wasm`.
+    /// The file to write. Default: the last part of the repository, with `.wasm`.
     #[arg(short = 'f', long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// The module's path in an image that holds several.
+    /// The path of the module, in an image with several.
     #[arg(long, value_name = "PATH")]
     module_path: Option<String>,
     #[command(flatten)]

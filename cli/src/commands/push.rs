@@ -1,4 +1,4 @@
-//! `samovar push FILE REF`: a module into a registry, as a CNCF wasm artifact.
+//! `samovar push FILE REF`: pushes a module to a registry as a CNCF Wasm OCI artifact.
 
 use std::path::PathBuf;
 
@@ -11,12 +11,12 @@ use crate::{
     progress,
 };
 
-/// Push a module to a registry, in the form of the CNCF's wasm artifact.
+/// Push a module to a registry, as a CNCF Wasm OCI artifact.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The module: `.wasm`, or `.wat` in the text format.
+    /// The module: a `.wasm` file, or `.wat` in the text format.
     file: PathBuf,
-    /// Where to: `registry.example.com/text:1.2`.
+    /// The image reference, for example `registry.example.com/text:1.2`.
     reference: Reference,
     #[command(flatten)]
     registry: RegistryArgs,

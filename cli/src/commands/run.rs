@@ -1,4 +1,4 @@
-//! `samovar run`: the agent without a cluster, its desired state read from files.
+//! `samovar run`: runs the node agent without a cluster, with its desired state read from files.
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -23,25 +23,26 @@ use crate::{
 /// Run plugins on this machine, without a cluster.
 ///
 /// A PATH is a manifest, a folder of manifests, or a .wasm or .wat file, which becomes a plugin of that name with
-/// every default. Files are watched: an edit is a new revision, and a broken edit leaves the old one serving.
+/// defaults for every field. Files are watched: an edit starts a new revision; while the edit is invalid, the previous
+/// revision keeps serving.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Manifests, folders of manifests, and modules. Default: this folder.
+    /// Manifests, folders of manifests, and modules. Default: the working directory.
     #[arg(value_name = "PATH", default_value = ".")]
     paths: Vec<PathBuf>,
-    /// Where calls are taken.
+    /// The address for calls.
     #[arg(long, default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// Where /healthz, /readyz and /metrics are.
+    /// The address of the admin port: /healthz, /readyz and /metrics.
     #[arg(long, default_value = "127.0.0.1:8081")]
     ops_listen: SocketAddr,
-    /// The namespace of plugins that name none.
+    /// The namespace of plugins whose manifest has none.
     #[arg(long, default_value = "default")]
     namespace: String,
-    /// Where modules and compiled code are kept. Default: a folder of the user's cache.
+    /// The folder for cached modules and compiled code. Default: `samovar/run` in the user's cache folder.
     #[arg(long, value_name = "FOLDER")]
     state_dir: Option<PathBuf>,
-    /// Stop when every plugin is ready (exit 0) or one has failed (exit 3).
+    /// Exit once every plugin is ready or failed: with 0 if all are ready, else with 3.
     #[arg(long)]
     once: bool,
     #[command(flatten)]
@@ -50,8 +51,8 @@ pub(crate) struct Args {
     registry: RegistryArgs,
 }
 
-/// Editors write a file in several steps; what comes within this time is one edit.
-const ONE_EDIT: Duration = Duration::from_millis(100);
+/// Debounce delay of file events, since editors write a file in several steps.
+const DEBOUNCE: Duration = Duration::from_millis(100);
 
 pub(crate) fn run(args: &Args, output: Output) -> Result<(), Failure> {
     logs::init(logs::Format::Text, "warn,samovar::guest=info");
@@ -72,17 +73,15 @@ async fn serve(args: &Args, output: Output) -> Result<(), Failure> {
         return Err(Failure::bad_input(mistake));
     }
     if first.is_empty() {
-        return Err(Failure::bad_input(
-            "there is no plugin in what was given; name a manifest or a .wasm file",
-        ));
+        return Err(Failure::bad_input("no WasmPlugin in these paths; name a manifest or a .wasm file"));
     }
     let (wanted, desired) = watch::channel(first);
     let agent = Agent::start(options(args)?, desired).map_err(Failure::failed)?;
-    let mut console = Console { output, address: agent.address, told: BTreeMap::new(), bar: None };
+    let mut console = Console { output, address: agent.address, printed: BTreeMap::new(), bar: None };
     console.mistakes(&sources);
     let mut changed = agent.reports().subscribe();
     loop {
-        console.tell(agent.reports().all());
+        console.update(agent.reports().all());
         agent.set_ready(console.all_settled(&wanted.borrow()));
         if args.once && console.all_settled(&wanted.borrow()) {
             let verdict = console.verdict(&sources);
@@ -92,7 +91,7 @@ async fn serve(args: &Args, output: Output) -> Result<(), Failure> {
         tokio::select! {
             _ = changed.changed() => {}
             Some(()) = edits.recv() => {
-                tokio::time::sleep(ONE_EDIT).await;
+                tokio::time::sleep(DEBOUNCE).await;
                 while edits.try_recv().is_ok() {}
                 let desired = sources.read().await;
                 console.mistakes(&sources);
@@ -123,8 +122,7 @@ fn options(args: &Args) -> Result<AgentOptions, Failure> {
     Ok(AgentOptions {
         listen: args.listen,
         ops_listen: args.ops_listen,
-        state_dir: state_dir
-            .ok_or_else(|| Failure::bad_input("there is no HOME to keep files in; set --state-dir"))?,
+        state_dir: state_dir.ok_or_else(|| Failure::bad_input("HOME is not set; set --state-dir"))?,
         registry: args.registry.options(),
         operator: None,
         max_compiles: 2,
@@ -136,9 +134,9 @@ fn options(args: &Args) -> Result<AgentOptions, Failure> {
     })
 }
 
-/// Sends whenever a file at one of the paths may have changed.
+/// Watches the paths; the receiver gets a message after a file may have changed.
 fn watched(paths: &[PathBuf]) -> Result<(mpsc::Receiver<()>, notify::RecommendedWatcher), Failure> {
-    // One place: an edit that is already announced need not be announced again.
+    // Capacity 1: a pending message announces later edits too.
     let (edited, edits) = mpsc::channel(1);
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         if event.is_ok_and(|event| !event.kind.is_access()) {
@@ -147,7 +145,7 @@ fn watched(paths: &[PathBuf]) -> Result<(mpsc::Receiver<()>, notify::Recommended
     })
     .map_err(Failure::failed)?;
     for path in paths {
-        // The folder of a file, since editors replace files by others of the same name.
+        // Watches a file's folder, since editors replace a file by another of the same name.
         let folder = if path.is_dir() { path.as_path() } else { path.parent().unwrap_or(path) };
         let folder = if folder.as_os_str().is_empty() { std::path::Path::new(".") } else { folder };
         let refuse = |error| Failure::bad_input(format!("{}: {error}", path.display()));
@@ -156,22 +154,23 @@ fn watched(paths: &[PathBuf]) -> Result<(mpsc::Receiver<()>, notify::Recommended
     Ok((edits, watcher))
 }
 
-/// What a person is told.
+/// Prints each plugin's state as it changes.
 struct Console {
     output: Output,
     address: SocketAddr,
-    told: BTreeMap<Key, Report>,
+    /// The reports of the last update, so that only changes are printed.
+    printed: BTreeMap<Key, Report>,
     bar: Option<indicatif::ProgressBar>,
 }
 
 impl Console {
-    fn tell(&mut self, reports: BTreeMap<Key, Report>) {
+    fn update(&mut self, reports: BTreeMap<Key, Report>) {
         let busy = reports.iter().find(|(_, report)| !settled(report));
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
         for (key, report) in &reports {
-            if self.told.get(key) == Some(report) || !settled(report) {
+            if self.printed.get(key) == Some(report) || !settled(report) {
                 continue;
             }
             let Key { namespace, plugin, revision } = key;
@@ -198,7 +197,7 @@ impl Console {
             self.bar =
                 Some(progress::spinner(&format!("{}/{}: {}", key.namespace, key.plugin, report.message)));
         }
-        self.told = reports;
+        self.printed = reports;
     }
 
     fn mistakes(&self, sources: &Sources) {
@@ -211,11 +210,11 @@ impl Console {
     }
 
     fn all_settled(&self, desired: &Desired) -> bool {
-        desired.keys().all(|key| self.told.get(key).is_some_and(settled))
+        desired.keys().all(|key| self.printed.get(key).is_some_and(settled))
     }
 
     fn verdict(&self, sources: &Sources) -> Result<(), Failure> {
-        let failed = self.told.iter().filter(|(_, report)| report.state == State::Failed);
+        let failed = self.printed.iter().filter(|(_, report)| report.state == State::Failed);
         let mut reasons: Vec<_> = failed
             .map(|(key, report)| {
                 format!("{}/{}: {}: {}", key.namespace, key.plugin, report.reason, report.message)
