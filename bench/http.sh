@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Calls a second and latencies over HTTP on loopback, beside a hyper server that does nothing. The two are measured in turn,
-# so that a machine whose speed drifts drifts for both; what counts are the ratios. Needs Rust and jq.
+# Compares throughput and latency over HTTP on loopback with a hyper server that does nothing. Alternates between the two,
+# so that drift of the machine's speed affects both; only the ratios are meaningful. Needs Rust and jq.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 : "${SAMOVAR_CACHE:=${XDG_CACHE_HOME:-$HOME/.cache}/samovar}" "${CARGO_TARGET_DIR:=$SAMOVAR_CACHE/target}"
@@ -24,7 +24,7 @@ for log in empty agent; do
   timeout 30 sh -c "until grep -q ready '$state/$log.log'; do sleep 0.05; done"
 done
 
-# load URL [oha's arguments]: calls a second and p99 in microseconds
+# load URL [oha's arguments]: prints calls per second, p99 in microseconds, success rate
 load() {
   local url=$1; shift
   "$oha" --no-tui --output-format json -z "${seconds}s" -c "$connections" -m POST -T application/json -d '[2,40]' "$@" "$url" |
@@ -46,6 +46,6 @@ for round in $(seq "$rounds"); do
   echo "round $round, at $half calls/s: p99 empty $(tail -1 "$state/empty.p99") us, samovar $p99 us"
 done
 awk -v a="$agent_rps" -v e="$empty_rps" -v pa="$(median <"$state/agent.p99")" -v pe="$(median <"$state/empty.p99")" 'BEGIN {
-  printf "calls a second, samovar / empty: %.2f (at least 0.5 is wanted)\n", a / e
-  printf "p99 at half of saturation, samovar / empty: %.2f (at most 3 is wanted)\n", pa / pe
+  printf "throughput, samovar / empty: %.2f (target: at least 0.5)\n", a / e
+  printf "p99 at half of saturation, samovar / empty: %.2f (target: at most 3)\n", pa / pe
 }'

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# `type: Http` beside `wasmtime serve` of the same wasmtime: one guest, a fresh instance for each request on both sides,
-# requests a second and latencies over HTTP on loopback. The two are measured in turn, so that a machine whose speed drifts
-# drifts for both; what counts are the ratios. Needs Rust and jq.
+# Compares `type: Http` with `wasmtime serve` of the same wasmtime version: throughput and latency over HTTP on loopback,
+# one guest, a fresh instance for each request on both sides. Alternates between the two, so that drift of the machine's
+# speed affects both; only the ratios are meaningful. Needs Rust and jq.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 : "${SAMOVAR_CACHE:=${XDG_CACHE_HOME:-$HOME/.cache}/samovar}" "${CARGO_TARGET_DIR:=$SAMOVAR_CACHE/target}"
@@ -36,7 +36,7 @@ head -c 1024 /dev/zero | tr '\0' x >"$state/body"
 
 declare -A url=([samovar]=http://$agent/v1/default/web [wasmtime]=http://$serve)
 declare -A path=([no-op]=/ [echo]=/echo)
-# load SERVER REQUEST [oha's arguments]: requests a second, p50 and p99 in microseconds, the part that succeeded
+# load SERVER REQUEST [oha's arguments]: prints requests per second, p50 and p99 in microseconds, success rate
 load() {
   local at=${url[$1]}${path[$2]} body=()
   [ "$2" = no-op ] || body=(-m POST -D "$state/body")
@@ -44,10 +44,10 @@ load() {
   "$oha" --no-tui --output-format json -z "${seconds}s" "${body[@]}" "$@" "$at" |
     jq -r '[.summary.requestsPerSec, .latencyPercentiles.p50 * 1e6, .latencyPercentiles.p99 * 1e6, .summary.successRate] | map(tostring) | join(" ")'
 }
-# median FILE COLUMN
+# median FILE COLUMN: prints the median of a column
 median() { cut -d' ' -f"$2" "$1" | sort -n | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
 
-# measure NAME REQUEST [oha's arguments]
+# measure NAME REQUEST [oha's arguments]: runs the rounds and prints both servers' medians and their ratios
 measure() {
   local name=$1 request=$2 server
   shift 2
@@ -62,7 +62,7 @@ measure() {
   done
   awk -v s="$(median "$state/$name.samovar" 1)" -v w="$(median "$state/$name.wasmtime" 1)" \
     -v ps="$(median "$state/$name.samovar" 3)" -v pw="$(median "$state/$name.wasmtime" 3)" -v name="$name" 'BEGIN {
-    printf "%-24s samovar / wasmtime serve: %.2f of its requests a second, %.2f of its p99\n", name, s / w, ps / pw
+    printf "%-24s samovar / wasmtime serve: %.2f of its throughput, %.2f of its p99\n", name, s / w, ps / pw
   }'
 }
 

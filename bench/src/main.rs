@@ -1,4 +1,4 @@
-//! `empty-server ADDRESS`: hyper that reads a body and answers `42`. The floor of what HTTP costs on this machine.
+//! `empty-server ADDRESS`: a hyper server that reads the body and answers `42`, the baseline of HTTP on this machine.
 
 use std::convert::Infallible;
 
@@ -25,7 +25,7 @@ async fn main() -> anyhow::Result<()> {
                 let _ = request.into_body().collect().await;
                 Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"42"))))
             });
-            // A client that breaks off is its own business.
+            // Ignores errors: a client may close its connection at any time.
             let _ = auto::Builder::new(TokioExecutor::new())
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
