@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# What the chart must pass without a cluster: lint, its own unit tests, its README's table of values. helm,
-# helm-unittest and helm-docs are on the PATH (`make test-chart` puts them there). That an API server takes what it
-# renders, the apiserver tests show; that it works, the cluster tests.
+# Checks the chart without a cluster: lint, unit tests, and the table of values in its README. Needs helm, helm-unittest
+# and helm-docs on the PATH (`make test-chart` puts them there). The apiserver tests apply its objects to an API server,
+# the cluster tests run them.
 set -euo pipefail
 cd "$(dirname "$0")"
 

@@ -1,4 +1,4 @@
-{{/* Every object's name begins with it: the release's name, and the chart's where the release's does not say it. */}}
+{{/* Prefix of every object's name: the release's name, and the chart's unless the release's contains it. */}}
 {{- define "samovar.fullname" -}}
 {{- if .Values.fullnameOverride }}
 {{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" }}
@@ -9,7 +9,7 @@
 {{- end }}
 {{- end }}
 
-{{/* Labels that choose one component's Pods. Takes (list $ "agent"). */}}
+{{/* Labels that select one component's Pods. Takes (list $ "agent"). */}}
 {{- define "samovar.selectorLabels" -}}
 {{- $root := index . 0 -}}
 app.kubernetes.io/name: samovar
@@ -17,7 +17,7 @@ app.kubernetes.io/instance: {{ $root.Release.Name | quote }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}
 
-{{/* Labels of every object. Takes (list $ "agent"), or (list $) for what belongs to no component. */}}
+{{/* Labels of every object. Takes (list $ "agent"), or (list $) for an object of no component. */}}
 {{- define "samovar.labels" -}}
 {{- $root := index . 0 -}}
 {{- $own := dict
@@ -30,7 +30,7 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- if gt (len .) 1 }}
 {{- $_ := set $own "app.kubernetes.io/component" (index . 1) }}
 {{- end }}
-{{- /* The chart's own count more: objects are found by them. */}}
+{{- /* The chart's own labels take precedence: selectors use them. */}}
 {{- toYaml (merge $own ($root.Values.commonLabels | default dict)) }}
 {{- end }}
 
@@ -42,16 +42,16 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- if $account.create }}
 {{- $account.name | default (printf "%s-%s" (include "samovar.fullname" $root) $component) }}
 {{- else }}
-{{- required (printf "%s.serviceAccount.name is needed where create is false" $component) $account.name }}
+{{- required (printf "%s.serviceAccount.name is required if create is false" $component) $account.name }}
 {{- end }}
 {{- end }}
 
-{{/* What agents call the operator: its Service's name, and its certificate's. */}}
+{{/* DNS name of the operator, of its Service and in its certificate. */}}
 {{- define "samovar.operatorHost" -}}
 {{ include "samovar.fullname" . }}-operator.{{ .Release.Namespace }}.svc
 {{- end }}
 
-{{/* The image of one component: a digest counts more than a tag. Takes (list $ "agent"). */}}
+{{/* The image of one component. A digest takes precedence over a tag. Takes (list $ "agent"). */}}
 {{- define "samovar.image" -}}
 {{- $root := index . 0 -}}
 {{- $image := (index $root.Values (index . 1)).image -}}

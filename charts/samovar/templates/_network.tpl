@@ -1,9 +1,9 @@
-{{/* What both components may reach: DNS, and ports of registries and the API server, whose addresses nobody knows. */}}
+{{/* Egress of both components: DNS, and by port, since addresses are unknown, registries and the API server. */}}
 {{- define "samovar.egress" -}}
 - ports:
     - { port: 53, protocol: UDP }
     - { port: 53, protocol: TCP }
-{{- /* A rule without a port would be one for every port. */}}
+{{- /* A rule with an empty list of ports would allow every port. */}}
 {{- if or .Values.networkPolicy.egressPorts .Values.registry.insecure }}
 - ports:
     {{- range .Values.networkPolicy.egressPorts }}
@@ -18,7 +18,7 @@
 {{- end }}
 {{- end }}
 
-{{/* A port that `from` may reach, or everybody where that is empty. Takes (list "http" from). */}}
+{{/* Ingress rule of one port for the peers `from`, or for everybody if that is empty. Takes (list "http" from). */}}
 {{- define "samovar.ingress" -}}
 - ports:
     - { port: {{ index . 0 }}, protocol: TCP }

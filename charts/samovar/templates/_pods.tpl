@@ -1,4 +1,4 @@
-{{/* The flags that both programs take. Takes (list $ "agent"). */}}
+{{/* Flags of both programs. Takes (list $ "agent"). */}}
 {{- define "samovar.args" -}}
 {{- $root := index . 0 -}}
 - --ops-listen=0.0.0.0:8081
@@ -17,7 +17,7 @@
 {{- end }}
 {{- end }}
 
-{{/* The metadata of one component's Pods. Takes (list $ "agent"). */}}
+{{/* Metadata of one component's Pods. Takes (list $ "agent"). */}}
 {{- define "samovar.podMetadata" -}}
 {{- $root := index . 0 -}}
 {{- $values := index $root.Values (index . 1) -}}
@@ -29,7 +29,7 @@ annotations:
 {{- end }}
 {{- end }}
 
-{{/* What of a Pod's spec both components have alike. Takes (list $ "agent"). */}}
+{{/* Fields of the Pod's spec that both components share. Takes (list $ "agent"). */}}
 {{- define "samovar.podSpec" -}}
 {{- $root := index . 0 -}}
 {{- $values := index $root.Values (index . 1) -}}
@@ -49,7 +49,7 @@ securityContext:
   {{- toYaml $values.podSecurityContext | nindent 2 }}
 {{- end }}
 
-{{/* What of its container both components have alike. Takes (list $ "agent"). */}}
+{{/* Fields of the container that both components share. Takes (list $ "agent"). */}}
 {{- define "samovar.container" -}}
 {{- $root := index . 0 -}}
 {{- $values := index $root.Values (index . 1) -}}
@@ -75,7 +75,7 @@ readinessProbe:
   failureThreshold: 2
 {{- end }}
 
-{{/* The registries' credentials in both components: the mount and the volume. */}}
+{{/* Mount and volume of the registry credentials, in both components. */}}
 {{- define "samovar.dockerConfigMount" -}}
 - name: docker-config
   mountPath: /etc/samovar/docker

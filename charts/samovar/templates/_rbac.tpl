@@ -1,5 +1,5 @@
 {{/*
-Rules for a component, where plugins are watched: a ClusterRole, or a Role in each of watchNamespaces.
+Binds rules to a component, for the watched namespaces: by a ClusterRole, or by a Role in each of watchNamespaces.
 Takes (list $ "agent" RULES).
 */}}
 {{- define "samovar.grant" -}}
@@ -41,7 +41,7 @@ subjects:
 {{- end }}
 {{- end }}
 
-{{/* A component's ServiceAccount as the subject of a binding. Takes (list $ "agent"). */}}
+{{/* Subject of a binding: a component's ServiceAccount. Takes (list $ "agent"). */}}
 {{- define "samovar.subject" -}}
 - kind: ServiceAccount
   name: {{ include "samovar.serviceAccountName" . }}
