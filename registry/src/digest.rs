@@ -18,3 +18,17 @@ pub(crate) fn parse(digest: &str) -> Option<&str> {
     let hexadecimal = digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
     (digits.len() == 64 && hexadecimal).then_some(digits)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_well_formed_sha256_digests_are_parsed() {
+        let digest = of(b"module");
+        assert_eq!(parse(&digest), digest.strip_prefix("sha256:"));
+        for malformed in ["sha512:00", "sha256:00", &digest.to_uppercase()] {
+            assert_eq!(parse(malformed), None, "{malformed}");
+        }
+    }
+}
