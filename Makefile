@@ -1,4 +1,4 @@
-# What people run, and what CI runs. `make help` lists it.
+# The commands of people and of CI. `make help` lists them.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -10,9 +10,9 @@ export SAMOVAR_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/samovar
 export CARGO_TARGET_DIR ?= $(SAMOVAR_CACHE)/target
 # The PATH that su leaves to root lacks the folders of sysctl and ip.
 export PATH := $(PATH):/usr/sbin:/sbin
-# Where the tests find the built programs.
+# The built programs that the tests start.
 export SAMOVAR_BIN_DIR := $(CARGO_TARGET_DIR)/debug
-# A failing test says what it saw; forty frames of the async runtime would hide that.
+# A failing test prints what it saw; forty frames of the async runtime would bury that.
 export RUST_LIB_BACKTRACE ?= 0
 
 CARGO_DENY_VERSION := 0.20.2
@@ -30,14 +30,14 @@ endif
 endif
 
 .PHONY: help
-help: ## This list.
+help: ## Print this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-17s %s\n", $$1, $$2 }'
 
-# Where `make run` listens.
+# The address of `make run`.
 LISTEN ?= 127.0.0.1:8080
 
 .PHONY: run
-run: ## Serve examples/text without a cluster, call it once, and print the answer. Needs Rust and a C compiler.
+run: ## Serve examples/text without a cluster, call it, and print the answer. Needs Rust and a C compiler.
 	cargo build -p samovar-cli
 	samovar=$(SAMOVAR_BIN_DIR)/samovar
 	state=$$(mktemp -d)
@@ -50,45 +50,45 @@ run: ## Serve examples/text without a cluster, call it once, and print the answe
 	$$samovar invoke --server http://$(LISTEN) text upper '{"text": "hello"}'
 
 .PHONY: test
-test: testbed test-needs test-unit test-standalone test-hostile test-apiserver test-chart test-cluster ## All tests. Needs Rust and Go, and root for the cluster.
+test: testbed test-needs test-unit test-standalone test-hostile test-apiserver test-chart test-cluster ## Run all tests. Needs Rust, Go, and root for the cluster.
 
 .PHONY: test-needs
-test-needs: ## `make test` on a machine without what it needs: it says so at once, or installs it. Needs root and a mirror of Debian or Ubuntu.
+test-needs: ## Test how `make test` reports or installs missing packages. Needs root and a mirror of Debian or Ubuntu.
 	tests/testbed/test-needs.sh
 
 .PHONY: test-unit
-test-unit: ## The tests that need Rust and a C compiler.
+test-unit: ## Run the unit and integration tests of each crate. Needs Rust and a C compiler.
 	cargo test --workspace
 
 .PHONY: test-apiserver
-test-apiserver: programs ## The tests against a real kube-apiserver, etcd and registry. Needs Go to build these.
+test-apiserver: programs ## Test on a real kube-apiserver, etcd and registry. Needs Go to build these.
 	bed=$$(tests/testbed/build.sh)
 	SAMOVAR_TESTBED_BIN=$$bed cargo test --workspace --test apiserver
 
 .PHONY: test-standalone
-test-standalone: programs ## The tests of `samovar` without a cluster. Needs Go to build a registry.
+test-standalone: programs ## Test `samovar` without a cluster. Needs Go to build a registry.
 	bed=$$(tests/testbed/build.sh)
 	SAMOVAR_TESTBED_BIN=$$bed cargo test --workspace --test standalone
 
 .PHONY: test-hostile
-test-hostile: programs ## Guests that mean harm. SAMOVAR_HOSTILE_MODULES=10000 for a longer run, SAMOVAR_HOSTILE_SEED=N for one again.
+test-hostile: programs ## Run hostile guests. SAMOVAR_HOSTILE_MODULES=10000 runs longer, SAMOVAR_HOSTILE_SEED=N repeats a run.
 	cargo test --workspace --test hostile -- --skip neighbour::
-	# What it measures is disturbed by the others.
+	# It measures latency, which the others would disturb.
 	cargo test --workspace --test hostile -- neighbour::
 
 FUZZ_SECONDS ?= 60
 
 .PHONY: fuzz
-fuzz: $(CARGO_FUZZ) ## Fuzz what strangers write and Samovar reads, each target of fuzz/ for FUZZ_SECONDS (60).
+fuzz: $(CARGO_FUZZ) ## Fuzz the parsers of untrusted input, each target of fuzz/ for FUZZ_SECONDS (60).
 	PATH=$(dir $(CARGO_FUZZ)):$$PATH fuzz/run.sh $(FUZZ_SECONDS)
 
 .PHONY: test-chart
-test-chart: ## The Helm chart: lint, unit tests, its README's table, its objects before a real API server.
+test-chart: ## Lint the Helm chart, run its unit tests, and check the table in its README.
 	bed=$$(tests/testbed/build.sh)
 	PATH=$$bed:$$PATH charts/check.sh
 
 .PHONY: test-cluster
-test-cluster: programs ## Samovar on a whole Kubernetes: KUBECONFIG's (SAMOVAR_TEST_CLUSTER=existing), else kind's where Docker works, else one that it starts on this machine.
+test-cluster: programs ## Test on a cluster: that of KUBECONFIG (SAMOVAR_TEST_CLUSTER=existing), else kind's where Docker works, else a test bed on this machine.
 	bed=$$(tests/testbed/build.sh)
 	SAMOVAR_TESTBED_BIN=$$bed tests/testbed/with-cluster.sh cargo test --workspace --test cluster
 
@@ -98,11 +98,11 @@ cluster-up: programs ## Start a cluster of three nodes on this machine, with Sam
 	SAMOVAR_TESTBED_BIN=$$bed $(SAMOVAR_BIN_DIR)/samovar-testbed up
 
 .PHONY: cluster-down
-cluster-down: programs ## Stop it; nothing is left.
+cluster-down: programs ## Stop that cluster and remove all of it.
 	$(SAMOVAR_BIN_DIR)/samovar-testbed down
 
 .PHONY: images
-images: programs ## Push images of the programs as built here to REGISTRY (host:port, without TLS), for a machine without a container builder.
+images: programs ## Push images of the built programs to REGISTRY (host:port, without TLS), without a container builder.
 	$(SAMOVAR_BIN_DIR)/samovar-testbed images $(REGISTRY)
 
 # With a test among the targets, so that cargo chooses the features that tests have, and compiles nothing twice.
@@ -111,17 +111,17 @@ programs:
 	cargo build --workspace --bins --test apiserver --test standalone --test hostile --test cluster
 
 .PHONY: testbed
-testbed: ## Build the servers of test-apiserver, once for each version, and print their folder.
+testbed: ## Build the servers of the tests, once for each version, and print their folder.
 	@tests/testbed/build.sh
 
 .PHONY: bench
-bench: ## The benchmarks: a call in process, a compile, and calls over HTTP beside an empty server and `wasmtime serve`. Needs jq.
+bench: ## Run the benchmarks: calls and compiles in process, and HTTP against an empty server and `wasmtime serve`. Needs jq.
 	cargo bench -p samovar-runtime --bench calls --bench compile
 	bench/http.sh
 	bench/serve.sh
 
 .PHONY: chart-readme
-chart-readme: ## Write the table of values in the chart's README anew from the comments in values.yaml.
+chart-readme: ## Regenerate the table of values in the chart's README from the comments in values.yaml.
 	bed=$$(tests/testbed/build.sh)
 	$$bed/helm-docs --chart-search-root charts/samovar
 
@@ -130,27 +130,27 @@ fmt: ## Format all Rust code.
 	cargo fmt --all
 
 .PHONY: lint
-lint: fmt-check clippy deny ## Formatting, clippy, dependencies.
+lint: fmt-check clippy deny ## Check formatting, clippy and dependencies.
 
 .PHONY: fmt-check
 fmt-check:
 	cargo fmt --all --check
 
-# These tests are not among `--all-targets`, since a plain `cargo test` leaves them out.
+# `--all-targets` omits these tests, as a plain `cargo test` does.
 .PHONY: clippy
 clippy:
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo clippy --workspace --test apiserver --test standalone --test hostile --test cluster -- -D warnings
 
 .PHONY: deny
-deny: $(CARGO_DENY) ## Licences, sources and bans of all dependencies.
+deny: $(CARGO_DENY) ## Check licences, sources and bans of all dependencies.
 	$(CARGO_DENY) check --hide-inclusion-graph licenses bans sources
 
 .PHONY: deny-advisories
-deny-advisories: $(CARGO_DENY) ## Known vulnerabilities of all dependencies. Needs github.com.
+deny-advisories: $(CARGO_DENY) ## Check all dependencies for known vulnerabilities. Needs github.com.
 	$(CARGO_DENY) check --hide-inclusion-graph advisories
 
-# Fails where the database of vulnerabilities cannot be reached.
+# Fails if the database of vulnerabilities is unreachable.
 .PHONY: deny-fetch
 deny-fetch: $(CARGO_DENY)
 	$(CARGO_DENY) fetch db
@@ -162,12 +162,12 @@ $(CARGO_DENY):
 	cargo install --locked --version $(CARGO_DENY_VERSION) --root "$(@D)/.." cargo-deny
 
 .PHONY: crds
-crds: programs ## Write crds/generated and the chart's copy anew from the Rust types.
+crds: programs ## Regenerate crds/generated and the chart's copy from the Rust types.
 	rm -rf crds/generated charts/samovar/files/crds
 	for folder in crds/generated charts/samovar/files/crds; do $(SAMOVAR_BIN_DIR)/samovar crds --write "$$folder"; done
 
 .PHONY: crds-check
-crds-check: programs ## Fail where they are not what the Rust types say.
+crds-check: programs ## Check that crds/generated and the chart's copy are up to date.
 	generated=$$(mktemp -d)
 	trap 'rm -rf "$$generated"' EXIT
 	$(SAMOVAR_BIN_DIR)/samovar crds --write "$$generated"
