@@ -32,7 +32,7 @@ pub enum Error {
         why: String,
     },
     /// The registry is unreachable, overloaded (429) or failing (5xx). A retry may succeed.
-    #[error("the registry {registry} is unavailable: {why}; the request is retried")]
+    #[error("the registry {registry} is unavailable: {why}; a retry may succeed")]
     Unavailable {
         /// The registry.
         registry: String,
