@@ -64,8 +64,9 @@ impl Credentials {
 
 fn parse(bytes: &[u8]) -> Result<HashMap<String, RegistryAuth>, Error> {
     // Only the line number: serde_json's message may quote a secret.
-    let config: Config = serde_json::from_slice(bytes)
-        .map_err(|error| Error::Credentials(format!("invalid JSON at line {}", error.line())))?;
+    let config: Config = serde_json::from_slice(bytes).map_err(|error| {
+        Error::Credentials(format!("line {} does not have the format of Docker", error.line()))
+    })?;
     config
         .auths
         .into_iter()
