@@ -18,8 +18,9 @@ use crate::{
     disk::{Cache, Pin, modules::Modules},
     guest_runtime::Guests,
     load::{
-        Failure, Loaded, Loader, MODULES_HELD, Retry, SingleFlight,
+        Loaded, Loader, MODULES_HELD, SingleFlight,
         contents::{Operator, OperatorOptions},
+        failure::{Failure, Retry},
     },
     options::Bounds,
     plan::{Plan, plan},

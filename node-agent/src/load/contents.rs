@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 
 use crate::{
     desired::Key,
-    load::{Failure, Retry},
+    load::failure::{Failure, Retry},
 };
 
 /// Where the operator gives the contents of ConfigMaps and Secrets, and how it is known. What may change while the

@@ -5,7 +5,7 @@ use std::{fmt::Display, sync::Arc};
 use samovar_crds::{Contents, EnvVar, FileGrant, Reason, SecurityPolicy};
 use samovar_runtime::{EnvGrant, FilesGrant, Grants, Mount, MountSource, NetworkGrant};
 
-use crate::load::{Failure, Retry};
+use crate::load::failure::{Failure, Retry};
 
 /// What the guests may do.
 pub(crate) fn grants(policy: &SecurityPolicy, contents: &Contents) -> Result<Grants, Failure> {

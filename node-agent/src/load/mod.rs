@@ -1,13 +1,13 @@
 //! Loading one revision: pull, compile or find in the cache, link, warm.
 
 pub(crate) mod contents;
+pub(crate) mod failure;
 pub(crate) mod grants;
 
 use std::{
     collections::HashMap,
-    fmt::Display,
     sync::{Arc, Mutex, PoisonError, Weak},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -25,7 +25,10 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use self::contents::Operator;
+use self::{
+    contents::Operator,
+    failure::{Failure, Retry},
+};
 use crate::{
     desired::{DesiredRevision, Key, Source},
     disk::{Cache, CacheFull, KeepError, Pin},
@@ -58,34 +61,6 @@ pub(crate) struct Loaded {
     pub(crate) module: Pin,
     pub(crate) functions: Vec<FunctionStatus>,
     pub(crate) load_stats: LoadStats,
-}
-
-/// Why a revision cannot be served, and whether trying again may help.
-#[derive(Debug, thiserror::Error)]
-#[error("{message}")]
-pub(crate) struct Failure {
-    pub(crate) reason: Reason,
-    pub(crate) message: String,
-    pub(crate) retry: Retry,
-}
-
-/// Whether trying again may help.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Retry {
-    /// Only a change can.
-    Never,
-    /// It may, soon; not sooner than the registry asked, where it did.
-    Soon(Option<Duration>),
-    /// It may, at any moment.
-    Often,
-    /// It may, one day.
-    Slowly,
-}
-
-impl Failure {
-    pub(crate) fn new(reason: Reason, retry: Retry, message: impl Display) -> Self {
-        Self { reason, retry, message: message.to_string() }
-    }
 }
 
 impl Loader {

@@ -14,7 +14,7 @@ use hyper::{
 };
 use samovar_runtime::{Call, CallError, Format, MemoryBudget, Reservation};
 
-use super::{Answer, Problem, ProblemType, Server, invoke::essence};
+use super::{Answer, Problem, Server, invoke::essence, problem_type::ProblemType};
 use crate::server::routes::{Endpoint, Serving};
 
 const NDJSON: &str = "application/x-ndjson";

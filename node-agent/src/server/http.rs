@@ -21,7 +21,7 @@ use hyper::{
 };
 use samovar_runtime::{Admission, BrokenOff, CallError, ResponseBody};
 
-use super::{Answer, Problem, ProblemType, Server, discard};
+use super::{Answer, Problem, Server, discard, problem_type::ProblemType};
 use crate::{
     desired::Key,
     server::routes::{Endpoint, Route, Serving},

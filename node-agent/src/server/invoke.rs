@@ -12,7 +12,7 @@ use hyper::{
 };
 use samovar_runtime::{Abi, Call, CallError, Format, Function, Reservation, Timing};
 
-use super::{Answer, Problem, ProblemType, Server, full};
+use super::{Answer, Problem, Server, full, problem_type::ProblemType};
 use crate::{
     desired::Key,
     server::routes::{Endpoint, Route, Serving},

@@ -2,6 +2,7 @@
 
 pub(crate) mod gauges;
 pub(crate) mod metrics;
+pub(crate) mod problem_type;
 pub(crate) mod routes;
 
 mod batch;
@@ -44,7 +45,7 @@ use tokio::{
 };
 
 use describe::describe;
-pub(crate) use problem::{Problem, ProblemType};
+pub(crate) use problem::Problem;
 use target::host;
 pub(crate) use target::target;
 

@@ -7,50 +7,8 @@ use samovar_runtime::CallError;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Answer, full};
+use super::{Answer, full, problem_type::ProblemType};
 use crate::desired::Key;
-
-macro_rules! problem_types {
-    ($($name:ident $slug:literal $status:ident $title:literal,)*) => {
-        /// The kinds of problems: the last part of each type's URI, its HTTP status and its title.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub(crate) enum ProblemType { $($name,)* }
-
-        impl ProblemType {
-            pub(crate) const ALL: [Self; [$($slug),*].len()] = [$(Self::$name),*];
-
-            pub(crate) const fn as_str(self) -> &'static str {
-                match self { $(Self::$name => $slug,)* }
-            }
-
-            const fn status(self) -> StatusCode {
-                match self { $(Self::$name => StatusCode::$status,)* }
-            }
-
-            const fn title(self) -> &'static str {
-                match self { $(Self::$name => $title,)* }
-            }
-        }
-    };
-}
-
-problem_types! {
-    BadArguments "bad-arguments" BAD_REQUEST "The arguments do not fit the function",
-    NotFound "not-found" NOT_FOUND "There is no such function",
-    MethodNotAllowed "method-not-allowed" METHOD_NOT_ALLOWED "The method is not allowed",
-    TooLarge "too-large" PAYLOAD_TOO_LARGE "The body is too large",
-    UnsupportedMediaType "unsupported-media-type" UNSUPPORTED_MEDIA_TYPE "The body's type is not taken",
-    Overloaded "overloaded" TOO_MANY_REQUESTS "Too many calls at once",
-    NodeOverloaded "overloaded" SERVICE_UNAVAILABLE "This node has no room",
-    Trap "trap" INTERNAL_SERVER_ERROR "The guest trapped",
-    MemoryLimit "memory-limit" INTERNAL_SERVER_ERROR "The guest ran out of memory",
-    FuelExhausted "fuel-exhausted" INTERNAL_SERVER_ERROR "The call took more fuel than it had",
-    GuestError "guest-error" BAD_GATEWAY "The guest answered with an error",
-    ResponseTooLarge "response-too-large" BAD_GATEWAY "The guest's answer is too large",
-    NotReady "not-ready" SERVICE_UNAVAILABLE "The plugin is not ready",
-    Draining "draining" SERVICE_UNAVAILABLE "This node is going away",
-    Timeout "timeout" GATEWAY_TIMEOUT "The call took too long",
-}
 
 /// What went wrong with one request.
 #[derive(Debug)]
@@ -138,26 +96,6 @@ impl Problem {
             headers.insert(header::ALLOW, HeaderValue::from_static(allow));
         }
         response
-    }
-}
-
-impl ProblemType {
-    /// The kind of problem that a failed call is.
-    pub(crate) fn of(error: &CallError) -> Self {
-        match error {
-            CallError::BadArguments(_) => Self::BadArguments,
-            CallError::TooLarge { .. } => Self::TooLarge,
-            CallError::Overloaded => Self::Overloaded,
-            CallError::AgentFull | CallError::NodeMemory => Self::NodeOverloaded,
-            CallError::Trap { .. } | CallError::Init(_) => Self::Trap,
-            CallError::MemoryLimit { .. } => Self::MemoryLimit,
-            CallError::FuelExhausted => Self::FuelExhausted,
-            CallError::GuestError(_) => Self::GuestError,
-            CallError::ResponseTooLarge { .. } => Self::ResponseTooLarge,
-            CallError::Timeout { .. } => Self::Timeout,
-            CallError::NotCallable(_) => Self::NotFound,
-            CallError::Closed => Self::Draining,
-        }
     }
 }
 
