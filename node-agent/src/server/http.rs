@@ -1,17 +1,11 @@
 //! `type: Http`: a whole request to its guest, and the guest's whole response back, both streamed.
 
-use std::{
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, ready},
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
-use bytes::Bytes;
-use http_body_util::Either;
+use http_body_util::{BodyExt as _, Either, combinators::InspectErr};
 use hyper::{
     HeaderMap, Method, Request, Uri,
-    body::{Body, Frame, Incoming, SizeHint},
+    body::{Body as _, Incoming},
     header,
     header::{HeaderName, HeaderValue},
     http::{
@@ -57,9 +51,13 @@ impl Server {
             }
         };
         match answered {
-            Ok(response) => response.map(|body| Either::Right(Either::Right(MeasuredBody { body, timer }))),
+            Ok(response) => response.map(|body| {
+                let observe = move |BrokenOff(error): &BrokenOff| timer.fail(ProblemType::of(error));
+                let observe: Box<dyn FnMut(&BrokenOff) + Send> = Box::new(observe);
+                Either::Right(Either::Right(body.inspect_err(observe)))
+            }),
             Err(problem) => {
-                timer.outcome = Err(problem.problem_type);
+                timer.fail(problem.problem_type);
                 problem.answer()
             }
         }
@@ -136,45 +134,25 @@ fn drop_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// What a request's exchange came to, told when it has ended.
+/// A guest's response on its way to the caller, with the timer that counts the exchange when the body is dropped.
+pub(super) type MeasuredBody = InspectErr<ResponseBody, Box<dyn FnMut(&BrokenOff) + Send>>;
+
+/// Counts an exchange with its outcome and duration when it is dropped.
 struct CallTimer {
     endpoint: Arc<Endpoint>,
     outcome: Result<(), ProblemType>,
     started: Instant,
 }
 
+impl CallTimer {
+    /// A method, so that a closure which calls it captures the timer, not a copy of its outcome.
+    fn fail(&mut self, problem_type: ProblemType) {
+        self.outcome = Err(problem_type);
+    }
+}
+
 impl Drop for CallTimer {
     fn drop(&mut self) {
         self.endpoint.metrics.answered(self.outcome, self.started.elapsed());
-    }
-}
-
-/// A guest's response on its way to the caller.
-pub(super) struct MeasuredBody {
-    body: ResponseBody,
-    timer: CallTimer,
-}
-
-impl Body for MeasuredBody {
-    type Data = Bytes;
-    type Error = BrokenOff;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        if let Some(Err(BrokenOff(error))) = &frame {
-            self.timer.outcome = Err(ProblemType::of(error));
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
