@@ -26,7 +26,7 @@ use crate::{
     plan::{Plan, plan},
     reports::{Report, Reports},
     server::{
-        self, Server,
+        Server, connections,
         gauges::Gauges,
         metrics::{self, Metrics},
         routes::{RouteTable, Serving},
@@ -133,7 +133,7 @@ impl Agent {
         let cache = Cache::new(modules, artifacts, cache_size, metrics.cache_bytes.clone());
         let guests = Guests::start().map_err(StartError::Threads)?;
         let listen = |source| StartError::Listen { address: options.listen, source };
-        let listener = server::listen(options.listen).map_err(listen)?;
+        let listener = connections::listen(options.listen).map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         let server = Server::new(metrics.clone(), engine.memory().clone());
         let gives_back = tokio::spawn(give_back(engine.memory().clone()));
@@ -144,7 +144,7 @@ impl Agent {
             let server = Arc::clone(&server);
             guests.handle().spawn(async move {
                 match tokio::net::TcpListener::from_std(listener) {
-                    Ok(listener) => server.serve(listener, options.drain_deadline).await,
+                    Ok(listener) => connections::serve(server, listener, options.drain_deadline).await,
                     Err(error) => tracing::error!(%error, "the port for calls did not open"),
                 }
             })

@@ -2,7 +2,7 @@
 
 use samovar_runtime::CallError;
 
-use crate::server::{Problem, routes::RouteTable, target};
+use crate::server::{problem::Problem, routes::RouteTable, target::target};
 
 /// What a request was found to be for.
 pub enum Found {

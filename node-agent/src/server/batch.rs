@@ -1,10 +1,10 @@
 //! A batch, `application/x-ndjson`: a call a line, an answer a line, in order, each sent before the next line is read.
 
-use std::{convert::Infallible, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::{Buf as _, Bytes, BytesMut};
-use futures::stream::{self, BoxStream, StreamExt as _};
+use futures::stream::{self, StreamExt as _};
 use http_body_util::{BodyExt as _, Either, StreamBody};
 use hyper::{
     HeaderMap, Response,
@@ -14,13 +14,16 @@ use hyper::{
 };
 use samovar_runtime::{Call, CallError, Format, MemoryBudget, Reservation};
 
-use super::{Answer, Problem, Server, invoke::essence, problem_type::ProblemType};
-use crate::server::routes::{Endpoint, Serving};
+use crate::server::{
+    Server,
+    body::Answer,
+    invoke::{self, essence},
+    problem::Problem,
+    problem_type::ProblemType,
+    routes::{Endpoint, Serving},
+};
 
 const NDJSON: &str = "application/x-ndjson";
-
-/// The answers of a batch.
-pub(super) type Lines = StreamBody<BoxStream<'static, Result<Frame<Bytes>, Infallible>>>;
 
 /// Whether a request is a batch, by its content type.
 pub(super) fn is_batch(headers: &HeaderMap) -> bool {
@@ -64,7 +67,7 @@ impl Batch {
             Ok(Ok(None)) => return None,
             Ok(Ok(Some(Line { body: Ok(body), held }))) => {
                 let call = Call { body, format: Format::Json, answer_bytes: false };
-                let answer = server.run(serving, &endpoint.function, call).await;
+                let answer = invoke::run(server, serving, &endpoint.function, call).await;
                 (answer.and_then(|answer| rendered(&answer, held)), true)
             }
             Ok(Ok(Some(Line { body: Err(refusal), .. }))) => (Err(refusal.into()), true),
@@ -178,6 +181,8 @@ impl<B: hyper::body::Body<Data = Bytes> + Unpin> Reader<B> {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
     use samovar_runtime::{Engine, EngineOptions};
 
     use super::*;

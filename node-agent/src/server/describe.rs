@@ -5,8 +5,13 @@ use samovar_crds::{FunctionLimits, Limits};
 use samovar_runtime::Abi;
 use serde::Serialize;
 
-use super::{Answer, full};
-use crate::{desired::Key, server::routes::Serving};
+use crate::{
+    desired::Key,
+    server::{
+        body::{Answer, full},
+        routes::Serving,
+    },
+};
 
 #[derive(Serialize)]
 struct Description<'a> {

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use http_body_util::{BodyExt as _, Either, combinators::InspectErr};
+use http_body_util::{BodyExt as _, Either};
 use hyper::{
     HeaderMap, Method, Request, Uri,
     body::{Body as _, Incoming},
@@ -13,80 +13,83 @@ use hyper::{
         uri::{Authority, InvalidUri, PathAndQuery, Scheme},
     },
 };
-use samovar_runtime::{Admission, BrokenOff, CallError, ResponseBody};
+use samovar_runtime::{Admission, BrokenOff, CallError};
 
-use super::{Answer, Problem, Server, discard, problem_type::ProblemType};
 use crate::{
     desired::Key,
-    server::routes::{Endpoint, Route, Serving},
+    server::{
+        Server,
+        body::{Answer, discard},
+        problem::Problem,
+        problem_type::ProblemType,
+        routes::{Endpoint, Route, Serving},
+    },
 };
 
 /// What a guest may be asked with: everything but `CONNECT`, which would make it a tunnel.
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
-impl Server {
-    /// Hands a request to the guest of what serves, or of what serves next. The guest's path begins at `start` of the
-    /// request's.
-    pub(super) async fn exchange(
-        &self,
-        serving: &Serving,
-        endpoint: Arc<Endpoint>,
-        head: Parts,
-        start: usize,
-        body: Incoming,
-    ) -> Answer {
-        let mut timer = CallTimer { endpoint, outcome: Ok(()), started: Instant::now() };
-        let admitted = self.admit(serving, &timer.endpoint, &head, body.size_hint().lower()).await;
-        let answered = match admitted {
-            Ok(admission) => match forwarded(head, &serving.key, start) {
-                Ok(head) => {
-                    let answer = admission.serve(Request::from_parts(head, body)).await;
-                    answer.map_err(Problem::from)
-                }
-                Err(problem) => Err(problem),
-            },
-            Err(problem) => {
-                discard(&head, body).await;
-                Err(problem)
+/// Hands a request to the guest of what serves, or of what serves next. The guest's path begins at `start` of the
+/// request's.
+pub(super) async fn exchange(
+    server: &Server,
+    serving: &Serving,
+    endpoint: Arc<Endpoint>,
+    head: Parts,
+    start: usize,
+    body: Incoming,
+) -> Answer {
+    let mut timer = CallTimer { endpoint, outcome: Ok(()), started: Instant::now() };
+    let admitted = admit(server, serving, &timer.endpoint, &head, body.size_hint().lower()).await;
+    let answered = match admitted {
+        Ok(admission) => match forwarded(head, &serving.key, start) {
+            Ok(head) => {
+                let answer = admission.serve(Request::from_parts(head, body)).await;
+                answer.map_err(Problem::from)
             }
-        };
-        match answered {
-            Ok(response) => response.map(|body| {
-                let observe = move |BrokenOff(error): &BrokenOff| timer.fail(ProblemType::of(error));
-                let observe: Box<dyn FnMut(&BrokenOff) + Send> = Box::new(observe);
-                Either::Right(Either::Right(body.inspect_err(observe)))
-            }),
-            Err(problem) => {
-                timer.fail(problem.problem_type);
-                problem.answer()
-            }
+            Err(problem) => Err(problem),
+        },
+        Err(problem) => {
+            discard(&head, body).await;
+            Err(problem)
+        }
+    };
+    match answered {
+        Ok(response) => response.map(|body| {
+            let observe = move |BrokenOff(error): &BrokenOff| timer.fail(ProblemType::of(error));
+            let observe: Box<dyn FnMut(&BrokenOff) + Send> = Box::new(observe);
+            Either::Right(Either::Right(body.inspect_err(observe)))
+        }),
+        Err(problem) => {
+            timer.fail(problem.problem_type);
+            problem.answer()
         }
     }
+}
 
-    async fn admit(
-        &self,
-        serving: &Serving,
-        endpoint: &Endpoint,
-        head: &Parts,
-        bytes: u64,
-    ) -> Result<Admission, Problem> {
-        if head.method == Method::CONNECT {
-            return Err(Problem::method_not_allowed(METHODS));
-        }
-        match serving.runs.admit(&endpoint.function, bytes).await {
-            // The revision was let go between the look at the table and now: the next one answers.
-            Err(CallError::Closed) => {}
-            admitted => return Ok(admitted?),
-        }
-        let Key { namespace, plugin, .. } = &serving.key;
-        let next = match self.routes.load().get(namespace, plugin) {
-            Some(Route::Serving(next)) => Arc::clone(next),
-            Some(Route::NotReady(why)) => return Err(Problem::not_ready(why)),
-            None => return Err(Problem::no_such_plugin(namespace, plugin)),
-        };
-        let endpoint = next.handler().ok_or_else(|| Problem::not_ready("it takes whole requests no more"))?;
-        Ok(next.runs.admit(&endpoint.function, bytes).await?)
+async fn admit(
+    server: &Server,
+    serving: &Serving,
+    endpoint: &Endpoint,
+    head: &Parts,
+    bytes: u64,
+) -> Result<Admission, Problem> {
+    if head.method == Method::CONNECT {
+        return Err(Problem::method_not_allowed(METHODS));
     }
+    match serving.runs.admit(&endpoint.function, bytes).await {
+        // The revision was let go between the look at the table and now: the next one answers.
+        Err(CallError::Closed) => {}
+        admitted => return Ok(admitted?),
+    }
+    let Key { namespace, plugin, .. } = &serving.key;
+    let next = match server.routes.load().get(namespace, plugin) {
+        Some(Route::Serving(next)) => Arc::clone(next),
+        Some(Route::NotReady(why)) => return Err(Problem::not_ready(why)),
+        None => return Err(Problem::no_such_plugin(namespace, plugin)),
+    };
+    let endpoint = next.handler().ok_or_else(|| Problem::not_ready("it takes whole requests no more"))?;
+    Ok(next.runs.admit(&endpoint.function, bytes).await?)
 }
 
 /// The request as its guest sees it: its own path, an authority whatever the version of HTTP, and no header that speaks
@@ -133,9 +136,6 @@ fn drop_hop_by_hop(headers: &mut HeaderMap) {
         }
     }
 }
-
-/// A guest's response on its way to the caller, with the timer that counts the exchange when the body is dropped.
-pub(super) type MeasuredBody = InspectErr<ResponseBody, Box<dyn FnMut(&BrokenOff) + Send>>;
 
 /// Counts an exchange with its outcome and duration when it is dropped.
 struct CallTimer {

@@ -12,85 +12,93 @@ use hyper::{
 };
 use samovar_runtime::{Abi, Call, CallError, Format, Function, Reservation, Timing};
 
-use super::{Answer, Problem, Server, full, problem_type::ProblemType};
 use crate::{
     desired::Key,
-    server::routes::{Endpoint, Route, Serving},
+    server::{
+        Server,
+        body::{Answer, full},
+        problem::Problem,
+        problem_type::ProblemType,
+        routes::{Endpoint, Route, Serving},
+    },
 };
 
 const JSON: &str = "application/json";
 const OCTET_STREAM: &str = "application/octet-stream";
 const TEXT: &str = "text/plain; charset=utf-8";
 
-impl Server {
-    pub(super) async fn invoke(
-        &self,
-        serving: &Serving,
-        endpoint: &Endpoint,
-        headers: &HeaderMap,
-        body: &mut Incoming,
-    ) -> Answer {
-        let started = Instant::now();
-        let result = self.call(serving, &endpoint.function, headers, body).await;
-        endpoint
-            .metrics
-            .answered(result.as_ref().map(drop).map_err(|problem| problem.problem_type), started.elapsed());
-        result.unwrap_or_else(Problem::answer)
-    }
+pub(super) async fn invoke(
+    server: &Server,
+    serving: &Serving,
+    endpoint: &Endpoint,
+    headers: &HeaderMap,
+    body: &mut Incoming,
+) -> Answer {
+    let started = Instant::now();
+    let result = call(server, serving, &endpoint.function, headers, body).await;
+    endpoint
+        .metrics
+        .answered(result.as_ref().map(drop).map_err(|problem| problem.problem_type), started.elapsed());
+    result.unwrap_or_else(Problem::answer)
+}
 
-    async fn call(
-        &self,
-        serving: &Serving,
-        function: &Function,
-        headers: &HeaderMap,
-        body: &mut Incoming,
-    ) -> Result<Answer, Problem> {
-        let format = format(headers, function)?;
-        let answer_bytes = wants_bytes(headers);
-        // Given back when the call has ended: until then the body is in memory.
-        let held = self.memory.reservation();
-        let body = read(body, function, &held).await?;
-        let call = Call { body, format, answer_bytes };
-        let answer = self.run(serving, function, call).await?;
-        let content_type = match answer.format {
-            Format::Json => HeaderValue::from_static(JSON),
-            Format::Bytes => HeaderValue::from_static(OCTET_STREAM),
-            Format::Text => HeaderValue::from_static(TEXT),
-        };
-        let mut response = full(answer.body);
-        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
-        if let Some(timing) = server_timing(answer.timing) {
-            response.headers_mut().insert("server-timing", timing);
-        }
-        if let Some(fuel) = answer.fuel {
-            response.headers_mut().insert("samovar-fuel", HeaderValue::from(fuel));
-        }
-        Ok(response)
+async fn call(
+    server: &Server,
+    serving: &Serving,
+    function: &Function,
+    headers: &HeaderMap,
+    body: &mut Incoming,
+) -> Result<Answer, Problem> {
+    let format = format(headers, function)?;
+    let answer_bytes = wants_bytes(headers);
+    // Given back when the call has ended: until then the body is in memory.
+    let held = server.memory.reservation();
+    let body = read(body, function, &held).await?;
+    let call = Call { body, format, answer_bytes };
+    let answer = run(server, serving, function, call).await?;
+    let content_type = match answer.format {
+        Format::Json => HeaderValue::from_static(JSON),
+        Format::Bytes => HeaderValue::from_static(OCTET_STREAM),
+        Format::Text => HeaderValue::from_static(TEXT),
+    };
+    let mut response = full(answer.body);
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    if let Some(timing) = server_timing(answer.timing) {
+        response.headers_mut().insert("server-timing", timing);
     }
+    if let Some(fuel) = answer.fuel {
+        response.headers_mut().insert("samovar-fuel", HeaderValue::from(fuel));
+    }
+    Ok(response)
+}
 
-    /// One call of what serves, or of what serves next.
-    pub(super) async fn run(
-        &self,
-        serving: &Serving,
-        function: &Function,
-        call: Call,
-    ) -> Result<samovar_runtime::Answer, Problem> {
-        match serving.runs.call(function, call.clone()).await {
-            // The revision was let go between the look at the table and the call: the next one answers.
-            Err(CallError::Closed) => self.call_next(&serving.key, function.name(), call).await,
-            answer => Ok(answer?),
-        }
+/// One call of what serves, or of what serves next.
+pub(super) async fn run(
+    server: &Server,
+    serving: &Serving,
+    function: &Function,
+    call: Call,
+) -> Result<samovar_runtime::Answer, Problem> {
+    match serving.runs.call(function, call.clone()).await {
+        // The revision was let go between the look at the table and the call: the next one answers.
+        Err(CallError::Closed) => call_next(server, &serving.key, function.name(), call).await,
+        answer => Ok(answer?),
     }
+}
 
-    async fn call_next(&self, key: &Key, name: &str, call: Call) -> Result<samovar_runtime::Answer, Problem> {
-        let next = match self.routes.load().get(&key.namespace, &key.plugin) {
-            Some(Route::Serving(next)) => Arc::clone(next),
-            Some(Route::NotReady(why)) => return Err(Problem::not_ready(why)),
-            None => return Err(Problem::no_such_plugin(&key.namespace, &key.plugin)),
-        };
-        let endpoint = next.endpoint(name).ok_or_else(|| Problem::no_such_function(key, name))?;
-        Ok(next.runs.call(&endpoint.function, call).await?)
-    }
+async fn call_next(
+    server: &Server,
+    key: &Key,
+    name: &str,
+    call: Call,
+) -> Result<samovar_runtime::Answer, Problem> {
+    let next = match server.routes.load().get(&key.namespace, &key.plugin) {
+        Some(Route::Serving(next)) => Arc::clone(next),
+        Some(Route::NotReady(why)) => return Err(Problem::not_ready(why)),
+        None => return Err(Problem::no_such_plugin(&key.namespace, &key.plugin)),
+    };
+    let endpoint = next.endpoint(name).ok_or_else(|| Problem::no_such_function(key, name))?;
+    Ok(next.runs.call(&endpoint.function, call).await?)
 }
 
 /// A media type without its parameters.

@@ -7,8 +7,13 @@ use samovar_runtime::CallError;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Answer, full, problem_type::ProblemType};
-use crate::desired::Key;
+use crate::{
+    desired::Key,
+    server::{
+        body::{Answer, full},
+        problem_type::ProblemType,
+    },
+};
 
 /// What went wrong with one request.
 #[derive(Debug)]

@@ -3,8 +3,10 @@
 use hyper::{header, http::request::Parts};
 use samovar_crds::names;
 
-use super::Problem;
-use crate::server::routes::{Route, RouteTable};
+use crate::server::{
+    problem::Problem,
+    routes::{Route, RouteTable},
+};
 
 /// What a request is for.
 pub(crate) struct Target<'a> {
