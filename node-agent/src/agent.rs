@@ -376,7 +376,7 @@ async fn load_until_it_works(
                 reports.set(key, Report::on_its_way(state));
             }
         };
-        let Failure { reason, message, retry } = match loader.load(key, revision, progress).await {
+        let Failure { reason, message, retry } = match loader.load(key, revision, &progress).await {
             Ok(loaded) => return Some(loaded),
             Err(failure) => failure,
         };

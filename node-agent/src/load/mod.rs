@@ -69,55 +69,58 @@ impl Loader {
         &self,
         key: &Key,
         revision: &DesiredRevision,
-        progress: impl Fn(State),
+        progress: &(dyn Fn(State) + Sync),
     ) -> Result<Loaded, Failure> {
-        let mut load_stats = LoadStats::default();
         let spec = plugin_spec(key, &revision.template);
-        let metering = spec.metering();
-        let (module, artifact) = match &revision.source {
-            Source::Image(image) => {
-                self.image_artifact(image, &revision.template, metering, &progress, &mut load_stats).await?
-            }
-            Source::Module { digest, bytes } => {
-                let module = self.cache.pin(digest);
-                // Kept as a pulled one is, so that the cache has one way to stay small.
-                self.cache.keep_module(digest, bytes, None).await.map_err(cache_full)?;
-                progress(State::Compiling);
-                (module, self.compiled(digest, metering, bytes.clone(), &mut load_stats).await?)
-            }
+        let (metering, stats) = (spec.metering(), LoadStats::default());
+        Load { loader: self, key, revision, metering, progress, stats }.run(spec).await
+    }
+}
+
+/// One load of one revision; its methods are the steps.
+struct Load<'a> {
+    loader: &'a Loader,
+    key: &'a Key,
+    revision: &'a DesiredRevision,
+    metering: Metering,
+    progress: &'a (dyn Fn(State) + Sync),
+    stats: LoadStats,
+}
+
+impl Load<'_> {
+    async fn run(mut self, spec: PluginSpec) -> Result<Loaded, Failure> {
+        let (module, artifact) = match &self.revision.source {
+            Source::Image(image) => self.image_artifact(image).await?,
+            Source::Module { digest, bytes } => self.module_artifact(digest, bytes).await?,
         };
-        let grants = self.grants(key, revision).await?;
-        progress(State::Warming);
+        let grants = self.grants().await?;
+        (self.progress)(State::Warming);
         let started = Instant::now();
         let plugin = self.plugin(PluginSpec { grants, ..spec }, &artifact).await?;
-        load_stats.load_milliseconds = millis(started);
-        load_stats.code_bytes = i64::try_from(artifact.code_bytes()).unwrap_or(i64::MAX);
-        load_stats.warm_instances = plugin.ready_instances();
+        let load_stats = LoadStats {
+            load_milliseconds: millis(started),
+            code_bytes: i64::try_from(artifact.code_bytes()).unwrap_or(i64::MAX),
+            warm_instances: plugin.ready_instances(),
+            ..self.stats
+        };
         let functions = plugin.functions().iter().map(|function| function_status(function)).collect();
         Ok(Loaded { plugin, module, functions, load_stats })
     }
 
-    async fn image_artifact(
-        &self,
-        image: &str,
-        template: &PluginTemplate,
-        metering: Metering,
-        progress: &impl Fn(State),
-        load_stats: &mut LoadStats,
-    ) -> Result<(Pin, Artifact), Failure> {
+    async fn image_artifact(&mut self, image: &str) -> Result<(Pin, Artifact), Failure> {
+        let (cache, template) = (&self.loader.cache, &self.revision.template);
         let path = template.module_path.as_deref();
-        progress(State::Pulling);
+        (self.progress)(State::Pulling);
         // Many plugins of one image pull and compile it once: the others wait here, and then find it.
-        let _flight = self.flights.enter(&format!("{image} {}", path.unwrap_or_default())).await;
-        if let Some(digest) = self.cache.modules.of_image(image, path) {
-            let module = self.cache.pin(&digest);
-            if let Some(artifact) = self.cached(&digest, metering, load_stats).await {
+        let _flight = self.loader.flights.enter(&format!("{image} {}", path.unwrap_or_default())).await;
+        if let Some(digest) = cache.modules.of_image(image, path) {
+            let module = cache.pin(&digest);
+            if let Some(artifact) = self.cached(&digest).await {
                 return Ok((module, artifact));
             }
-            let _held = self.modules_held.acquire().await;
-            if let Some(wasm) = self.cache.modules.read(&digest) {
-                progress(State::Compiling);
-                return Ok((module, self.compiled(&digest, metering, wasm, load_stats).await?));
+            let _held = self.loader.modules_held.acquire().await;
+            if let Some(wasm) = cache.modules.read(&digest) {
+                return Ok((module, self.compiled(&digest, wasm).await?));
             }
         }
         if template.image_pull_policy == Some(ImagePullPolicy::Never) {
@@ -127,86 +130,79 @@ impl Loader {
                 format!("this node does not have {image}, and imagePullPolicy is Never: nothing is pulled"),
             ));
         }
-        let _held = self.modules_held.acquire().await;
-        let wasm = self.pull(image, path, load_stats).await?;
-        let digest = ModuleDigest::of(&wasm);
-        let module = self.cache.pin(&digest);
-        self.cache.keep_module(&digest, &wasm, Some((image, path))).await.map_err(cache_full)?;
-        progress(State::Compiling);
-        Ok((module, self.compiled(&digest, metering, wasm, load_stats).await?))
+        let _held = self.loader.modules_held.acquire().await;
+        let (digest, wasm) = self.pull(image, path).await?;
+        let module = cache.pin(&digest);
+        cache.keep_module(&digest, &wasm, Some((image, path))).await.map_err(cache_full)?;
+        Ok((module, self.compiled(&digest, wasm).await?))
     }
 
-    async fn pull(
-        &self,
-        image: &str,
-        path: Option<&str>,
-        load_stats: &mut LoadStats,
-    ) -> Result<Bytes, Failure> {
+    async fn module_artifact(
+        &mut self,
+        digest: &ModuleDigest,
+        wasm: &Bytes,
+    ) -> Result<(Pin, Artifact), Failure> {
+        let module = self.loader.cache.pin(digest);
+        // Kept as a pulled one is, so that the cache has one way to stay small.
+        self.loader.cache.keep_module(digest, wasm, None).await.map_err(cache_full)?;
+        Ok((module, self.compiled(digest, wasm.clone()).await?))
+    }
+
+    async fn pull(&mut self, image: &str, path: Option<&str>) -> Result<(ModuleDigest, Bytes), Failure> {
         let started = Instant::now();
         let reference: Reference =
             image.parse().map_err(|error| Failure::new(Reason::ImageNotFound, Retry::Never, error))?;
-        let module = self
-            .registry
-            .pull(&reference, path, |_, _| {})
-            .await
-            .map_err(|error| registry_failure(&error))?;
-        load_stats.pull_milliseconds = millis(started);
-        Ok(module.bytes)
+        let pulled = self.loader.registry.pull(&reference, path, |_, _| {}).await;
+        let module = pulled.map_err(|error| registry_failure(&error))?;
+        self.stats.pull_milliseconds = millis(started);
+        let digest = module.digest.parse().expect("a pulled module's digest is computed as SHA-256");
+        Ok((digest, module.bytes))
     }
 
-    async fn cached(
-        &self,
-        digest: &ModuleDigest,
-        metering: Metering,
-        load_stats: &mut LoadStats,
-    ) -> Option<Artifact> {
-        let artifact = self.cache.artifacts.metered(metering).get(digest).await?;
-        load_stats.cache_hit = true;
-        self.metrics.cache_hits.inc();
+    async fn cached(&mut self, digest: &ModuleDigest) -> Option<Artifact> {
+        let artifact = self.loader.cache.artifacts.metered(self.metering).get(digest).await?;
+        self.stats.cache_hit = true;
+        self.loader.metrics.cache_hits.inc();
         Some(artifact)
     }
 
-    async fn compiled(
-        &self,
-        digest: &ModuleDigest,
-        metering: Metering,
-        wasm: Bytes,
-        load_stats: &mut LoadStats,
-    ) -> Result<Artifact, Failure> {
+    async fn compiled(&mut self, digest: &ModuleDigest, wasm: Bytes) -> Result<Artifact, Failure> {
+        (self.progress)(State::Compiling);
         // Several images may hold the same module.
-        let _flight = self.flights.enter(&digest.to_string()).await;
-        if let Some(artifact) = self.cached(digest, metering, load_stats).await {
+        let _flight = self.loader.flights.enter(&digest.to_string()).await;
+        if let Some(artifact) = self.cached(digest).await {
             return Ok(artifact);
         }
-        let _slot = self.compiles.acquire().await;
+        let Loader { cache, compiles, metrics, .. } = self.loader;
+        let _slot = compiles.acquire().await;
         let started = Instant::now();
-        let artifacts = self.cache.artifacts.metered(metering);
+        let artifacts = cache.artifacts.metered(self.metering);
         let compiled = artifacts.compile_only(digest, wasm).await.map_err(compile_failure)?;
-        let artifact = self.cache.keep_artifact(compiled).await.map_err(|error| match error {
+        let artifact = cache.keep_artifact(compiled).await.map_err(|error| match error {
             KeepError::Full(error) => cache_full(error),
             KeepError::Compile(error) => compile_failure(error),
         })?;
-        load_stats.compile_milliseconds = millis(started);
-        self.metrics.compile_seconds.observe(started.elapsed().as_secs_f64());
+        self.stats.compile_milliseconds = millis(started);
+        metrics.compile_seconds.observe(started.elapsed().as_secs_f64());
         Ok(artifact)
     }
 
     /// What the plugin's policy grants. The last before it is linked: what it names is as new as it can be.
-    async fn grants(&self, key: &Key, revision: &DesiredRevision) -> Result<Grants, Failure> {
-        let Some(policy) = &revision.template.security_policy else { return Ok(Grants::default()) };
-        let contents = match (&revision.contents, &self.operator) {
+    async fn grants(&self) -> Result<Grants, Failure> {
+        let Some(policy) = &self.revision.template.security_policy else { return Ok(Grants::default()) };
+        let contents = match (&self.revision.contents, &self.loader.operator) {
             (Some(contents), _) => Arc::clone(contents),
-            (None, Some(operator)) if !policy.objects().is_empty() => Arc::new(operator.ask(key).await?),
+            (None, Some(operator)) if !policy.objects().is_empty() => Arc::new(operator.ask(self.key).await?),
             (None, _) => Arc::default(),
         };
         grants::grants(policy, &contents)
     }
 
     async fn plugin(&self, spec: PluginSpec, artifact: &Artifact) -> Result<Plugin, Failure> {
-        let (engine, artifact) = (self.engine.clone(), artifact.clone());
+        let (engine, artifact) = (self.loader.engine.clone(), artifact.clone());
         // Start functions are guests' code: they run where guests run, never where the agent is controlled.
         let load = AbortOnDropHandle::new(
-            self.guests.spawn(async move { Plugin::load(&engine, &artifact, spec).await }),
+            self.loader.guests.spawn(async move { Plugin::load(&engine, &artifact, spec).await }),
         );
         let loaded = load.await.map_err(|error| Failure::new(Reason::InitFailed, Retry::Slowly, error))?;
         loaded.map_err(|error| match error {
