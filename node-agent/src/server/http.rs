@@ -22,7 +22,7 @@ use crate::{
         body::{Answer, discard},
         problem::Problem,
         problem_type::ProblemType,
-        routes::{Endpoint, Route, Serving},
+        routes::{Endpoint, Serving},
     },
 };
 
@@ -78,16 +78,11 @@ async fn admit(
         return Err(Problem::method_not_allowed(METHODS));
     }
     match serving.runs.admit(&endpoint.function, bytes).await {
-        // The revision was let go between the look at the table and now: the next one answers.
+        // The revision was closed between the look-up and now: its successor answers.
         Err(CallError::Closed) => {}
         admitted => return Ok(admitted?),
     }
-    let Key { namespace, plugin, .. } = &serving.key;
-    let next = match server.routes.load().get(namespace, plugin) {
-        Some(Route::Serving(next)) => Arc::clone(next),
-        Some(Route::NotReady(why)) => return Err(Problem::not_ready(why)),
-        None => return Err(Problem::no_such_plugin(namespace, plugin)),
-    };
+    let next = server.successor(&serving.key)?;
     let endpoint = next.handler().ok_or_else(|| Problem::not_ready("it takes whole requests no more"))?;
     Ok(next.runs.admit(&endpoint.function, bytes).await?)
 }

@@ -1,6 +1,6 @@
 //! One call: its body in, its answer out. The hot path.
 
-use std::{fmt::Write as _, sync::Arc, time::Instant};
+use std::{fmt::Write as _, time::Instant};
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
@@ -12,15 +12,12 @@ use hyper::{
 };
 use samovar_runtime::{Abi, Call, CallError, Format, Function, Reservation, Timing};
 
-use crate::{
-    desired::Key,
-    server::{
-        Server,
-        body::{Answer, full},
-        problem::Problem,
-        problem_type::ProblemType,
-        routes::{Endpoint, Route, Serving},
-    },
+use crate::server::{
+    Server,
+    body::{Answer, full},
+    problem::Problem,
+    problem_type::ProblemType,
+    routes::{Endpoint, Serving},
 };
 
 const JSON: &str = "application/json";
@@ -80,24 +77,12 @@ pub(super) async fn run(
     call: Call,
 ) -> Result<samovar_runtime::Answer, Problem> {
     match serving.runs.call(function, call.clone()).await {
-        // The revision was let go between the look at the table and the call: the next one answers.
-        Err(CallError::Closed) => call_next(server, &serving.key, function.name(), call).await,
-        answer => Ok(answer?),
+        // The revision was closed between the look-up and the call: its successor answers.
+        Err(CallError::Closed) => {}
+        answer => return Ok(answer?),
     }
-}
-
-async fn call_next(
-    server: &Server,
-    key: &Key,
-    name: &str,
-    call: Call,
-) -> Result<samovar_runtime::Answer, Problem> {
-    let next = match server.routes.load().get(&key.namespace, &key.plugin) {
-        Some(Route::Serving(next)) => Arc::clone(next),
-        Some(Route::NotReady(why)) => return Err(Problem::not_ready(why)),
-        None => return Err(Problem::no_such_plugin(&key.namespace, &key.plugin)),
-    };
-    let endpoint = next.endpoint(name).ok_or_else(|| Problem::no_such_function(key, name))?;
+    let (next, name) = (server.successor(&serving.key)?, function.name());
+    let endpoint = next.endpoint(name).ok_or_else(|| Problem::no_such_function(&next.key, name))?;
     Ok(next.runs.call(&endpoint.function, call).await?)
 }
 

@@ -21,7 +21,12 @@ use arc_swap::ArcSwap;
 use samovar_runtime::MemoryBudget;
 use tokio::sync::watch;
 
-use self::{metrics::Metrics, routes::RouteTable};
+use self::{
+    metrics::Metrics,
+    problem::Problem,
+    routes::{Route, RouteTable, Serving},
+};
+use crate::desired::Key;
 
 /// What every connection shares.
 pub(crate) struct Server {
@@ -34,5 +39,14 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn new(metrics: Metrics, memory: MemoryBudget) -> Arc<Self> {
         Arc::new(Self { routes: ArcSwap::default(), metrics, memory, draining: watch::Sender::new(false) })
+    }
+
+    /// The revision that serves a plugin now, for a call whose own revision was closed after the look-up.
+    fn successor(&self, Key { namespace, plugin, .. }: &Key) -> Result<Arc<Serving>, Problem> {
+        match self.routes.load().get(namespace, plugin) {
+            Some(Route::Serving(next)) => Ok(Arc::clone(next)),
+            Some(Route::NotReady(why)) => Err(Problem::not_ready(why)),
+            None => Err(Problem::no_such_plugin(namespace, plugin)),
+        }
     }
 }
