@@ -14,6 +14,7 @@ use tokio::{
 };
 
 use crate::{
+    backoff::Backoff,
     desired::{Desired, DesiredRevision, Key, Source},
     disk::{Cache, Pin, modules::Modules},
     guest_runtime::Guests,
@@ -353,12 +354,12 @@ impl Control {
     }
 }
 
-/// The first wait after a failure that may pass; it doubles with each.
-const FIRST_WAIT: Duration = Duration::from_millis(500);
-/// The longest wait for what may come back at any moment.
+/// The first delay after a failure that may pass; it doubles with each.
+const FIRST_DELAY: Duration = Duration::from_millis(500);
+/// The longest delay for what may come back at any moment.
 const OFTEN: Duration = Duration::from_secs(15);
-/// The longest wait.
-const LONGEST_WAIT: Duration = Duration::from_mins(5);
+/// The longest delay.
+const LONGEST_DELAY: Duration = Duration::from_mins(5);
 
 /// Loads a revision, again and again while that may help. `None` where only a change can.
 async fn load_until_it_works(
@@ -367,7 +368,9 @@ async fn load_until_it_works(
     key: &Key,
     revision: &DesiredRevision,
 ) -> Option<Loaded> {
-    let mut wait = FIRST_WAIT;
+    let mut soon = Backoff::new(FIRST_DELAY, LONGEST_DELAY);
+    let mut often = Backoff::new(FIRST_DELAY, OFTEN);
+    let mut slowly = Backoff::new(LONGEST_DELAY, LONGEST_DELAY);
     let mut failed_before = false;
     loop {
         // A retry keeps the report of why it failed until it gets further than that.
@@ -384,15 +387,13 @@ async fn load_until_it_works(
         tracing::warn!(plugin = %key, %reason, "{message}");
         failed_before = true;
         reports.set(key, failed(reason, message));
-        let pause = match retry {
+        let delay = match retry {
             Retry::Never => return None,
-            Retry::Slowly => LONGEST_WAIT,
-            Retry::Often => wait.min(OFTEN),
-            Retry::Soon(asked) => asked.unwrap_or_default().max(wait).min(LONGEST_WAIT),
+            Retry::Slowly => slowly.delay(),
+            Retry::Often => often.delay(),
+            Retry::Soon(asked) => asked.unwrap_or_default().min(LONGEST_DELAY) + soon.delay(),
         };
-        // Jitter, so that the nodes of a cluster do not all come back at once.
-        tokio::time::sleep(pause.mul_f64(rand::random_range(0.8..1.2))).await;
-        wait = (wait * 2).min(LONGEST_WAIT);
+        tokio::time::sleep(delay).await;
     }
 }
 

@@ -5,6 +5,7 @@
 //! reads files and prints.
 
 mod agent;
+mod backoff;
 mod cgroup;
 pub mod cluster;
 mod desired;

@@ -11,13 +11,16 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use crate::{
+    backoff::Backoff,
     cluster::assignments::Uids,
     desired::Key,
     reports::{Report, Reports},
 };
 
-/// The longest wait between tries while the API server does not take a status.
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// The first delay between attempts while the API server does not take a status; it doubles with each.
+const FIRST_DELAY: Duration = Duration::from_millis(250);
+/// The longest delay.
+const LONGEST_DELAY: Duration = Duration::from_secs(30);
 
 /// Writes every report that is not yet written, for ever, as the agent that is the Pod `pod_uid`. An API server
 /// that is away is tried again; what changed meanwhile is written once, as it is then.
@@ -25,7 +28,8 @@ pub(crate) async fn follow(client: Client, pod_uid: &str, reports: Reports, mut 
     let mut changed = reports.subscribe();
     // What was written, and to which object: one that was made anew knows nothing of what the other was told.
     let mut written: BTreeMap<Key, (String, Report)> = BTreeMap::new();
-    let mut wait = Duration::from_millis(250);
+    let new_backoff = || Backoff::new(FIRST_DELAY, LONGEST_DELAY);
+    let mut backoff = new_backoff();
     loop {
         changed.mark_unchanged();
         let (reports, known) = (reports.all(), uids.borrow_and_update().clone());
@@ -48,10 +52,9 @@ pub(crate) async fn follow(client: Client, pod_uid: &str, reports: Reports, mut 
             }
         }
         if missed {
-            tokio::time::sleep(wait.mul_f64(rand::random_range(0.8..1.2))).await;
-            wait = (wait * 2).min(LONGEST_WAIT);
+            tokio::time::sleep(backoff.delay()).await;
         } else {
-            wait = Duration::from_millis(250);
+            backoff = new_backoff();
             tokio::select! {
                 changed = changed.changed() => if changed.is_err() { return },
                 known = uids.changed() => if known.is_err() { return },
