@@ -117,35 +117,43 @@ impl Agent {
     /// Starts serving what `desired` says, now and whenever it changes. To be called in a tokio runtime, which
     /// only controls: calls are served on another.
     pub fn start(options: AgentOptions, desired: watch::Receiver<Desired>) -> Result<Self, StartError> {
-        let state = |source| StartError::State { path: options.state_dir.clone(), source };
-        std::fs::create_dir_all(&options.state_dir).map_err(state)?;
-        let modules = Modules::open(&options.state_dir).map_err(state)?;
-        let memory = options.bounds.memory();
-        let engine = Engine::new(&EngineOptions {
-            instances: options.max_instances,
-            memory,
-            network: options.network,
-        })?;
-        let artifacts =
-            ArtifactCache::open(options.state_dir.join("artifacts"), engine.clone(), options.compiler)?;
-        let mut registry = Registry::default();
-        let metrics = Metrics::new(&mut registry);
-        let cache_size = options.bounds.cache_size.bytes();
-        let cache = Cache::new(modules, artifacts, cache_size, metrics.cache_bytes.clone());
+        // All of them by name, so that the compiler finds one that is forgotten.
+        let AgentOptions {
+            listen,
+            ops_listen,
+            state_dir,
+            registry,
+            operator,
+            max_compiles,
+            max_instances,
+            bounds,
+            network,
+            compiler,
+            drain_deadline,
+        } = options;
+        let state = |source| StartError::State { path: state_dir.clone(), source };
+        std::fs::create_dir_all(&state_dir).map_err(state)?;
+        let modules = Modules::open(&state_dir).map_err(state)?;
+        let engine =
+            Engine::new(&EngineOptions { instances: max_instances, memory: bounds.memory(), network })?;
+        let artifacts = ArtifactCache::open(state_dir.join("artifacts"), engine.clone(), compiler)?;
+        let mut metrics_registry = Registry::default();
+        let metrics = Metrics::new(&mut metrics_registry);
+        let cache = Cache::new(modules, artifacts, bounds.cache_size.bytes(), metrics.cache_bytes.clone());
         let guests = Guests::start().map_err(StartError::Threads)?;
-        let listen = |source| StartError::Listen { address: options.listen, source };
-        let listener = connections::listen(options.listen).map_err(listen)?;
-        let address = listener.local_addr().map_err(listen)?;
+        let refused = |source| StartError::Listen { address: listen, source };
+        let listener = connections::listen(listen).map_err(refused)?;
+        let address = listener.local_addr().map_err(refused)?;
         let server = Server::new(metrics.clone(), engine.memory().clone());
         let gives_back = tokio::spawn(give_back(engine.memory().clone()));
-        metrics::prefixed(&mut registry).register_collector(Box::new(Gauges::new(&server)));
-        let ops = Ops::new(registry);
-        let ops_address = ops.serve(options.ops_listen)?;
+        metrics::prefixed(&mut metrics_registry).register_collector(Box::new(Gauges::new(&server)));
+        let ops = Ops::new(metrics_registry);
+        let ops_address = ops.serve(ops_listen)?;
         let serving = {
             let server = Arc::clone(&server);
             guests.handle().spawn(async move {
                 match tokio::net::TcpListener::from_std(listener) {
-                    Ok(listener) => connections::serve(server, listener, options.drain_deadline).await,
+                    Ok(listener) => connections::serve(server, listener, drain_deadline).await,
                     Err(error) => tracing::error!(%error, "the port for calls did not open"),
                 }
             })
@@ -154,11 +162,11 @@ impl Agent {
         let loader = Arc::new(Loader {
             engine,
             cache: Arc::new(cache),
-            registry: Client::new(options.registry)?,
+            registry: Client::new(registry)?,
             modules_held: Semaphore::new(MODULES_HELD),
-            compiles: Semaphore::new(options.max_compiles.max(1)),
+            compiles: Semaphore::new(max_compiles.max(1)),
             flights: SingleFlight::default(),
-            operator: options.operator.map(Operator::new),
+            operator: operator.map(Operator::new),
             guests: guests.handle().clone(),
             metrics,
         });

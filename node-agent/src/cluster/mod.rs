@@ -29,11 +29,31 @@ const SETTLE: Duration = Duration::from_secs(30);
 
 /// Runs until SIGTERM or SIGINT, then drains.
 pub async fn run(options: Options) -> anyhow::Result<()> {
+    // All of them by name, so that the compiler finds one that is forgotten.
+    let Options {
+        node_name,
+        pod_uid,
+        listen,
+        ops_listen,
+        state_dir,
+        insecure_registry,
+        docker_config,
+        operator,
+        max_compiles,
+        max_instances,
+        bounds,
+        closed_network,
+        watch_namespace,
+        drain_delay,
+        drain_deadline,
+        // The program's `main` uses it.
+        log_format: _,
+    } = options;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let program =
         std::env::current_exe().context("this program cannot find itself, to compile in a child process")?;
-    let checkpoint = Checkpoint::new(&options.state_dir, &options.pod_uid);
+    let checkpoint = Checkpoint::new(&state_dir, &pod_uid);
     let loaded = checkpoint.load();
     // Serving goes on from what was last known; the API server's word replaces it when it comes.
     let known = watch::Sender::new(if loaded.is_some() { SyncState::Whole } else { SyncState::None });
@@ -42,41 +62,40 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let (serve, served) = watch::channel(loaded);
     let (identify, uids) = watch::channel(Uids::new());
     let wants = wanted.clone();
+    let compiler = bounds.compiler(program);
     let agent = Agent::start(
         AgentOptions {
-            listen: options.listen,
-            ops_listen: options.ops_listen,
-            state_dir: options.state_dir.clone(),
+            listen,
+            ops_listen,
+            state_dir,
             registry: ClientOptions {
-                insecure_registries: options.insecure_registry.clone(),
-                docker_config: options.docker_config.clone(),
+                insecure_registries: insecure_registry,
+                docker_config,
                 ..ClientOptions::default()
             },
-            operator: Some(options.operator.clone()),
-            max_compiles: options.max_compiles,
-            max_instances: options.max_instances,
-            bounds: options.bounds.clone(),
-            network: NetworkOptions { closed: options.closed_network.clone(), ..NetworkOptions::default() },
-            compiler: options.bounds.compiler(program),
-            drain_deadline: options.drain_deadline.into(),
+            operator: Some(operator),
+            max_compiles,
+            max_instances,
+            bounds,
+            network: NetworkOptions { closed: closed_network, ..NetworkOptions::default() },
+            compiler,
+            drain_deadline: drain_deadline.into(),
         },
         served,
     )?;
-    tracing::info!(address = %agent.address, ops = %agent.ops_address, node = options.node_name, "started");
+    tracing::info!(address = %agent.address, ops = %agent.ops_address, node = node_name, "started");
     let client = client().await?;
     let mut knows = known.subscribe();
     let outputs = Outputs { desired, uids: identify, known };
-    let lingering = tokio::spawn(drain::follow(wanted, serve, options.drain_delay.into()));
+    let lingering = tokio::spawn(drain::follow(wanted, serve, drain_delay.into()));
     let watching = {
-        let (client, options) = (client.clone(), options.clone());
+        let (client, pod_uid) = (client.clone(), pod_uid.clone());
         tokio::spawn(async move {
-            let (namespaces, node, pod_uid) =
-                (&options.watch_namespace, &options.node_name, &options.pod_uid);
-            assignments::follow(client, namespaces, node, pod_uid, checkpoint, outputs).await;
+            assignments::follow(client, &watch_namespace, &node_name, &pod_uid, checkpoint, outputs).await;
         })
     };
     let reporting = {
-        let (pod_uid, reports) = (options.pod_uid.clone(), agent.reports().clone());
+        let reports = agent.reports().clone();
         tokio::spawn(async move { status::follow(client, &pod_uid, reports, uids).await })
     };
     tokio::select! {
@@ -98,7 +117,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     // From here on what runs stays as it is: what callers were sent here for is answered.
     watching.abort();
     lingering.abort();
-    tokio::time::sleep(options.drain_delay.into()).await;
+    tokio::time::sleep(drain_delay.into()).await;
     agent.shutdown().await;
     reporting.abort();
     Ok(())
