@@ -58,3 +58,25 @@ pub enum Source {
         bytes: Bytes,
     },
 }
+
+/// Revisions for tests.
+#[cfg(test)]
+pub(crate) mod fixtures {
+    use super::{DesiredRevision, Key, Source};
+
+    /// A revision's key, in the namespace `demo`.
+    pub(crate) fn key(plugin: &str, revision: &str) -> Key {
+        Key { namespace: "demo".into(), plugin: plugin.into(), revision: revision.into() }
+    }
+
+    /// A revision of an image, with the defaults of everything else.
+    pub(crate) fn revision(name: &str, number: i64) -> DesiredRevision {
+        DesiredRevision {
+            revision: name.into(),
+            number,
+            source: Source::Image("r/text@sha256:1".into()),
+            template: serde_json::from_str(r#"{"image": "r/text:1"}"#).unwrap(),
+            contents: None,
+        }
+    }
+}

@@ -30,24 +30,10 @@ pub(crate) fn plan(desired: &Desired, running: &BTreeMap<Key, Arc<DesiredRevisio
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::desired::Source;
+    use crate::desired::fixtures::{key, revision};
 
     fn revisions(of: &[(&str, i64)]) -> BTreeMap<Key, Arc<DesiredRevision>> {
-        let template: samovar_crds::PluginTemplate = serde_json::from_str(r#"{"image": "a"}"#).unwrap();
-        of.iter()
-            .map(|&(name, number)| {
-                let key = Key { namespace: "demo".into(), plugin: "text".into(), revision: name.into() };
-                let source = Source::Image("a".into());
-                let revision = DesiredRevision {
-                    revision: name.into(),
-                    number,
-                    source,
-                    template: template.clone(),
-                    contents: None,
-                };
-                (key, Arc::new(revision))
-            })
-            .collect()
+        of.iter().map(|&(name, number)| (key("text", name), Arc::new(revision(name, number)))).collect()
     }
 
     fn names(desired: &[(&str, i64)], running: &[(&str, i64)]) -> (Vec<String>, Vec<String>) {

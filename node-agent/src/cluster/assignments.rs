@@ -254,6 +254,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::desired::fixtures::{key, revision};
 
     fn assignment(name: &str, pod_uid: &str) -> Value {
         json!({
@@ -312,15 +313,7 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let checkpoint = Checkpoint::new(state.path(), "mine");
         assert_eq!(checkpoint.load(), None);
-        let key = Key { namespace: "demo".into(), plugin: "text".into(), revision: "text-1-a".into() };
-        let revision = DesiredRevision {
-            revision: "text-1".into(),
-            number: 1,
-            source: Source::Image("r/text@sha256:1".into()),
-            template: serde_json::from_str(r#"{"image": "r/text:1"}"#).unwrap(),
-            contents: None,
-        };
-        let desired = Desired::from([(key, Arc::new(revision))]);
+        let desired = Desired::from([(key("text", "text-1-a"), Arc::new(revision("text-1", 1)))]);
         checkpoint.save(&desired);
         assert_eq!(checkpoint.load(), Some(desired));
         std::fs::write(state.path().join("assignments-mine.json"), b"[[").unwrap();

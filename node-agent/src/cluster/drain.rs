@@ -52,28 +52,13 @@ pub(crate) async fn follow(
 
 #[cfg(test)]
 mod tests {
-    use crate::desired::Source;
-
     use super::*;
+    use crate::desired::fixtures::{key, revision};
 
     const DELAY: Duration = Duration::from_secs(5);
 
     fn desired(of: &[(&str, &str)]) -> Desired {
-        let template: samovar_crds::PluginTemplate = serde_json::from_str(r#"{"image": "a"}"#).unwrap();
-        of.iter()
-            .map(|&(plugin, revision)| {
-                let key = Key { namespace: "demo".into(), plugin: plugin.into(), revision: revision.into() };
-                let source = Source::Image("a".into());
-                let of = DesiredRevision {
-                    contents: None,
-                    revision: revision.into(),
-                    number: 1,
-                    source,
-                    template: template.clone(),
-                };
-                (key, Arc::new(of))
-            })
-            .collect()
+        of.iter().map(|&(plugin, name)| (key(plugin, name), Arc::new(revision(name, 1)))).collect()
     }
 
     #[tokio::test(start_paused = true)]

@@ -106,7 +106,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::desired::Source;
+    use crate::desired::fixtures::{key, revision};
 
     async fn plugin() -> Plugin {
         let engine = Engine::new(&EngineOptions { instances: 4, ..EngineOptions::default() }).unwrap();
@@ -126,13 +126,10 @@ mod tests {
     }
 
     fn serving(plugin: &str, number: i64, runs: &Plugin) -> Arc<Serving> {
-        let revision = format!("{plugin}-{number}");
-        let key = Key { namespace: "demo".into(), plugin: plugin.into(), revision: revision.clone() };
-        let template = serde_json::from_str(r#"{"image": "a"}"#).unwrap();
-        let desired =
-            DesiredRevision { revision, number, source: Source::Image("a".into()), template, contents: None };
+        let name = format!("{plugin}-{number}");
+        let desired = Arc::new(revision(&name, number));
         let metrics = Metrics::new(&mut Registry::default());
-        Arc::new(Serving::new(&key, &Arc::new(desired), runs.clone(), &metrics))
+        Arc::new(Serving::new(&key(plugin, &name), &desired, runs.clone(), &metrics))
     }
 
     fn answers(table: &RouteTable, plugin: &str) -> Option<String> {
