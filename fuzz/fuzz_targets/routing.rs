@@ -3,15 +3,15 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use samovar_node_agent::fuzzing::{Found, found};
+use samovar_node_agent::fuzzing::{Routed, route};
 
 fuzz_target!(|input: (Option<&str>, &str)| {
     let (host, path) = input;
     // The only plugin there is: `text` in `demo`.
-    match found(host, path) {
-        Found::Plugin => {}
-        Found::Function(name) => assert!(!name.is_empty() && path.ends_with(&name)),
-        Found::Problem(json) => {
+    match route(host, path) {
+        Routed::Plugin => {}
+        Routed::Function(name) => assert!(!name.is_empty() && path.ends_with(&name)),
+        Routed::Problem(json) => {
             assert!(json.len() < 4096 && serde_json::from_slice::<serde_json::Value>(&json).is_ok())
         }
     }

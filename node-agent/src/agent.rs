@@ -17,7 +17,7 @@ use crate::{
     backoff::Backoff,
     desired::{Desired, DesiredRevision, Key, Source},
     disk::{Cache, Pin, modules::Modules},
-    guest_runtime::Guests,
+    guest_runtime::GuestRuntime,
     load::{
         Loaded, Loader, MODULES_HELD, SingleFlight,
         contents::{Operator, OperatorOptions},
@@ -108,9 +108,9 @@ pub struct Agent {
     server: Arc<Server>,
     serving: JoinHandle<()>,
     control: JoinHandle<()>,
-    gives_back: JoinHandle<()>,
+    trimming: JoinHandle<()>,
     /// Where `serving` runs.
-    _guests: Guests,
+    _guests: GuestRuntime,
 }
 
 impl Agent {
@@ -140,12 +140,12 @@ impl Agent {
         let mut metrics_registry = Registry::default();
         let metrics = Metrics::new(&mut metrics_registry);
         let cache = Cache::new(modules, artifacts, bounds.cache_size.bytes(), metrics.cache_bytes.clone());
-        let guests = Guests::start().map_err(StartError::Threads)?;
+        let guests = GuestRuntime::start().map_err(StartError::Threads)?;
         let refused = |source| StartError::Listen { address: listen, source };
         let listener = connections::listen(listen).map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
         let server = Server::new(metrics.clone(), engine.memory().clone());
-        let gives_back = tokio::spawn(give_back(engine.memory().clone()));
+        let trimming = tokio::spawn(trim_periodically(engine.memory().clone()));
         metrics::prefixed(&mut metrics_registry).register_collector(Box::new(Gauges::new(&server)));
         let ops = Ops::new(metrics_registry);
         let ops_address = ops.serve(ops_listen)?;
@@ -172,7 +172,7 @@ impl Agent {
         });
         let control = Control::new(loader, Arc::clone(&server), reports.clone());
         let control = tokio::spawn(control.run(desired));
-        Ok(Self { address, ops_address, reports, ops, server, serving, control, gives_back, _guests: guests })
+        Ok(Self { address, ops_address, reports, ops, server, serving, control, trimming, _guests: guests })
     }
 
     /// What is true of each revision.
@@ -194,13 +194,13 @@ impl Agent {
 }
 
 /// How often freed memory is given back to the system. Short beside the time that calls take to free much.
-const GIVE_BACK: Duration = Duration::from_millis(250);
+const TRIM_INTERVAL: Duration = Duration::from_millis(250);
 
-async fn give_back(memory: MemoryBudget) {
-    let mut look = tokio::time::interval(GIVE_BACK);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+async fn trim_periodically(memory: MemoryBudget) {
+    let mut interval = tokio::time::interval(TRIM_INTERVAL);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        look.tick().await;
+        interval.tick().await;
         memory.trim_freed();
     }
 }
@@ -209,7 +209,7 @@ async fn give_back(memory: MemoryBudget) {
 impl Drop for Agent {
     fn drop(&mut self) {
         self.control.abort();
-        self.gives_back.abort();
+        self.trimming.abort();
     }
 }
 
@@ -271,7 +271,7 @@ impl Control {
         let mut stopped: Vec<_> = stop.iter().filter_map(|key| self.running.remove_entry(key)).collect();
         // What is wanted again stays in use throughout; what is not makes room for what is loaded next.
         let start: Vec<_> =
-            start.into_iter().map(|(key, revision)| (key, self.module(&revision), revision)).collect();
+            start.into_iter().map(|(key, revision)| (key, self.pin(&revision), revision)).collect();
         for (_, stopped) in &mut stopped {
             stopped.module = None;
         }
@@ -289,7 +289,7 @@ impl Control {
     }
 
     /// The module of a revision, where this agent has it.
-    fn module(&self, revision: &DesiredRevision) -> Option<Pin> {
+    fn pin(&self, revision: &DesiredRevision) -> Option<Pin> {
         let cache = &self.loader.cache;
         let digest = match &revision.source {
             Source::Module { digest, .. } => *digest,
@@ -306,7 +306,7 @@ impl Control {
             let (loader, reports, done) = (Arc::clone(&self.loader), self.reports.clone(), self.done.clone());
             let (key, revision) = (key.clone(), Arc::clone(&revision));
             tokio::spawn(async move {
-                if let Some(loaded) = load_until_it_works(&loader, &reports, &key, &revision).await {
+                if let Some(loaded) = load_with_retries(&loader, &reports, &key, &revision).await {
                     let _ = done.send((key, revision, loaded));
                 }
             })
@@ -327,7 +327,7 @@ impl Control {
         running.module = Some(module);
         // The table first: whoever reads that it is ready must find it so.
         self.publish();
-        let report = Report { functions, load_stats: Some(load_stats), ..Report::on_its_way(State::Ready) };
+        let report = Report { functions, load_stats: Some(load_stats), ..Report::of(State::Ready) };
         self.reports.set(key, report);
     }
 
@@ -370,7 +370,7 @@ const OFTEN: Duration = Duration::from_secs(15);
 const LONGEST_DELAY: Duration = Duration::from_mins(5);
 
 /// Loads a revision, again and again while that may help. `None` where only a change can.
-async fn load_until_it_works(
+async fn load_with_retries(
     loader: &Loader,
     reports: &Reports,
     key: &Key,
@@ -384,7 +384,7 @@ async fn load_until_it_works(
         // A retry keeps the report of why it failed until it gets further than that.
         let progress = |state| {
             if !failed_before || state == State::Warming {
-                reports.set(key, Report::on_its_way(state));
+                reports.set(key, Report::of(state));
             }
         };
         let Failure { reason, message, retry } = match loader.load(key, revision, &progress).await {

@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     /// The limit where `/proc/self` says so, and these files are there.
-    fn found(cgroup: &str, mounts: &[&str], files: &[(&str, &str)]) -> Option<u64> {
+    fn limit_with(cgroup: &str, mounts: &[&str], files: &[(&str, &str)]) -> Option<u64> {
         let root = tempfile::tempdir().unwrap();
         let mounts = mounts.join("\n");
         for (path, content) in
@@ -103,8 +103,11 @@ mod tests {
 
     #[test]
     fn a_container_of_version_2_sees_its_limit_at_the_top() {
-        assert_eq!(found("0::/\n", &[V2], &[("sys/fs/cgroup/memory.max", "536870912\n")]), Some(512 << 20));
-        assert_eq!(found("0::/\n", &[V2], &[("sys/fs/cgroup/memory.max", "max\n")]), None);
+        assert_eq!(
+            limit_with("0::/\n", &[V2], &[("sys/fs/cgroup/memory.max", "536870912\n")]),
+            Some(512 << 20)
+        );
+        assert_eq!(limit_with("0::/\n", &[V2], &[("sys/fs/cgroup/memory.max", "max\n")]), None);
     }
 
     #[test]
@@ -116,7 +119,7 @@ mod tests {
             [("1000", "2000", 1000), ("2000", "1000", 1000), ("max", "9000", 8000)]
         {
             let files = [(pod, in_pod), (container, in_container), node];
-            assert_eq!(found("0::/kubepods/pod1/agent\n", &[V2], &files), Some(limit));
+            assert_eq!(limit_with("0::/kubepods/pod1/agent\n", &[V2], &files), Some(limit));
         }
     }
 
@@ -125,25 +128,25 @@ mod tests {
         let cgroup = "5:cpu,cpuacct:/kubepods/pod1/agent\n4:memory:/kubepods/pod1/agent\n";
         let files = [("sys/fs/cgroup/memory/memory.limit_in_bytes", "1073741824\n")];
         let mount = "35 31 0:32 /kubepods/pod1/agent /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory";
-        assert_eq!(found(cgroup, &[PIDS, mount], &files), Some(1 << 30));
+        assert_eq!(limit_with(cgroup, &[PIDS, mount], &files), Some(1 << 30));
         let files = [
             ("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"),
             ("sys/fs/cgroup/memory/kubepods/pod1/agent/memory.limit_in_bytes", "2147483648\n"),
         ];
         let mount = "35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory";
-        assert_eq!(found(cgroup, &[PIDS, mount, V2], &files), Some(2 << 30));
+        assert_eq!(limit_with(cgroup, &[PIDS, mount, V2], &files), Some(2 << 30));
     }
 
     #[test]
     fn a_cgroup_outside_what_is_mounted_leaves_the_mounted_one() {
         let files = [("sys/fs/cgroup/memory.max", "4096\n"), ("sys/fs/memory.max", "1\n")];
-        assert_eq!(found("0::/../other\n", &[V2], &files), Some(4096));
+        assert_eq!(limit_with("0::/../other\n", &[V2], &files), Some(4096));
     }
 
     #[test]
     fn without_cgroups_there_is_no_limit() {
-        assert_eq!(found("", &[], &[]), None);
-        assert_eq!(found("0::/\n", &["no mount", V2], &[]), None);
-        assert_eq!(found("3:pids:/\n", &[PIDS], &[]), None);
+        assert_eq!(limit_with("", &[], &[]), None);
+        assert_eq!(limit_with("0::/\n", &["no mount", V2], &[]), None);
+        assert_eq!(limit_with("3:pids:/\n", &[PIDS], &[]), None);
     }
 }

@@ -5,7 +5,7 @@ use samovar_runtime::CallError;
 use crate::server::{problem::Problem, routes::RouteTable, target::target};
 
 /// What a request was found to be for.
-pub enum Found {
+pub enum Routed {
     /// A plugin.
     Plugin,
     /// One of its functions, by its name.
@@ -15,12 +15,12 @@ pub enum Found {
 }
 
 /// What a request to a host and a path is for, where the plugin `text` in the namespace `demo` is all there is.
-pub fn found(host: Option<&str>, path: &str) -> Found {
+pub fn route(host: Option<&str>, path: &str) -> Routed {
     let not_ready = std::iter::once(("demo", "text", String::new()));
     let routes = RouteTable::new(std::iter::empty(), not_ready);
     match target(host, path, &routes) {
-        Ok(found) => found.name.map_or(Found::Plugin, |name| Found::Function(name.to_owned())),
-        Err(problem) => Found::Problem(problem.json()),
+        Ok(target) => target.name.map_or(Routed::Plugin, |name| Routed::Function(name.to_owned())),
+        Err(problem) => Routed::Problem(problem.json()),
     }
 }
 

@@ -6,9 +6,9 @@ use tokio::runtime::{Builder, Handle, Runtime};
 
 /// A runtime that stops at once when it is dropped. Tokio's own waits for its threads, and panics where it may
 /// not wait, as on the way out of an agent that does not start.
-pub(crate) struct Guests(Option<Runtime>, Handle);
+pub(crate) struct GuestRuntime(Option<Runtime>, Handle);
 
-impl Guests {
+impl GuestRuntime {
     pub(crate) fn start() -> io::Result<Self> {
         let runtime = Builder::new_multi_thread().thread_name("guests").enable_all().build()?;
         let handle = runtime.handle().clone();
@@ -20,7 +20,7 @@ impl Guests {
     }
 }
 
-impl Drop for Guests {
+impl Drop for GuestRuntime {
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();

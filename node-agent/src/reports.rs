@@ -27,7 +27,7 @@ pub struct Report {
 
 impl Report {
     /// A revision on its way.
-    pub(crate) fn on_its_way(state: State) -> Self {
+    pub(crate) fn of(state: State) -> Self {
         let (reason, message) = match state {
             State::Pulling => (Reason::Pulling, "the module is being pulled"),
             State::Compiling => (Reason::Compiling, "the module is being compiled"),

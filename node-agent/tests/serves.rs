@@ -298,11 +298,11 @@ async fn a_connection_that_sends_nothing_is_let_go() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let served = Served::start(&[]).await;
     // The second has the first byte of what might become HTTP/2.
-    let silences = ["", "P"].map(async |said| {
+    let silences = ["", "P"].map(async |sent| {
         let mut silent = tokio::net::TcpStream::connect(served.agent().address).await.unwrap();
-        silent.write_all(said.as_bytes()).await.unwrap();
+        silent.write_all(sent.as_bytes()).await.unwrap();
         let read = tokio::time::timeout(Duration::from_secs(30), silent.read(&mut [0])).await;
-        assert_eq!(read.expect("it is let go").unwrap_or(0), 0, "{said:?}");
+        assert_eq!(read.expect("it is let go").unwrap_or(0), 0, "{sent:?}");
     });
     futures::future::join_all(silences).await;
 }
@@ -311,7 +311,7 @@ async fn a_connection_that_sends_nothing_is_let_go() {
 async fn a_port_that_is_taken_is_said_and_not_panicked_over() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let state = tempfile::tempdir().unwrap();
-    let (_wanted, desired) = tokio::sync::watch::channel(samovar_node_agent::Desired::new());
+    let (_sender, desired) = tokio::sync::watch::channel(samovar_node_agent::Desired::new());
     let mut options = agent::options(state.path());
     options.listen = taken.local_addr().unwrap();
     let refused = samovar_node_agent::Agent::start(options, desired).err().unwrap().to_string();

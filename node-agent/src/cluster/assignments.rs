@@ -126,7 +126,7 @@ pub(crate) struct Outputs {
     /// Which objects they are.
     pub(crate) uids: watch::Sender<Uids>,
     /// How much of them is known.
-    pub(crate) known: watch::Sender<SyncState>,
+    pub(crate) sync_state: watch::Sender<SyncState>,
 }
 
 /// Watches this agent's assignments for ever, in these namespaces or in all, and `says` what they are.
@@ -139,7 +139,7 @@ pub(crate) async fn follow(
     checkpoint: Checkpoint,
     outputs: Outputs,
 ) {
-    let Outputs { desired, uids, known } = outputs;
+    let Outputs { desired, uids, sync_state } = outputs;
     // A connection that died without a word is noticed when a watch ends that should have ended by itself.
     let config = watcher::Config::default().fields(&format!("spec.nodeName={node}")).timeout(60);
     let apis: Vec<Api<DeserializeGuard<PluginAssignment>>> = match namespaces {
@@ -160,12 +160,12 @@ pub(crate) async fn follow(
                 continue;
             }
             Ok(watcher::Event::InitApply(object)) => {
-                take(relisted.get_or_insert_default(), &desired.borrow(), object, pod_uid);
+                apply(relisted.get_or_insert_default(), &desired.borrow(), object, pod_uid);
                 continue;
             }
             Ok(watcher::Event::InitDone) => *current = Some(relisted.take().unwrap_or_default()),
             Ok(watcher::Event::Apply(object)) => {
-                take(current.get_or_insert_default(), &desired.borrow(), object, pod_uid);
+                apply(current.get_or_insert_default(), &desired.borrow(), object, pod_uid);
             }
             Ok(watcher::Event::Delete(object)) => {
                 let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
@@ -186,8 +186,8 @@ pub(crate) async fn follow(
             }
         }
         // Only what is known of all of them is the whole.
-        let known_all: Option<Vec<&Seen>> = scopes.iter().map(|scope| scope.current.as_ref()).collect();
-        let Some(parts) = known_all else { continue };
+        let synced: Option<Vec<&Seen>> = scopes.iter().map(|scope| scope.current.as_ref()).collect();
+        let Some(parts) = synced else { continue };
         let own = parts.iter().flat_map(|seen| &seen.own);
         let all: Desired = own.map(|(key, revision)| (key.clone(), Arc::clone(revision))).collect();
         uids.send_if_modified(|uids| {
@@ -207,14 +207,14 @@ pub(crate) async fn follow(
         if changed {
             checkpoint.save(&all);
         }
-        known.send_modify(|known| {
-            *known = (*known).max(if is_whole { SyncState::Whole } else { SyncState::Own });
+        sync_state.send_modify(|state| {
+            *state = (*state).max(if is_whole { SyncState::Whole } else { SyncState::Own });
         });
     }
 }
 
 /// Takes one assignment in. One that cannot be read stays as it was `before`.
-fn take(seen: &mut Seen, before: &Desired, object: DeserializeGuard<PluginAssignment>, pod_uid: &str) {
+fn apply(seen: &mut Seen, before: &Desired, object: DeserializeGuard<PluginAssignment>, pod_uid: &str) {
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
     let uid = object.uid().unwrap_or_default();
     let assignment = match object.0 {
@@ -267,28 +267,28 @@ mod tests {
         })
     }
 
-    fn taken(seen: &mut Seen, before: &Desired, object: Value) -> Vec<String> {
-        take(seen, before, serde_json::from_value(object).unwrap(), "mine");
+    fn applied(seen: &mut Seen, before: &Desired, object: Value) -> Vec<String> {
+        apply(seen, before, serde_json::from_value(object).unwrap(), "mine");
         seen.own.keys().map(|key| key.revision.clone()).collect()
     }
 
     #[test]
     fn only_this_agents_own_assignments_are_taken_and_only_while_they_are_wanted() {
         let (mut desired, before) = (Seen::default(), Desired::new());
-        assert_eq!(taken(&mut desired, &before, assignment("a", "mine")), ["a"]);
-        assert_eq!(taken(&mut desired, &before, assignment("b", "of-another-pod")), ["a"]);
+        assert_eq!(applied(&mut desired, &before, assignment("a", "mine")), ["a"]);
+        assert_eq!(applied(&mut desired, &before, assignment("b", "of-another-pod")), ["a"]);
         let mut deleted = assignment("a", "mine");
         deleted["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
-        assert!(taken(&mut desired, &before, deleted).is_empty());
+        assert!(applied(&mut desired, &before, deleted).is_empty());
     }
 
     #[test]
     fn an_agent_knows_the_whole_when_it_has_what_the_one_before_it_serves() {
         let (mut seen, before) = (Seen::default(), Desired::new());
         assert!(seen.is_whole());
-        taken(&mut seen, &before, assignment("old", "of-another-pod"));
+        applied(&mut seen, &before, assignment("old", "of-another-pod"));
         assert!(!seen.is_whole());
-        taken(&mut seen, &before, assignment("new", "mine"));
+        applied(&mut seen, &before, assignment("new", "mine"));
         assert!(seen.is_whole());
         seen.forget("demo", "new");
         seen.forget("demo", "old");
@@ -298,13 +298,13 @@ mod tests {
     #[test]
     fn an_assignment_that_cannot_be_read_stays_as_it_was_even_when_all_are_listed_anew() {
         let mut before = Seen::default();
-        taken(&mut before, &Desired::new(), assignment("a", "mine"));
+        applied(&mut before, &Desired::new(), assignment("a", "mine"));
         let before = before.own;
         let mut broken = assignment("a", "mine");
         broken["spec"]["revisionNumber"] = json!("many");
         let mut relisted = Seen::default();
-        assert_eq!(taken(&mut relisted, &before, assignment("b", "mine")), ["b"]);
-        assert_eq!(taken(&mut relisted, &before, broken), ["a", "b"]);
+        assert_eq!(applied(&mut relisted, &before, assignment("b", "mine")), ["b"]);
+        assert_eq!(applied(&mut relisted, &before, broken), ["a", "b"]);
         assert_eq!(relisted.own.iter().next(), before.iter().next());
     }
 

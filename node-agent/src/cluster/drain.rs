@@ -12,14 +12,14 @@ use crate::desired::{Desired, DesiredRevision, Key};
 /// Outputs what `wanted` says, for ever, but lets a plugin that is gone from there go only after `delay`. A revision
 /// that is replaced by another of its plugin does not linger: calls have somewhere to go.
 pub(crate) async fn follow(
-    mut wanted: watch::Receiver<Desired>,
+    mut desired: watch::Receiver<Desired>,
     served: watch::Sender<Desired>,
     delay: Duration,
 ) {
     let mut leaving: BTreeMap<Key, (Arc<DesiredRevision>, Instant)> = BTreeMap::new();
     loop {
         let now = Instant::now();
-        let mut all = wanted.borrow_and_update().clone();
+        let mut all = desired.borrow_and_update().clone();
         let is_replaced = |gone: &Key, all: &Desired| {
             all.keys().any(|key| (&key.namespace, &key.plugin) == (&gone.namespace, &gone.plugin))
         };
@@ -41,7 +41,7 @@ pub(crate) async fn follow(
             }
         };
         tokio::select! {
-            changed = wanted.changed() => if changed.is_err() {
+            changed = desired.changed() => if changed.is_err() {
                 // Whoever said what is wanted is gone: what is served stays as it is.
                 return std::future::pending().await;
             },
@@ -64,11 +64,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_gone_is_served_for_a_moment_and_what_is_replaced_is_not() {
         let both = desired(&[("add", "a-1"), ("text", "t-1")]);
-        let (say, wanted) = watch::channel(both.clone());
+        let (sender, receiver) = watch::channel(both.clone());
         let (out, mut served) = watch::channel(both.clone());
-        tokio::spawn(follow(wanted, out, DELAY));
+        tokio::spawn(follow(receiver, out, DELAY));
 
-        say.send_replace(desired(&[("text", "t-2")]));
+        sender.send_replace(desired(&[("text", "t-2")]));
         served.changed().await.unwrap();
         assert_eq!(*served.borrow_and_update(), desired(&[("add", "a-1"), ("text", "t-2")]));
         let began = Instant::now();
@@ -77,9 +77,9 @@ mod tests {
         assert!(began.elapsed() >= DELAY);
 
         // One that comes back meanwhile never went.
-        say.send_replace(Desired::new());
+        sender.send_replace(Desired::new());
         tokio::time::sleep(DELAY / 2).await;
-        say.send_replace(desired(&[("text", "t-2")]));
+        sender.send_replace(desired(&[("text", "t-2")]));
         tokio::time::sleep(DELAY * 2).await;
         assert!(!served.has_changed().unwrap());
     }

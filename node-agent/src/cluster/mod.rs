@@ -56,12 +56,12 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let checkpoint = Checkpoint::new(&state_dir, &pod_uid);
     let loaded = checkpoint.load();
     // Serving goes on from what was last known; the API server's word replaces it when it comes.
-    let known = watch::Sender::new(if loaded.is_some() { SyncState::Whole } else { SyncState::None });
+    let sync_state = watch::Sender::new(if loaded.is_some() { SyncState::Whole } else { SyncState::None });
     let loaded = loaded.unwrap_or_default();
-    let (desired, wanted) = watch::channel(loaded.clone());
+    let (publish, desired) = watch::channel(loaded.clone());
     let (serve, served) = watch::channel(loaded);
     let (identify, uids) = watch::channel(Uids::new());
-    let wants = wanted.clone();
+    let to_settle = desired.clone();
     let compiler = bounds.compiler(program);
     let agent = Agent::start(
         AgentOptions {
@@ -85,9 +85,9 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     )?;
     tracing::info!(address = %agent.address, ops = %agent.ops_address, node = node_name, "started");
     let client = client().await?;
-    let mut knows = known.subscribe();
-    let outputs = Outputs { desired, uids: identify, known };
-    let lingering = tokio::spawn(drain::follow(wanted, serve, drain_delay.into()));
+    let mut synced = sync_state.subscribe();
+    let outputs = Outputs { desired: publish, uids: identify, sync_state };
+    let draining = tokio::spawn(drain::follow(desired, serve, drain_delay.into()));
     let watching = {
         let (client, pod_uid) = (client.clone(), pod_uid.clone());
         tokio::spawn(async move {
@@ -102,11 +102,11 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
         () = async {
-            let _ = knows.wait_for(|knows| *knows >= SyncState::Own).await;
+            let _ = synced.wait_for(|state| *state >= SyncState::Own).await;
             // While a DaemonSet replaces its Pods, the one before is stopped as soon as this one is ready.
             let caught_up = async {
-                let _ = knows.wait_for(|knows| *knows == SyncState::Whole).await;
-                settled(agent.reports(), &wants).await;
+                let _ = synced.wait_for(|state| *state == SyncState::Whole).await;
+                settled(agent.reports(), &to_settle).await;
             };
             let _ = tokio::time::timeout(SETTLE, caught_up).await;
             agent.set_ready(true);
@@ -116,7 +116,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     tracing::info!("draining");
     // From here on what runs stays as it is: what callers were sent here for is answered.
     watching.abort();
-    lingering.abort();
+    draining.abort();
     tokio::time::sleep(drain_delay.into()).await;
     agent.shutdown().await;
     reporting.abort();
@@ -124,12 +124,12 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
 }
 
 /// Waits until nothing that is wanted is on its way any more: it serves, or has failed.
-async fn settled(reports: &Reports, wants: &watch::Receiver<Desired>) {
+async fn settled(reports: &Reports, desired: &watch::Receiver<Desired>) {
     let mut changed = reports.subscribe();
-    let on_its_way = |key: &Key| {
+    let is_loading = |key: &Key| {
         reports.report(key).is_none_or(|report| !matches!(report.state, State::Ready | State::Failed))
     };
-    while wants.borrow().keys().any(on_its_way) && changed.changed().await.is_ok() {}
+    while desired.borrow().keys().any(is_loading) && changed.changed().await.is_ok() {}
 }
 
 /// A client of the API server, with timeouts that let an agent notice when it is gone.

@@ -38,7 +38,7 @@ pub(crate) async fn follow(client: Client, pod_uid: &str, reports: Reports, mut 
         for (key, report) in reports {
             // One that lingers here, and that nobody asks after any more.
             let Some(uid) = known.get(&key) else { continue };
-            if written.get(&key).is_some_and(|(to, said)| (to, said) == (uid, &report)) {
+            if written.get(&key).is_some_and(|(object, last)| (object, last) == (uid, &report)) {
                 continue;
             }
             match write(&client, pod_uid, &key, &report).await {
@@ -125,7 +125,7 @@ mod tests {
 
     fn ready(pull_milliseconds: u32) -> Report {
         let load_stats = LoadStats { pull_milliseconds, ..LoadStats::default() };
-        Report { load_stats: Some(load_stats), ..Report::on_its_way(State::Ready) }
+        Report { load_stats: Some(load_stats), ..Report::of(State::Ready) }
     }
 
     #[test]
@@ -154,7 +154,7 @@ mod tests {
             reason: Reason::InitFailed,
             message: "the module does not start".to_owned(),
             load_stats: None,
-            ..Report::on_its_way(State::Failed)
+            ..Report::of(State::Failed)
         };
         let failed = status(&assignment, &report);
         let condition = &failed.conditions[0];

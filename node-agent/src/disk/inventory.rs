@@ -26,7 +26,7 @@ pub(crate) struct Unused {
 }
 
 impl Inventory {
-    pub(crate) fn take(
+    pub(crate) fn scan(
         modules: &Modules,
         artifacts: &ArtifactCache,
         in_use: impl Fn(&ModuleDigest) -> bool,
@@ -41,25 +41,25 @@ impl Inventory {
                 unused.insert(digest, module);
             }
         }
-        let mut useless = Vec::new();
+        let mut stale = Vec::new();
         for file in artifacts.files()? {
             let length = on_disk(file.bytes);
             bytes += length;
             if !file.is_current {
-                useless.push(Unused { bytes: length, artifacts: vec![file.path], ..Unused::never_used() });
+                stale.push(Unused { bytes: length, artifacts: vec![file.path], ..Unused::of_unknown_age() });
             } else if !in_use(&file.digest) {
-                let module = unused.entry(file.digest).or_insert_with(Unused::never_used);
+                let module = unused.entry(file.digest).or_insert_with(Unused::of_unknown_age);
                 module.bytes += length;
                 module.artifacts.push(file.path);
             }
         }
-        Ok(Self { bytes, unused: useless.into_iter().chain(unused.into_values()).collect() })
+        Ok(Self { bytes, unused: stale.into_iter().chain(unused.into_values()).collect() })
     }
 }
 
 impl Unused {
     /// Of an artifact that is never loaded or has lost its module nothing says when it was used: it goes first.
-    fn never_used() -> Self {
+    fn of_unknown_age() -> Self {
         Self { last_use: SystemTime::UNIX_EPOCH, bytes: 0, module: None, artifacts: Vec::new() }
     }
 }

@@ -118,13 +118,13 @@ impl Cache {
                 return Ok(());
             }
         };
-        let wanted = taken.saturating_add(bytes);
-        let fits = wanted <= self.size;
-        self.bytes.set(i64::try_from(if fits { wanted } else { taken }).unwrap_or(i64::MAX));
+        let needed = taken.saturating_add(bytes);
+        let fits = needed <= self.size;
+        self.bytes.set(i64::try_from(if fits { needed } else { taken }).unwrap_or(i64::MAX));
         if fits {
             Ok(())
         } else {
-            Err(CacheFull { missing: wanted - self.size, size: self.size, in_use: taken })
+            Err(CacheFull { missing: needed - self.size, size: self.size, in_use: taken })
         }
     }
 
@@ -153,7 +153,7 @@ impl Cache {
 
     fn inventory(&self) -> io::Result<Inventory> {
         let uses = self.uses();
-        Inventory::take(&self.modules, &self.artifacts, |digest| uses.contains_key(digest))
+        Inventory::scan(&self.modules, &self.artifacts, |digest| uses.contains_key(digest))
     }
 
     fn uses(&self) -> MutexGuard<'_, HashMap<ModuleDigest, usize>> {
@@ -189,7 +189,7 @@ mod tests {
     use super::*;
 
     /// A cache that holds so many modules of one size, and what they take.
-    struct Bed {
+    struct Fixture {
         state: TempDir,
         cache: Arc<Cache>,
         each: u64,
@@ -219,7 +219,7 @@ mod tests {
         Ok(module)
     }
 
-    impl Bed {
+    impl Fixture {
         async fn of(modules: u64) -> Self {
             let state = tempfile::tempdir().unwrap();
             let scratch = cache(state.path(), u64::MAX);
@@ -261,57 +261,57 @@ mod tests {
 
     #[tokio::test]
     async fn of_what_nothing_uses_what_was_let_go_first_goes_first_with_its_artifact_and_its_name() {
-        let bed = Bed::of(3).await;
-        bed.unused("b", 3).await;
-        let _used = bed.keep("c").await.unwrap();
-        bed.unused("d", 9).await;
-        let _new = bed.keep("e").await.unwrap();
-        assert_eq!(["b", "c", "d", "e"].map(|name| bed.has(name)), [true, true, false, true]);
-        let _newer = bed.keep("f").await.unwrap();
-        assert_eq!(["b", "c", "e", "f"].map(|name| bed.has(name)), [false, true, true, true]);
+        let fixture = Fixture::of(3).await;
+        fixture.unused("b", 3).await;
+        let _used = fixture.keep("c").await.unwrap();
+        fixture.unused("d", 9).await;
+        let _new = fixture.keep("e").await.unwrap();
+        assert_eq!(["b", "c", "d", "e"].map(|name| fixture.has(name)), [true, true, false, true]);
+        let _newer = fixture.keep("f").await.unwrap();
+        assert_eq!(["b", "c", "e", "f"].map(|name| fixture.has(name)), [false, true, true, true]);
     }
 
     #[tokio::test]
     async fn what_is_in_use_stays_and_a_new_module_is_refused_until_something_is_let_go() {
-        let bed = Bed::of(2).await;
-        let first = bed.keep("b").await.unwrap();
-        let again = bed.cache.pin(&first.digest);
-        let _second = bed.keep("c").await.unwrap();
+        let fixture = Fixture::of(2).await;
+        let first = fixture.keep("b").await.unwrap();
+        let again = fixture.cache.pin(&first.digest);
+        let _second = fixture.keep("c").await.unwrap();
         drop(first);
-        let refused = bed.keep("d").await.err().unwrap();
+        let refused = fixture.keep("d").await.err().unwrap();
         assert!(refused.to_string().contains("give the agents a larger --cache-size"), "{refused}");
-        assert!(bed.has("b") && bed.has("c") && !bed.has("d"));
+        assert!(fixture.has("b") && fixture.has("c") && !fixture.has("d"));
         drop(again);
-        let _third = bed.keep("d").await.unwrap();
-        assert_eq!(["b", "c", "d"].map(|name| bed.has(name)), [false, true, true]);
+        let _third = fixture.keep("d").await.unwrap();
+        assert_eq!(["b", "c", "d"].map(|name| fixture.has(name)), [false, true, true]);
     }
 
     #[tokio::test]
     async fn artifacts_that_are_never_loaded_go_before_all_else() {
-        let bed = Bed::of(2).await;
-        bed.unused("b", 1).await;
-        let used = bed.keep("c").await.unwrap();
-        let files = bed.cache.artifacts.files().unwrap();
+        let fixture = Fixture::of(2).await;
+        fixture.unused("b", 1).await;
+        let used = fixture.keep("c").await.unwrap();
+        let files = fixture.cache.artifacts.files().unwrap();
         let artifact = &files.iter().find(|file| file.digest == used.digest).unwrap().path;
         let other_builds =
             artifact.with_file_name(format!("{}-0123456789abcdef.artifact", used.digest.hex()));
         fs::copy(artifact, &other_builds).unwrap();
-        bed.cache.shrink();
+        fixture.cache.shrink();
         assert!(!other_builds.exists());
-        assert!(bed.has("b") && bed.has("c"));
+        assert!(fixture.has("b") && fixture.has("c"));
     }
 
     #[tokio::test]
     async fn a_cache_that_is_smaller_now_keeps_what_is_in_use_and_takes_it_again() {
-        let bed = Bed::of(3).await;
+        let fixture = Fixture::of(3).await;
         for name in ["b", "c", "d"] {
-            bed.unused(name, 1).await;
+            fixture.unused(name, 1).await;
         }
-        let smaller = cache(bed.state.path(), bed.each / 2);
+        let smaller = cache(fixture.state.path(), fixture.each / 2);
         let digest = ModuleDigest::of(&wasm("c"));
         let _used = smaller.pin(&digest);
         smaller.shrink();
-        assert_eq!(["b", "c", "d"].map(|name| bed.has(name)), [false, true, false]);
+        assert_eq!(["b", "c", "d"].map(|name| fixture.has(name)), [false, true, false]);
         smaller.keep_module(&digest, &wasm("c"), Some(("c", None))).await.unwrap();
         assert!(smaller.artifacts.get(&digest).await.is_some());
         assert!(smaller.bytes.get() > 0);

@@ -31,47 +31,47 @@ pub struct OperatorOptions {
 pub(crate) struct Operator {
     options: OperatorOptions,
     /// Questions at once.
-    questions: Semaphore,
+    requests: Semaphore,
 }
 
 /// Why the operator did not give them.
 #[derive(Debug, thiserror::Error)]
-enum AskError {
+enum FetchError {
     #[error(
         "this agent was not told where the operator is: set --operator-url, --operator-ca and --operator-token"
     )]
-    NotTold,
+    NotConfigured,
     #[error("{what} cannot be read ({kind}); it is mounted into the agent's Pod, and may come a moment late")]
     File { what: &'static str, kind: std::io::ErrorKind },
     #[error("the certificates that the operator's is to be signed with are none: {0}")]
     Authority(#[source] reqwest::Error),
-    #[error("the operator does not answer: {0}")]
+    #[error("the operator does not response: {0}")]
     Unreachable(String),
     #[error("the operator says {status}: {why}")]
     Refused { status: StatusCode, why: String },
-    #[error("the operator's answer is none: {0}")]
+    #[error("the operator's response is none: {0}")]
     Unreadable(String),
 }
 
 /// Questions at once: an agent that starts with many plugins leaves the operator time for the others.
-const QUESTIONS: usize = 4;
+const REQUESTS: usize = 4;
 /// How long one question may take.
-const LONGEST: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the operator may take to be reached.
-const CONNECT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The most bytes of why the operator refuses.
-const WHY: usize = 1000;
+const REFUSAL_BYTES: usize = 1000;
 /// The most bytes of an answer: JSON makes six of one at the worst.
-const ANSWER: usize = 6 * samovar_crds::LARGEST_CONTENTS;
+const RESPONSE_BYTES: usize = 6 * samovar_crds::LARGEST_CONTENTS;
 
 impl Operator {
     pub(crate) fn new(options: OperatorOptions) -> Self {
-        Self { options, questions: Semaphore::new(QUESTIONS) }
+        Self { options, requests: Semaphore::new(REQUESTS) }
     }
 
     /// What it gives for one of this agent's assignments.
-    pub(crate) async fn ask(&self, assignment: &Key) -> Result<Contents, Failure> {
-        let _place = self.questions.acquire().await;
+    pub(crate) async fn fetch(&self, assignment: &Key) -> Result<Contents, Failure> {
+        let _permit = self.requests.acquire().await;
         get(&self.options, assignment).await.map_err(|error| {
             let why = format_args!("what its ConfigMaps and Secrets hold is not known: {error}");
             Failure::new(Reason::SecretUnavailable, Retry::Often, why)
@@ -79,47 +79,47 @@ impl Operator {
     }
 }
 
-async fn get(options: &OperatorOptions, assignment: &Key) -> Result<Contents, AskError> {
+async fn get(options: &OperatorOptions, assignment: &Key) -> Result<Contents, FetchError> {
     let (Some(url), Some(ca), Some(token)) =
         (&options.operator_url, &options.operator_ca, &options.operator_token)
     else {
-        return Err(AskError::NotTold);
+        return Err(FetchError::NotConfigured);
     };
     let read = async |what, path| {
-        tokio::fs::read_to_string(path).await.map_err(|error| AskError::File { what, kind: error.kind() })
+        tokio::fs::read_to_string(path).await.map_err(|error| FetchError::File { what, kind: error.kind() })
     };
     let (ca, token) = (read("the operator's CA", ca).await?, read("this Pod's token", token).await?);
     // Made for each question: these are few, and the certificates are renewed.
     let client = reqwest::Client::builder()
-        .tls_certs_only(Certificate::from_pem_bundle(ca.as_bytes()).map_err(AskError::Authority)?)
+        .tls_certs_only(Certificate::from_pem_bundle(ca.as_bytes()).map_err(FetchError::Authority)?)
         .https_only(true)
         .no_proxy()
         .redirect(redirect::Policy::none())
-        .connect_timeout(CONNECT)
-        .timeout(LONGEST)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(TIMEOUT)
         .build()
-        .map_err(AskError::Authority)?;
+        .map_err(FetchError::Authority)?;
     let Key { namespace, revision, .. } = assignment;
     let url = format!("{}{}", url.trim_end_matches('/'), names::contents_path(namespace, revision));
-    let answer = client.get(url).bearer_auth(token.trim()).send().await;
-    let answer = answer.map_err(|error| AskError::Unreachable(cause(&error)))?;
-    let status = answer.status();
-    let body = body(answer, if status.is_success() { ANSWER } else { WHY }).await?;
+    let response = client.get(url).bearer_auth(token.trim()).send().await;
+    let response = response.map_err(|error| FetchError::Unreachable(cause(&error)))?;
+    let status = response.status();
+    let body = body(response, if status.is_success() { RESPONSE_BYTES } else { REFUSAL_BYTES }).await?;
     if !status.is_success() {
         let why = String::from_utf8_lossy(&body).trim().to_owned();
-        return Err(AskError::Refused { status, why });
+        return Err(FetchError::Refused { status, why });
     }
     // What does not read is not said: it may be a secret.
     serde_json::from_slice(&body)
-        .map_err(|error| AskError::Unreadable(format!("no JSON of its form at column {}", error.column())))
+        .map_err(|error| FetchError::Unreadable(format!("no JSON of its form at column {}", error.column())))
 }
 
 /// The body of an answer, which has so many bytes at most.
-async fn body(mut answer: reqwest::Response, most: usize) -> Result<Vec<u8>, AskError> {
+async fn body(mut response: reqwest::Response, limit: usize) -> Result<Vec<u8>, FetchError> {
     let mut body = Vec::new();
-    while let Some(chunk) = answer.chunk().await.map_err(|error| AskError::Unreachable(cause(&error)))? {
-        if body.len() + chunk.len() > most {
-            return Err(AskError::Unreadable(format!("it is longer than {most} bytes")));
+    while let Some(chunk) = response.chunk().await.map_err(|error| FetchError::Unreachable(cause(&error)))? {
+        if body.len() + chunk.len() > limit {
+            return Err(FetchError::Unreadable(format!("it is longer than {limit} bytes")));
         }
         body.extend_from_slice(&chunk);
     }

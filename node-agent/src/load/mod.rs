@@ -192,7 +192,9 @@ impl Load<'_> {
         let Some(policy) = &self.revision.template.security_policy else { return Ok(Grants::default()) };
         let contents = match (&self.revision.contents, &self.loader.operator) {
             (Some(contents), _) => Arc::clone(contents),
-            (None, Some(operator)) if !policy.objects().is_empty() => Arc::new(operator.ask(self.key).await?),
+            (None, Some(operator)) if !policy.objects().is_empty() => {
+                Arc::new(operator.fetch(self.key).await?)
+            }
             (None, _) => Arc::default(),
         };
         grants::grants(policy, &contents)

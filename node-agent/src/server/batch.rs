@@ -71,14 +71,14 @@ impl Batch {
                 (answer.and_then(|answer| rendered(&answer, held)), true)
             }
             Ok(Ok(Some(Line { body: Err(refusal), .. }))) => (Err(refusal.into()), true),
-            Ok(Err(BrokenOff)) => (Err(Problem::new(ProblemType::BadArguments, BrokenOff)), false),
+            Ok(Err(Incomplete)) => (Err(Problem::new(ProblemType::BadArguments, Incomplete)), false),
             Err(_) => {
                 let late =
                     "the next line did not arrive within the function's time limit; the batch ends here";
                 (Err(Problem::new(ProblemType::Timeout, late)), false)
             }
         };
-        let outcome = result.as_ref().map(drop).map_err(|problem| problem.problem_type);
+        let outcome = result.as_ref().map(drop).map_err(|problem| problem.kind);
         endpoint.metrics.answered(outcome, started.elapsed());
         let line = result.unwrap_or_else(|problem| {
             let mut line = problem.json();
@@ -117,7 +117,7 @@ struct Line {
 
 #[derive(Debug, thiserror::Error)]
 #[error("the body broke off")]
-struct BrokenOff;
+struct Incomplete;
 
 impl<B: hyper::body::Body<Data = Bytes> + Unpin> Reader<B> {
     fn new(body: B, limit: u64, memory: MemoryBudget) -> Self {
@@ -125,7 +125,7 @@ impl<B: hyper::body::Body<Data = Bytes> + Unpin> Reader<B> {
     }
 
     /// The next line that is not blank. One that is too large is read to its end and not kept.
-    async fn next(&mut self) -> Result<Option<Line>, BrokenOff> {
+    async fn next(&mut self) -> Result<Option<Line>, Incomplete> {
         loop {
             let (line, ended) = self.line().await?;
             let is_blank = line.body.as_ref().is_ok_and(|body| body.trim_ascii().is_empty());
@@ -138,7 +138,7 @@ impl<B: hyper::body::Body<Data = Bytes> + Unpin> Reader<B> {
     }
 
     /// The next line, and whether the body ends with it.
-    async fn line(&mut self) -> Result<(Line, bool), BrokenOff> {
+    async fn line(&mut self) -> Result<(Line, bool), Incomplete> {
         let mut whole = BytesMut::new();
         let held = self.memory.reservation();
         let mut refusal = None;
@@ -168,9 +168,9 @@ impl<B: hyper::body::Body<Data = Bytes> + Unpin> Reader<B> {
     }
 
     /// Whether more was received.
-    async fn receive(&mut self) -> Result<bool, BrokenOff> {
+    async fn receive(&mut self) -> Result<bool, Incomplete> {
         while let Some(frame) = self.body.frame().await {
-            if let Ok(data) = frame.map_err(|_| BrokenOff)?.into_data() {
+            if let Ok(data) = frame.map_err(|_| Incomplete)?.into_data() {
                 self.rest = data;
                 return Ok(true);
             }

@@ -40,15 +40,15 @@ const HEAD_BYTES: usize = 32 << 10;
 pub(crate) async fn serve(server: Arc<Server>, listener: TcpListener, deadline: Duration) {
     let mut draining = server.draining.subscribe();
     let graceful = GracefulShutdown::new();
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(CONNECTIONS));
     let builder = builder();
     loop {
         let next = async {
             // Never closed: there is a place for everyone, sooner or later.
-            let place = Arc::clone(&places).acquire_owned().await;
-            (place, accept(&listener).await)
+            let permit = Arc::clone(&permits).acquire_owned().await;
+            (permit, accept(&listener).await)
         };
-        let (place, stream) = tokio::select! {
+        let (permit, stream) = tokio::select! {
             next = next => next,
             _ = draining.wait_for(|draining| *draining) => break,
         };
@@ -72,7 +72,7 @@ pub(crate) async fn serve(server: Arc<Server>, listener: TcpListener, deadline: 
                 let _ = connection.await;
             }
             open.dec();
-            drop(place);
+            drop(permit);
         });
     }
     drop(listener);

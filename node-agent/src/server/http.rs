@@ -61,7 +61,7 @@ pub(super) async fn exchange(
             Either::Right(Either::Right(body.inspect_err(observe)))
         }),
         Err(problem) => {
-            timer.fail(problem.problem_type);
+            timer.fail(problem.kind);
             problem.answer()
         }
     }

@@ -33,9 +33,7 @@ pub(super) async fn invoke(
 ) -> Answer {
     let started = Instant::now();
     let result = call(server, serving, &endpoint.function, headers, body).await;
-    endpoint
-        .metrics
-        .answered(result.as_ref().map(drop).map_err(|problem| problem.problem_type), started.elapsed());
+    endpoint.metrics.answered(result.as_ref().map(drop).map_err(|problem| problem.kind), started.elapsed());
     result.unwrap_or_else(Problem::answer)
 }
 

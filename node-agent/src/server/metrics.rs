@@ -161,8 +161,8 @@ impl FunctionMetrics {
     pub(crate) fn answered(&self, outcome: Result<(), ProblemType>, took: Duration) {
         match outcome {
             Ok(()) => self.ok.inc(),
-            Err(slug) => self.problems[slug as usize]
-                .get_or_init(|| self.calls.get_or_create_owned(&self.labels.call(slug.as_str())))
+            Err(problem_type) => self.problems[problem_type as usize]
+                .get_or_init(|| self.calls.get_or_create_owned(&self.labels.call(problem_type.as_str())))
                 .inc(),
         };
         self.duration.observe(took.as_secs_f64());

@@ -18,7 +18,7 @@ use crate::{
 /// What went wrong with one request.
 #[derive(Debug)]
 pub(crate) struct Problem {
-    pub(crate) problem_type: ProblemType,
+    pub(crate) kind: ProblemType,
     detail: Value,
     backtrace: Vec<String>,
     allow: Option<&'static str>,
@@ -35,8 +35,8 @@ struct Body<'a> {
 }
 
 impl Problem {
-    pub(crate) fn new(problem_type: ProblemType, detail: impl fmt::Display) -> Self {
-        Self { problem_type, detail: Value::String(detail.to_string()), backtrace: Vec::new(), allow: None }
+    pub(crate) fn new(kind: ProblemType, detail: impl fmt::Display) -> Self {
+        Self { kind, detail: Value::String(detail.to_string()), backtrace: Vec::new(), allow: None }
     }
 
     pub(crate) fn no_such_path() -> Self {
@@ -49,14 +49,14 @@ impl Problem {
     pub(crate) fn no_such_plugin(namespace: &str, plugin: &str) -> Self {
         let detail = format_args!(
             "there is no plugin `{}` in namespace `{}` on this node",
-            short(plugin),
-            short(namespace)
+            truncated(plugin),
+            truncated(namespace)
         );
         Self::new(ProblemType::NotFound, detail)
     }
 
     pub(crate) fn no_such_function(key: &Key, function: &str) -> Self {
-        let (Key { namespace, plugin, .. }, function) = (key, short(function));
+        let (Key { namespace, plugin, .. }, function) = (key, truncated(function));
         let detail = format_args!(
             "plugin `{plugin}` has no function `{function}`; GET /v1/{namespace}/{plugin} lists what it has"
         );
@@ -79,9 +79,9 @@ impl Problem {
     /// The problem object.
     pub(crate) fn json(&self) -> Vec<u8> {
         let body = Body {
-            r#type: format!("https://samovar.dev/problems/{}", self.problem_type.as_str()),
-            title: self.problem_type.title(),
-            status: self.problem_type.status().as_u16(),
+            r#type: format!("https://samovar.dev/problems/{}", self.kind.as_str()),
+            title: self.kind.title(),
+            status: self.kind.status().as_u16(),
             detail: &self.detail,
             backtrace: &self.backtrace,
         };
@@ -89,7 +89,7 @@ impl Problem {
     }
 
     pub(super) fn answer(self) -> Answer {
-        let status = self.problem_type.status();
+        let status = self.kind.status();
         let mut response = full(self.json());
         *response.status_mut() = status;
         let headers = response.headers_mut();
@@ -119,7 +119,7 @@ impl From<CallError> for Problem {
 }
 
 /// Enough of a caller's own text to recognise it.
-fn short(text: &str) -> &str {
+fn truncated(text: &str) -> &str {
     &text[..text.floor_char_boundary(64)]
 }
 

@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     /// `text/demo` and `other/demo` are known; what was found is told as `route function`, or as the problem's detail.
-    fn found(host: Option<&str>, path: &str) -> String {
+    fn target_of(host: Option<&str>, path: &str) -> String {
         let not_ready = ["text", "other"].map(|plugin| ("demo", plugin, plugin.to_owned()));
         let routes = RouteTable::new(std::iter::empty(), not_ready.into_iter());
         let name = |route: &Route| match route {
@@ -71,7 +71,7 @@ mod tests {
         match target(host, path, &routes) {
             Ok(Target { route, name: None, .. }) => name(route),
             Ok(Target { route, name: Some(function), .. }) => format!("{} {function}", name(route)),
-            Err(problem) => format!("{} {}", problem.problem_type.as_str(), problem.detail()),
+            Err(problem) => format!("{} {}", problem.kind.as_str(), problem.detail()),
         }
     }
 
@@ -87,7 +87,11 @@ mod tests {
             (None, "/v1/demo/other/a.b", "other a.b"),
             (None, "*", "not-found"),
         ] {
-            assert!(found(host, path).starts_with(expected), "{host:?} {path}: {}", found(host, path));
+            assert!(
+                target_of(host, path).starts_with(expected),
+                "{host:?} {path}: {}",
+                target_of(host, path)
+            );
         }
     }
 
@@ -99,7 +103,11 @@ mod tests {
             (Some("gone.demo"), "/upper", "not-found \"there is no plugin `gone` in namespace `demo`"),
             (None, "/v1/demo/gone/upper", "not-found \"there is no plugin `gone` in namespace `demo`"),
         ] {
-            assert!(found(host, path).starts_with(expected), "{host:?} {path}: {}", found(host, path));
+            assert!(
+                target_of(host, path).starts_with(expected),
+                "{host:?} {path}: {}",
+                target_of(host, path)
+            );
         }
     }
 

@@ -26,7 +26,7 @@ pub type Plugin<'a> = (&'a str, Vec<u8>, Value);
 pub struct Served {
     pub client: reqwest::Client,
     agent: Agent,
-    wanted: watch::Sender<Desired>,
+    desired: watch::Sender<Desired>,
     state: TempDir,
 }
 
@@ -99,9 +99,9 @@ impl Served {
         // As the program's `main` does.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let all = plugins.iter().map(|(name, module, spec)| revision(name, 1, module.clone(), spec.clone()));
-        let (wanted, desired) = watch::channel(all.collect());
-        let agent = Agent::start(options(state.path()), desired).unwrap();
-        let served = Self { client: reqwest::Client::new(), agent, wanted, state };
+        let (desired, receiver) = watch::channel(all.collect());
+        let agent = Agent::start(options(state.path()), receiver).unwrap();
+        let served = Self { client: reqwest::Client::new(), agent, desired, state };
         for (name, ..) in plugins {
             served.settled(name, 1).await;
         }
@@ -125,14 +125,14 @@ impl Served {
 
     pub fn add(&self, plugin: &str, number: i64, module: Vec<u8>, spec: Value) {
         let (key, revision) = revision(plugin, number, module, spec);
-        self.wanted.send_modify(|wanted| {
-            wanted.insert(key, revision);
+        self.desired.send_modify(|desired| {
+            desired.insert(key, revision);
         });
     }
 
     pub fn remove(&self, plugin: &str, number: i64) {
-        self.wanted.send_modify(|wanted| {
-            wanted.remove(&key(plugin, number));
+        self.desired.send_modify(|desired| {
+            desired.remove(&key(plugin, number));
         });
     }
 

@@ -28,7 +28,7 @@ async fn lines(answer: Response) -> Vec<Value> {
 /// The problem's slug, or the answer.
 fn brief(line: &Value) -> Value {
     match line["type"].as_str() {
-        Some(slug) => slug.rsplit('/').next().into(),
+        Some(uri) => uri.rsplit('/').next().into(),
         None => line.clone(),
     }
 }
