@@ -1,4 +1,4 @@
-//! Problem objects: whatever a guest says, its caller gets valid JSON with a stable type.
+//! Problem objects: for any text of a guest, its caller gets valid JSON with a stable type.
 
 #![no_main]
 

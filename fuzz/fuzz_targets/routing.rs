@@ -1,4 +1,4 @@
-//! Hosts and paths: whatever a request names, it is a plugin that is there, one of its functions, or a problem.
+//! Routing: any host and path leads to the known plugin, to one of its functions, or to a problem.
 
 #![no_main]
 
@@ -7,7 +7,7 @@ use samovar_node_agent::fuzzing::{Routed, route};
 
 fuzz_target!(|input: (Option<&str>, &str)| {
     let (host, path) = input;
-    // The only plugin there is: `text` in `demo`.
+    // The only plugin is `text` in `demo`.
     match route(host, path) {
         Routed::Plugin => {}
         Routed::Function(name) => assert!(!name.is_empty() && path.ends_with(&name)),

@@ -1,4 +1,4 @@
-//! The agent: makes what runs equal to what is wanted, and serves it.
+//! The agent: reconciles the running revisions with the desired ones, and serves them.
 
 use std::{collections::BTreeMap, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -34,45 +34,45 @@ use crate::{
     },
 };
 
-/// How an agent is set up.
+/// The options of an agent.
 #[derive(Clone, Debug)]
 pub struct AgentOptions {
-    /// Where calls are taken.
+    /// The address that takes calls.
     pub listen: SocketAddr,
-    /// Where `/healthz`, `/readyz` and `/metrics` are.
+    /// The address of the admin port: `/healthz`, `/readyz` and `/metrics`.
     pub ops_listen: SocketAddr,
-    /// Where modules and artifacts are kept.
+    /// The directory of modules and artifacts.
     pub state_dir: PathBuf,
-    /// How to reach registries.
+    /// The options of the registry client.
     pub registry: ClientOptions,
-    /// Who knows what ConfigMaps and Secrets hold; `None` where that is part of what is wanted.
+    /// Access to the operator, for contents; `None` if the desired state has them.
     pub operator: Option<OperatorOptions>,
-    /// Compiles at once.
+    /// The most concurrent compiles.
     pub max_compiles: usize,
-    /// Instances at once, over all plugins.
+    /// The most instances at once, over all plugins.
     pub max_instances: u32,
-    /// How much memory and disk it may take.
+    /// Bounds on memory, disk and compiling.
     pub bounds: Bounds,
-    /// What it knows of the network around it.
+    /// The closed networks and the name servers of guests.
     pub network: NetworkOptions,
-    /// Where modules are compiled.
+    /// The compiler of modules, in a child process or in this one.
     pub compiler: Compiler,
-    /// How long calls may go on after draining starts.
+    /// The time that running calls get after draining starts.
     pub drain_deadline: Duration,
 }
 
-/// Why an agent does not start.
+/// The reason that an agent does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A port is taken.
+    /// The address for calls cannot be bound.
     #[error("cannot listen on {address}: {source}; choose another address with --listen")]
     Listen {
         /// The address.
         address: SocketAddr,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
-    /// The port for operators is taken.
+    /// The admin port cannot be bound.
     #[error(transparent)]
     OpsListen(#[from] ListenError),
     /// The state directory cannot be used.
@@ -80,10 +80,10 @@ pub enum StartError {
     State {
         /// The directory.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
-    /// The threads that serve cannot be made.
+    /// The runtime of guests cannot be started.
     #[error("the threads that serve calls cannot be started: {0}")]
     Threads(#[source] io::Error),
     /// The WebAssembly engine does not start.
@@ -92,16 +92,16 @@ pub enum StartError {
     /// The artifact cache cannot be used.
     #[error(transparent)]
     Cache(#[from] samovar_runtime::CacheError),
-    /// The registry client cannot be made.
+    /// The registry client cannot be created.
     #[error(transparent)]
     Registry(#[from] samovar_registry::Error),
 }
 
 /// A running agent.
 pub struct Agent {
-    /// Where calls are taken.
+    /// The address that takes calls.
     pub address: SocketAddr,
-    /// Where `/healthz`, `/readyz` and `/metrics` are.
+    /// The address of the admin port: `/healthz`, `/readyz` and `/metrics`.
     pub ops_address: SocketAddr,
     reports: Reports,
     ops: Ops,
@@ -109,15 +109,15 @@ pub struct Agent {
     serving: JoinHandle<()>,
     control: JoinHandle<()>,
     trimming: JoinHandle<()>,
-    /// Where `serving` runs.
+    /// The runtime of `serving`.
     _guests: GuestRuntime,
 }
 
 impl Agent {
-    /// Starts serving what `desired` says, now and whenever it changes. To be called in a tokio runtime, which
-    /// only controls: calls are served on another.
+    /// Starts to serve `desired`, now and after each change. Call it in a tokio runtime: that one only controls, since
+    /// calls are served on a runtime of their own.
     pub fn start(options: AgentOptions, desired: watch::Receiver<Desired>) -> Result<Self, StartError> {
-        // All of them by name, so that the compiler finds one that is forgotten.
+        // Without `..`, so that the compiler finds an option that nothing uses.
         let AgentOptions {
             listen,
             ops_listen,
@@ -154,7 +154,7 @@ impl Agent {
             guests.handle().spawn(async move {
                 match tokio::net::TcpListener::from_std(listener) {
                     Ok(listener) => connections::serve(server, listener, drain_deadline).await,
-                    Err(error) => tracing::error!(%error, "the port for calls did not open"),
+                    Err(error) => tracing::error!(%error, "the port for calls cannot be opened"),
                 }
             })
         };
@@ -175,17 +175,17 @@ impl Agent {
         Ok(Self { address, ops_address, reports, ops, server, serving, control, trimming, _guests: guests })
     }
 
-    /// What is true of each revision.
+    /// The latest report of each revision.
     pub fn reports(&self) -> &Reports {
         &self.reports
     }
 
-    /// What `/readyz` answers.
+    /// Sets the answer of `/readyz`.
     pub fn set_ready(&self, ready: bool) {
         self.ops.set_ready(ready);
     }
 
-    /// Takes no more connections, lets what runs finish, then stops.
+    /// Accepts no more connections, lets running calls finish until the drain deadline, then stops.
     pub async fn shutdown(mut self) {
         self.ops.set_ready(false);
         self.server.draining.send_replace(true);
@@ -193,7 +193,7 @@ impl Agent {
     }
 }
 
-/// How often freed memory is given back to the system. Short beside the time that calls take to free much.
+/// The interval in which freed memory is returned to the system. Short beside the time that calls take to free much.
 const TRIM_INTERVAL: Duration = Duration::from_millis(250);
 
 async fn trim_periodically(memory: MemoryBudget) {
@@ -205,7 +205,7 @@ async fn trim_periodically(memory: MemoryBudget) {
     }
 }
 
-/// An agent that is dropped without a shutdown stops at once.
+/// Dropping an agent without a shutdown stops it at once.
 impl Drop for Agent {
     fn drop(&mut self) {
         self.control.abort();
@@ -213,7 +213,7 @@ impl Drop for Agent {
     }
 }
 
-/// The loop that makes what runs equal to what is wanted.
+/// The loop that reconciles the running revisions with the desired ones.
 struct Control {
     loader: Arc<Loader>,
     server: Arc<Server>,
@@ -227,7 +227,7 @@ struct Running {
     revision: Arc<DesiredRevision>,
     load: JoinHandle<()>,
     serving: Option<Arc<Serving>>,
-    /// Its module, where this agent has it, whether it is loaded or not.
+    /// Keeps the module in the cache, from before the load on if it is there already.
     module: Option<Pin>,
 }
 
@@ -242,7 +242,7 @@ impl Drop for Running {
 
 impl Control {
     fn new(loader: Arc<Loader>, server: Arc<Server>, reports: Reports) -> Self {
-        // Bounded by what runs: each revision sends once.
+        // Bounded by the running revisions: each sends once.
         let (done, loaded) = mpsc::unbounded_channel();
         Self { loader, server, reports, running: BTreeMap::new(), done, loaded }
     }
@@ -254,11 +254,11 @@ impl Control {
             tokio::select! {
                 changed = desired.changed() => match changed {
                     Ok(()) => self.apply(&desired.borrow_and_update().clone()),
-                    // Whoever said what is wanted is gone; what runs goes on.
+                    // The sender is gone: the running revisions go on.
                     Err(_) => std::future::pending().await,
                 },
                 Some((key, revision, loaded)) = self.loaded.recv() => self.serve(&key, &revision, loaded),
-                // Why a plugin is not ready is part of its route.
+                // The route of a plugin that is not ready contains its report.
                 Ok(()) = reports.changed() => self.publish(),
             }
         }
@@ -267,9 +267,10 @@ impl Control {
     fn apply(&mut self, desired: &Desired) {
         let running = self.running.iter().map(|(key, running)| (key.clone(), Arc::clone(&running.revision)));
         let Plan { start, stop } = plan(desired, &running.collect());
-        // Replaced ones leave the table before they are closed, so that calls find the next one.
+        // Replaced revisions leave the route table before they are closed, so that calls find their successors.
         let mut stopped: Vec<_> = stop.iter().filter_map(|key| self.running.remove_entry(key)).collect();
-        // What is wanted again stays in use throughout; what is not makes room for what is loaded next.
+        // New revisions pin their modules before stopped ones release theirs: a module of both stays in the cache, and
+        // the others make room for the loads.
         let start: Vec<_> =
             start.into_iter().map(|(key, revision)| (key, self.pin(&revision), revision)).collect();
         for (_, stopped) in &mut stopped {
@@ -288,7 +289,7 @@ impl Control {
         self.loader.cache.shrink();
     }
 
-    /// The module of a revision, where this agent has it.
+    /// Pins the module of a revision, if the cache has it.
     fn pin(&self, revision: &DesiredRevision) -> Option<Pin> {
         let cache = &self.loader.cache;
         let digest = match &revision.source {
@@ -316,7 +317,7 @@ impl Control {
 
     fn serve(&mut self, key: &Key, revision: &Arc<DesiredRevision>, loaded: Loaded) {
         let Some(running) = self.running.get_mut(key).filter(|running| running.revision == *revision) else {
-            // Let go while it loaded.
+            // Stopped while it loaded.
             return loaded.plugin.close();
         };
         let Loaded { plugin, module, functions, load_stats } = loaded;
@@ -325,7 +326,7 @@ impl Control {
         let serving = Serving::new(key, revision, plugin, &self.loader.metrics);
         running.serving = Some(Arc::new(serving));
         running.module = Some(module);
-        // The table first: whoever reads that it is ready must find it so.
+        // The table first: whoever reads that the revision is ready must be able to call it.
         self.publish();
         let report = Report { functions, load_stats: Some(load_stats), ..Report::of(State::Ready) };
         self.reports.set(key, report);
@@ -336,7 +337,7 @@ impl Control {
         let reports = self.reports.all();
         let not_ready = self.running.keys().map(|key| {
             let why = reports.get(key).map_or_else(
-                || "it is about to be loaded".to_owned(),
+                || "its load has not started yet".to_owned(),
                 |report| format!("{}: {}", report.reason, report.message),
             );
             (key.namespace.as_str(), key.plugin.as_str(), why)
@@ -351,7 +352,7 @@ impl Control {
         let same_plugin = |other: &Key| (&other.namespace, &other.plugin) == (&key.namespace, &key.plugin);
         let others: Vec<_> = self.running.iter().filter(|(other, _)| same_plugin(other)).collect();
         for function in stopped.runs.functions() {
-            // What is still loading may have it.
+            // A revision that is still loading may have the function.
             let has = |running: &Running| {
                 running.serving.as_ref().is_none_or(|other| other.endpoint(function.name()).is_some())
             };
@@ -364,12 +365,12 @@ impl Control {
 
 /// The first delay after a failure that may pass; it doubles with each.
 const FIRST_DELAY: Duration = Duration::from_millis(500);
-/// The longest delay for what may come back at any moment.
+/// The longest delay after a failure that may pass at any moment.
 const OFTEN: Duration = Duration::from_secs(15);
-/// The longest delay.
+/// The longest delay after any other failure.
 const LONGEST_DELAY: Duration = Duration::from_mins(5);
 
-/// Loads a revision, again and again while that may help. `None` where only a change can.
+/// Loads a revision, with retries. `None` if only a change of the revision can help.
 async fn load_with_retries(
     loader: &Loader,
     reports: &Reports,
@@ -381,7 +382,7 @@ async fn load_with_retries(
     let mut slowly = Backoff::new(LONGEST_DELAY, LONGEST_DELAY);
     let mut failed_before = false;
     loop {
-        // A retry keeps the report of why it failed until it gets further than that.
+        // The report of a failure stays until a retry gets as far as to warm up.
         let progress = |state| {
             if !failed_before || state == State::Warming {
                 reports.set(key, Report::of(state));

@@ -1,10 +1,10 @@
-//! Backoff: the delays between retries, each twice the one before, with jitter.
+//! Backoff: exponential delays between retries, with jitter.
 
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 
-/// An endless row of delays. Jitter keeps the nodes of a cluster from retrying all at once.
+/// Exponential delays without an end. Jitter keeps the nodes of a cluster from retrying all at once.
 pub(crate) struct Backoff(ExponentialBackoff);
 
 impl Backoff {

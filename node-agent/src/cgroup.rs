@@ -1,15 +1,15 @@
-//! The memory limit that the kernel holds this process to, as its cgroups say: version 2, and version 1 where that has the memory controller.
+//! The memory limit of this process's cgroups: version 2, and version 1 if that has the memory controller.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-/// Limits from here up are no limits: version 1 says "none" as the highest number of whole pages.
+/// From here up a value means no limit: version 1 writes that as the highest number of whole pages.
 const NONE_FROM: u64 = 1 << 60;
 
-/// The tightest memory limit, in bytes, over this process's cgroup and all its ancestors that can be seen under
-/// `root`, which is `/` but in tests. A container sees its own cgroup as the topmost, with its limit in it.
+/// The lowest memory limit, in bytes, of this process's cgroup and its ancestors, as far as they are mounted under
+/// `root`, which is `/` except in tests. A container sees its own cgroup as the topmost, with its limit in it.
 pub(crate) fn memory_limit(root: &Path) -> Option<u64> {
     let own = fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
     let mounts = fs::read_to_string(root.join("proc/self/mountinfo")).ok()?;
@@ -27,24 +27,24 @@ pub(crate) fn memory_limit(root: &Path) -> Option<u64> {
 }
 
 fn limit(file: &Path) -> Option<u64> {
-    // Version 2 says "max" where there is none, which is no number.
+    // Version 2 writes "max" for no limit, which is not a number.
     fs::read_to_string(file).ok()?.trim().parse().ok().filter(|&bytes| bytes < NONE_FROM)
 }
 
 /// A mounted hierarchy of cgroups that may limit memory.
 struct Mount<'a> {
-    /// The cgroup that is mounted.
+    /// The cgroup at the root of the mount.
     cgroup: &'a str,
-    /// Where.
+    /// The mount point.
     point: &'a str,
-    /// Which controller a line of `/proc/self/cgroup` must name: version 2's has none.
+    /// The controller that a line of `/proc/self/cgroup` must name; empty for version 2, which names none.
     controller: &'static str,
     /// The file with the limit.
     file: &'static str,
 }
 
 impl<'a> Mount<'a> {
-    /// A line of `/proc/self/mountinfo`: `36 25 0:31 /cgroup /mount/point rw,relatime shared:1 - cgroup2 cgroup rw`.
+    /// Parses a line of `/proc/self/mountinfo`: `36 25 0:31 /cgroup /mount/point rw,relatime shared:1 - cgroup2 cgroup rw`.
     fn parse(line: &'a str) -> Option<Self> {
         let (mount, filesystem) = line.split_once(" - ")?;
         let mut mount = mount.split(' ').skip(3);
@@ -60,7 +60,7 @@ impl<'a> Mount<'a> {
         Some(Self { cgroup, point, controller, file })
     }
 
-    /// This process's cgroup in the hierarchy, out of `/proc/self/cgroup`: `4:memory:/path`, `0::/path`.
+    /// This process's cgroup in the hierarchy, from `/proc/self/cgroup`: `4:memory:/path`, `0::/path`.
     fn own(&self, cgroups: &'a str) -> Option<&'a str> {
         cgroups.lines().find_map(|line| {
             let mut parts = line.splitn(3, ':').skip(1);
@@ -69,8 +69,8 @@ impl<'a> Mount<'a> {
         })
     }
 
-    /// The folders of the mounted cgroup and of this process's own. Where that is not below the mounted one, as a
-    /// process sees it that came into its cgroup's namespace from outside, the mounted one is all that is known.
+    /// The folders of the mounted cgroup and of this process's own. A process that entered its cgroup namespace from
+    /// outside sees its own not below the mounted one: then only the mounted one is known, and stands for both.
     fn folders(&self, root: &Path, own: &str) -> (PathBuf, PathBuf) {
         let top = root.join(self.point.trim_start_matches('/'));
         let below = Path::new(own).strip_prefix(self.cgroup).ok();
@@ -84,7 +84,7 @@ impl<'a> Mount<'a> {
 mod tests {
     use super::*;
 
-    /// The limit where `/proc/self` says so, and these files are there.
+    /// The limit for these files of `/proc/self` and of the hierarchies.
     fn limit_with(cgroup: &str, mounts: &[&str], files: &[(&str, &str)]) -> Option<u64> {
         let root = tempfile::tempdir().unwrap();
         let mounts = mounts.join("\n");
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tightest_of_a_pods_and_its_containers_limits_counts() {
+    fn the_lowest_limit_of_a_pod_and_its_containers_counts() {
         let pod = "sys/fs/cgroup/kubepods/pod1/memory.max";
         let container = "sys/fs/cgroup/kubepods/pod1/agent/memory.max";
         let node = ("sys/fs/cgroup/kubepods/memory.max", "8000\n");
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn version_1_is_found_by_its_controller_whatever_of_it_is_mounted() {
+    fn version_1_is_found_by_its_memory_controller() {
         let cgroup = "5:cpu,cpuacct:/kubepods/pod1/agent\n4:memory:/kubepods/pod1/agent\n";
         let files = [("sys/fs/cgroup/memory/memory.limit_in_bytes", "1073741824\n")];
         let mount = "35 31 0:32 /kubepods/pod1/agent /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory";
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cgroup_outside_what_is_mounted_leaves_the_mounted_one() {
+    fn a_cgroup_outside_the_mount_falls_back_to_the_mounted_one() {
         let files = [("sys/fs/cgroup/memory.max", "4096\n"), ("sys/fs/memory.max", "1\n")];
         assert_eq!(limit_with("0::/../other\n", &[V2], &files), Some(4096));
     }

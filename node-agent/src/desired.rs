@@ -1,4 +1,4 @@
-//! What an agent is asked to run: the one input below which a cluster and `samovar run` do not differ.
+//! The desired state: the one input of an agent, the same from a cluster and from `samovar run`.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -7,7 +7,7 @@ use samovar_crds::{Contents, PluginTemplate};
 use samovar_runtime::ModuleDigest;
 use serde::{Deserialize, Serialize};
 
-/// Everything that is to run here. Immutable: a change is another snapshot.
+/// The revisions to run on this agent. Immutable: a change is another snapshot.
 pub type Desired = BTreeMap<Key, Arc<DesiredRevision>>;
 
 /// One revision of one plugin.
@@ -17,7 +17,7 @@ pub struct Key {
     pub namespace: String,
     /// The plugin's name.
     pub plugin: String,
-    /// The revision's name. In a cluster, the assignment's: it says the revision and this agent.
+    /// The revision's name. In a cluster the assignment's, which contains the revision and this agent.
     pub revision: String,
 }
 
@@ -27,29 +27,29 @@ impl fmt::Display for Key {
     }
 }
 
-/// What one revision is.
+/// The specification of one revision.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct DesiredRevision {
     /// The revision's name, as callers see it.
     pub revision: String,
-    /// Of two revisions that are ready, the higher serves.
+    /// Of two revisions that are ready, the one with the higher number serves.
     pub number: i64,
-    /// Where its module is.
+    /// The source of its module.
     pub source: Source,
     /// Its functions, limits and instances.
     pub template: PluginTemplate,
-    /// What its policy's ConfigMaps and Secrets hold, where that is known here. In a cluster the operator is asked for
-    /// it: it is never part of what is kept on disk.
+    /// The contents of its policy's ConfigMaps and Secrets, if they are known here. In a cluster the agent requests
+    /// them from the operator, and they are never part of the checkpoint on disk.
     #[serde(skip)]
     pub contents: Option<Arc<Contents>>,
 }
 
-/// Where a module is.
+/// The source of a module.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub enum Source {
-    /// In a registry, pinned by digest.
+    /// An image in a registry, pinned by digest.
     Image(String),
-    /// Here already. Only `samovar run` says so.
+    /// The bytes themselves. Only `samovar run` uses it.
     #[serde(skip)]
     Module {
         /// The digest of its bytes.

@@ -1,20 +1,20 @@
-//! What the fuzz targets in `fuzz/` reach of the server.
+//! The server's entry points for the fuzz targets in `fuzz/`.
 
 use samovar_runtime::CallError;
 
 use crate::server::{problem::Problem, routes::RouteTable, target::target};
 
-/// What a request was found to be for.
+/// The outcome of routing a request.
 pub enum Routed {
-    /// A plugin.
+    /// It is for a plugin.
     Plugin,
-    /// One of its functions, by its name.
+    /// It is for a function of this name.
     Function(String),
-    /// Nothing that is here: the problem object.
+    /// It is for nothing on this agent: the problem object.
     Problem(Vec<u8>),
 }
 
-/// What a request to a host and a path is for, where the plugin `text` in the namespace `demo` is all there is.
+/// Routes a request by host and path, on an agent whose only plugin is `text` in the namespace `demo`.
 pub fn route(host: Option<&str>, path: &str) -> Routed {
     let not_ready = std::iter::once(("demo", "text", String::new()));
     let routes = RouteTable::new(std::iter::empty(), not_ready);

@@ -1,11 +1,11 @@
-//! The runtime that takes calls and runs guests, apart from the one that controls.
+//! The tokio runtime that serves calls and runs guests, apart from the one that controls the agent.
 
 use std::io;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
-/// A runtime that stops at once when it is dropped. Tokio's own waits for its threads, and panics where it may
-/// not wait, as on the way out of an agent that does not start.
+/// A runtime that stops at once when it is dropped. The drop of tokio's own waits for its threads, and panics in async
+/// code, as when the start of an agent fails.
 pub(crate) struct GuestRuntime(Option<Runtime>, Handle);
 
 impl GuestRuntime {

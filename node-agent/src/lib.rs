@@ -1,8 +1,8 @@
-//! The node agent: obeys assignments, serves calls, reports.
+//! The node agent: loads the revisions assigned to it, serves their calls, reports their state.
 //!
-//! [`Agent`] serves what a [`Desired`] says and tells on its [`Reports`] what is true. In a cluster ([`cluster::run`])
-//! the desired state is this agent's assignments and the board is written to their statuses; `samovar run`
-//! reads files and prints.
+//! [`Agent`] serves a [`Desired`] state and publishes the state of each revision in its [`Reports`]. In a cluster
+//! ([`cluster::run`]) the desired state comes from this agent's assignments and the reports go to their statuses;
+//! `samovar run` reads files and prints.
 
 mod agent;
 mod backoff;

@@ -1,4 +1,4 @@
-//! The flags of `samovar-agent`.
+//! The command-line options of `samovar-agent`.
 
 use std::{
     net::SocketAddr,
@@ -15,91 +15,91 @@ use crate::{cgroup, load::contents::OperatorOptions};
 #[derive(Clone, Debug, clap::Parser)]
 #[command(name = "samovar-agent", version, max_term_width = 110)]
 pub struct Options {
-    /// The node that this agent runs on.
+    /// The name of the node that this agent runs on.
     #[arg(long, env = "NODE_NAME")]
     pub node_name: String,
-    /// The UID of the Pod that this agent is.
+    /// The UID of this agent's Pod.
     #[arg(long, env = "POD_UID")]
     pub pod_uid: String,
-    /// Where calls are taken.
+    /// The address that takes calls.
     #[arg(long, default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
-    /// Where /healthz, /readyz and /metrics are.
+    /// The address of the admin port: /healthz, /readyz and /metrics.
     #[arg(long, default_value = "0.0.0.0:8081")]
     pub ops_listen: SocketAddr,
-    /// Where modules, artifacts and the last known assignments are kept.
+    /// The directory of modules, artifacts and the checkpoint of assignments.
     #[arg(long, default_value = "/var/lib/samovar")]
     pub state_dir: PathBuf,
-    /// A registry that is spoken to over plain HTTP; loopback addresses always are. May be repeated.
+    /// A registry to reach over plain HTTP; loopback addresses always are. May be repeated.
     #[arg(long, value_name = "HOST:PORT")]
     pub insecure_registry: Vec<String>,
-    /// The Docker `config.json` with the registries' credentials.
+    /// The Docker `config.json` with the credentials of registries.
     #[arg(long, value_name = "FILE")]
     pub docker_config: Option<PathBuf>,
-    /// Where the contents of ConfigMaps and Secrets come from.
+    /// Access to the operator, for the contents of ConfigMaps and Secrets.
     #[command(flatten)]
     pub operator: OperatorOptions,
-    /// Modules that are compiled at once.
+    /// The most concurrent compiles.
     #[arg(long, default_value_t = 2)]
     pub max_compiles: usize,
-    /// Instances that may exist at once, over all plugins.
+    /// The most instances at once, over all plugins.
     #[arg(long, default_value_t = 2000)]
     pub max_instances: u32,
-    /// How much memory and disk it may take.
+    /// Bounds on memory, disk and compiling.
     #[command(flatten)]
     pub bounds: Bounds,
-    /// A range that guests reach only where their policy names an address or a range within it, as it is with private
-    /// ranges anyway: the cluster's own, where these are public addresses. May be repeated.
+    /// A range of addresses that is closed to guests unless their policy names an address or a range within it, as
+    /// private ranges always are. For the cluster's own ranges if they are public. May be repeated.
     #[arg(long, value_name = "CIDR")]
     pub closed_network: Vec<IpNet>,
-    /// A namespace whose assignments are served; may be repeated. Left out: all namespaces.
+    /// A namespace whose assignments are served. May be repeated. Default: all namespaces.
     #[arg(long, value_name = "NAMESPACE")]
     pub watch_namespace: Vec<String>,
-    /// How long calls are still taken for what leaves this node, a plugin or, after SIGTERM, all of them: until the
-    /// cluster sends them elsewhere.
+    /// The time for which a plugin that leaves this node, or all of them after SIGTERM, still take calls, until the
+    /// cluster's endpoints route them elsewhere.
     #[arg(long, default_value = "5s")]
     pub drain_delay: samovar_crds::Duration,
-    /// How long calls may go on after that. Together less than the Pod's terminationGracePeriodSeconds.
+    /// The time that running calls get after the drain delay. Both together must be less than the Pod's
+    /// terminationGracePeriodSeconds.
     #[arg(long, default_value = "25s")]
     pub drain_deadline: samovar_crds::Duration,
-    /// The form of log lines: text or json.
+    /// The format of log lines: text or json.
     #[arg(long, default_value = "text")]
     pub log_format: logs::Format,
 }
 
-/// How much memory, disk and compiling an agent may take, in a cluster and without one.
+/// Bounds on the memory, disk and compiling of an agent, in a cluster and without one.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Bounds {
-    /// The most memory that guests, their code and the bodies of their calls may take together; past it, calls are
-    /// refused with 503. Default: this process's own cgroup limit less a reserve for the agent itself; without a
-    /// limit, no bound.
+    /// The most memory of guests, their code and the bodies of their calls together; past it, calls are refused with
+    /// 503. Default: this process's own cgroup limit less a reserve for the agent itself; without a limit, no bound.
     #[arg(long, value_name = "QUANTITY")]
     pub memory_budget: Option<Quantity>,
-    /// The most disk that modules and their compiled code may take together. What nothing uses goes first; a new
-    /// module that does not fit beside those in use is refused.
+    /// The most disk space of modules and their compiled code together. Evicts those that nothing uses; a new module
+    /// that does not fit beside those in use is refused.
     #[arg(long, value_name = "QUANTITY", default_value = "4Gi")]
     pub cache_size: Quantity,
-    /// The longest that one module may compile. Past it, its revision fails with `CompileFailed`.
+    /// The longest compile of one module. Past it, its revision fails with `CompileFailed`.
     #[arg(long, value_name = "DURATION", default_value = "2m")]
     pub compile_timeout: samovar_crds::Duration,
-    /// The address space of each process that compiles a module. One that needs more ends, and its revision fails with
-    /// `CompileFailed`.
+    /// The address space of each process that compiles a module. If it needs more, it ends, and the module's revision
+    /// fails with `CompileFailed`.
     #[arg(long, value_name = "QUANTITY", default_value = "4Gi")]
     pub compile_memory: Quantity,
 }
 
-/// The least that is kept back from the cgroup's limit. An idle agent takes about 20 MiB, 200 plugins some 25 MiB
-/// more, and as much again is for what no budget counts: connections' buffers, the allocator's slack.
+/// The least reserve below the cgroup's limit. An idle agent takes about 20 MiB, 200 plugins some 25 MiB more, and as
+/// much again is for memory that no budget counts: the buffers of connections, the slack of the allocator.
 const RESERVE_BYTES: u64 = 96 << 20;
 
 impl Bounds {
-    /// A compiler in processes that `program` starts with the argument `compile`, within these bounds.
+    /// A compiler that starts `program` with the argument `compile` for each module, within these bounds.
     pub fn compiler(&self, program: PathBuf) -> Compiler {
         let limits = CompileLimits { time: self.compile_timeout.into(), memory: self.compile_memory.bytes() };
         Compiler::Child { program, args: vec!["compile".into()], limits }
     }
 
-    /// The memory budget in bytes, if there is one. The log says whence.
+    /// The memory budget in bytes, if there is one. Logs where it comes from.
     pub(crate) fn memory(&self) -> Option<u64> {
         let limit = cgroup::memory_limit(Path::new("/"));
         if let Some(budget) = &self.memory_budget {
@@ -108,10 +108,10 @@ impl Bounds {
                 tracing::warn!(
                     asked,
                     most,
-                    "--memory-budget is more than this process's cgroup limit allows; less is given"
+                    "--memory-budget exceeds what this process's cgroup limit allows; the budget is smaller"
                 );
             }
-            tracing::info!(bytes = asked.min(most), "memory budget, as --memory-budget says");
+            tracing::info!(bytes = asked.min(most), "memory budget, from --memory-budget");
             return Some(asked.min(most));
         }
         let Some(limit) = limit else {
@@ -124,9 +124,8 @@ impl Bounds {
     }
 }
 
-/// What guests may have of a limit: all but the reserve, which grows with the limit, since what no budget counts
-/// grows with what runs. Under a limit that the reserve would eat up, a quarter: an
-/// agent that refuses every call serves nobody.
+/// The budget under a cgroup limit: all but the reserve, which grows with the limit, since the memory that no budget
+/// counts grows with the load. Never less than a quarter, since an agent that refuses every call serves nobody.
 fn budget_within(limit: u64) -> u64 {
     limit.saturating_sub(RESERVE_BYTES.max(limit / 5)).max(limit / 4)
 }
@@ -136,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_limit_leaves_the_agent_its_reserve() {
+    fn the_budget_leaves_a_reserve_for_the_agent() {
         for (limit, budget) in [(64, 16), (128, 32), (256, 160), (512, 409), (4096, 3276)] {
             assert_eq!(budget_within(limit << 20) >> 20, budget, "{limit} MiB");
         }

@@ -1,19 +1,19 @@
-//! The plan: what to start and what to stop, from what is wanted and what runs. Pure.
+//! The plan: which revisions to start and to stop, from the desired and the running ones. Pure.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::desired::{Desired, DesiredRevision, Key};
 
-/// What is to be done.
+/// The difference between the desired and the running revisions.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Plan {
     /// Revisions to load.
     pub(crate) start: Vec<(Key, Arc<DesiredRevision>)>,
-    /// Revisions to let go, whether loaded or still loading. Those that are to be started too are replaced.
+    /// Revisions to stop, loaded or still loading. One that is in `start` too is replaced.
     pub(crate) stop: Vec<Key>,
 }
 
-/// What is to be done so that what runs is what is wanted.
+/// Plans the changes that make the running revisions the desired ones.
 pub(crate) fn plan(desired: &Desired, running: &BTreeMap<Key, Arc<DesiredRevision>>) -> Plan {
     let is_new = |(key, revision): &(&Key, &Arc<DesiredRevision>)| running.get(*key) != Some(*revision);
     let is_gone = |(key, revision): &(&Key, &Arc<DesiredRevision>)| desired.get(*key) != Some(*revision);
@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wanted_and_does_not_run_is_started_and_the_rest_is_let_be() {
+    fn new_revisions_start_undesired_ones_stop_and_others_go_on() {
         let none: Vec<String> = Vec::new();
         assert_eq!(names(&[("a", 1)], &[]), (vec!["a".to_owned()], none.clone()));
         assert_eq!(names(&[("a", 1)], &[("a", 1)]), (none.clone(), none.clone()));

@@ -1,4 +1,4 @@
-//! The board: what is true of each revision here, for whoever reports it.
+//! Reports: the latest state of each revision on this agent.
 
 use std::{
     collections::BTreeMap,
@@ -10,37 +10,37 @@ use tokio::sync::watch;
 
 use crate::desired::Key;
 
-/// What is true of one revision.
+/// The state of one revision.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
-    /// How far it is.
+    /// The phase of its load.
     pub state: State,
-    /// Why it is there.
+    /// The reason of the phase.
     pub reason: Reason,
-    /// What happened and what to do, for people.
+    /// A message for people: the cause, and the remedy if one is needed.
     pub message: String,
-    /// The functions found; empty before it is ready.
+    /// Its functions; empty before it is ready.
     pub functions: Vec<FunctionStatus>,
-    /// What loading took.
+    /// The cost of its load.
     pub load_stats: Option<LoadStats>,
 }
 
 impl Report {
-    /// A revision on its way.
+    /// A report of a state, with the reason and message that go with it.
     pub(crate) fn of(state: State) -> Self {
         let (reason, message) = match state {
             State::Pulling => (Reason::Pulling, "the module is being pulled"),
             State::Compiling => (Reason::Compiling, "the module is being compiled"),
-            State::Warming => (Reason::Warming, "the first instances are being made"),
-            State::Ready => (Reason::Serving, "calls are answered"),
-            State::Failed => (Reason::CompileFailed, "it failed"),
+            State::Warming => (Reason::Warming, "the first instances are being created"),
+            State::Ready => (Reason::Serving, "calls are served"),
+            State::Failed => (Reason::CompileFailed, "the load failed"),
         };
         Self { state, reason, message: message.to_owned(), functions: Vec::new(), load_stats: None }
     }
 }
 
-/// The latest report of each revision. Cheap to clone. A newer report takes the place of an older one that
-/// nobody has read, so that it never grows past what runs.
+/// The latest report of each revision. Cheap to clone. A newer report replaces an older one that nobody has read, so
+/// that there are never more than running revisions.
 #[derive(Clone)]
 pub struct Reports {
     reports: Arc<Mutex<BTreeMap<Key, Report>>>,
@@ -59,12 +59,12 @@ impl Reports {
         self.lock().clone()
     }
 
-    /// One report.
+    /// The latest report of one revision.
     pub fn report(&self, key: &Key) -> Option<Report> {
         self.lock().get(key).cloned()
     }
 
-    /// Changes whenever a report does.
+    /// A receiver that sees a change whenever a report changes.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }

@@ -1,6 +1,6 @@
-//! A whole agent without a cluster: modules in, calls over real sockets, answers and problems out.
+//! A whole agent without a cluster: it loads modules, and answers calls over real sockets.
 
-// Always so here; it tells clippy that `unwrap` is what a test does.
+// Always true here; with it, clippy allows `unwrap` as in other tests.
 #[cfg(test)]
 mod agent;
 #[cfg(test)]
@@ -150,7 +150,7 @@ async fn each_mistake_has_its_own_problem() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn other_methods_and_types_are_refused_with_what_is_taken() {
+async fn other_methods_and_media_types_are_refused_with_the_supported_ones() {
     let served = Served::start(&[("scalars", guest("scalars.wat"), json!({}))]).await;
     for (method, path, allow) in [
         ("GET", "/v1/demo/scalars/add", "POST"),
@@ -173,7 +173,7 @@ async fn other_methods_and_types_are_refused_with_what_is_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_past_its_limit_is_refused_however_it_comes() {
+async fn a_body_past_its_limit_is_refused_announced_or_streamed() {
     let served =
         Served::start(&[("echo", guest("echo.wat"), json!({ "limits": { "requestBytes": "64Ki" } }))]).await;
     for size in [65 << 10, 4 << 20] {
@@ -189,7 +189,7 @@ async fn a_body_past_its_limit_is_refused_however_it_comes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_does_not_come_ends_at_the_functions_timeout() {
+async fn a_body_that_does_not_arrive_ends_at_the_functions_timeout() {
     let served =
         Served::start(&[("echo", guest("echo.wat"), json!({ "limits": { "timeout": "200ms" } }))]).await;
     let never = futures::stream::pending::<Result<Vec<u8>, std::io::Error>>();
@@ -210,7 +210,7 @@ async fn past_its_concurrency_a_plugin_refuses_while_others_answer() {
     assert_eq!(refused.headers()[header::RETRY_AFTER], "1");
     assert_eq!(problem(refused).await.0, 429);
     assert_eq!(served.post("/v1/demo/scalars/add", "[1, 2]").await.text().await.unwrap(), "3");
-    // The caller goes, and with it its call: the plugin answers again, long before the timeout.
+    // The caller disconnects, which aborts its call: the plugin answers again, long before the timeout.
     spinning.abort();
     served.until_metric(r#"samovar_agent_calls_running{namespace="demo",plugin="spin"} 0"#).await;
     assert_eq!(served.post("/v1/demo/spin/add", "[1, 2]").await.text().await.unwrap(), "3");
@@ -221,12 +221,12 @@ async fn past_its_concurrency_a_plugin_refuses_while_others_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn past_as_many_instances_as_an_agent_may_have_calls_are_refused() {
+async fn calls_past_the_agents_limit_of_instances_are_refused() {
     let many = json!({ "limits": { "timeout": "20s" }, "instances": { "warm": 0 } });
     let served = Served::start(&[("spin", guest("spin.wat"), many)]).await;
     let add = async || served.post("/v1/demo/spin/add", "[1, 2]").await;
     let spin = || tokio::spawn(served.request("/v1/demo/spin/spin", "[]").send());
-    // One less than there may be, and the last.
+    // All instances but one, and then the last.
     let spinning: Vec<_> = (0..49).map(|_| spin()).collect();
     served.until_metric(r#"samovar_agent_calls_running{namespace="demo",plugin="spin"} 49"#).await;
     assert_eq!(add().await.text().await.unwrap(), "3");
@@ -274,7 +274,7 @@ async fn many_plugins_of_one_module_compile_it_once_and_a_restart_not_at_all() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_is_told_to_stop_finishes_what_runs_and_takes_nothing_new() {
+async fn a_shutdown_finishes_running_calls_and_accepts_no_connections() {
     let slow = json!({ "limits": { "timeout": "2s" } });
     let served = Served::start(&[("spin", guest("spin.wat"), slow)]).await;
     served.agent().set_ready(true);
@@ -283,18 +283,18 @@ async fn an_agent_that_is_told_to_stop_finishes_what_runs_and_takes_nothing_new(
     served.until_metric(r#"samovar_agent_calls_running{namespace="demo",plugin="spin"} 1"#).await;
     let (address, ops) = (served.agent().address, served.ops_url("/readyz"));
     let stopping = tokio::spawn(served.shutdown());
-    agent::until("no connection is taken", || async {
+    agent::until("no connection is accepted", || async {
         tokio::net::TcpStream::connect(address).await.is_err()
     })
     .await;
     assert_eq!(reqwest::get(&ops).await.unwrap().status(), 503);
-    // It ran until its own limit, and its caller was told so.
+    // The call ran until its own timeout, and its caller got that as the problem.
     assert_eq!(running.await.unwrap().unwrap().status(), 504);
     tokio::time::timeout(Duration::from_secs(10), stopping).await.expect("it stops soon after").unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_sends_nothing_is_let_go() {
+async fn a_connection_without_a_request_is_closed() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let served = Served::start(&[]).await;
     // The second has the first byte of what might become HTTP/2.
@@ -302,13 +302,13 @@ async fn a_connection_that_sends_nothing_is_let_go() {
         let mut silent = tokio::net::TcpStream::connect(served.agent().address).await.unwrap();
         silent.write_all(sent.as_bytes()).await.unwrap();
         let read = tokio::time::timeout(Duration::from_secs(30), silent.read(&mut [0])).await;
-        assert_eq!(read.expect("it is let go").unwrap_or(0), 0, "{sent:?}");
+        assert_eq!(read.expect("it is closed").unwrap_or(0), 0, "{sent:?}");
     });
     futures::future::join_all(silences).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_port_that_is_taken_is_said_and_not_panicked_over() {
+async fn a_port_in_use_is_an_error_that_names_the_option() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let state = tempfile::tempdir().unwrap();
     let (_sender, desired) = tokio::sync::watch::channel(samovar_node_agent::Desired::new());

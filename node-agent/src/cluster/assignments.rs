@@ -1,4 +1,4 @@
-//! This agent's assignments: watched, kept on disk, and turned into what is wanted.
+//! This agent's assignments: watched, checkpointed on disk, and turned into the desired state.
 
 use std::{
     collections::BTreeMap,
@@ -20,16 +20,16 @@ use crate::{
     disk::modules::{was_left, write_whole},
 };
 
-/// The last known assignments, for a start while the API server is away.
+/// The last known assignments on disk, for a start while the API server is unreachable.
 pub(crate) struct Checkpoint {
     file: PathBuf,
 }
 
 impl Checkpoint {
-    /// What the Pod with this UID was assigned: another one that shares the folder has its own.
+    /// The checkpoint of the Pod with this UID: each Pod that shares the directory has its own.
     pub(crate) fn new(state: &Path, pod_uid: &str) -> Self {
         let file = state.join(format!("assignments-{pod_uid}.json"));
-        // Where the folder outlives its Pods, those of Pods that are long gone add up.
+        // A directory that outlives its Pods would collect the checkpoints of those that are long gone.
         for entry in std::fs::read_dir(state).into_iter().flatten().flatten() {
             let is_anothers = entry.path() != file
                 && entry.file_name().to_str().is_some_and(|name| name.starts_with("assignments-"));
@@ -40,12 +40,12 @@ impl Checkpoint {
         Self { file }
     }
 
-    /// What was wanted when this agent last knew. A file that does not read is as good as none.
+    /// The desired state of the last save. An unreadable file counts as none.
     pub(crate) fn load(&self) -> Option<Desired> {
         let bytes = std::fs::read(&self.file).ok()?;
         let entries: Result<Vec<(Key, Arc<DesiredRevision>)>, _> = serde_json::from_slice(&bytes);
         entries
-            .inspect_err(|error| tracing::warn!(%error, "the last known assignments cannot be read; they are asked for anew"))
+            .inspect_err(|error| tracing::warn!(%error, "the checkpoint of assignments is unreadable; they have to come from the API server"))
             .ok()
             .map(|entries| entries.into_iter().collect())
     }
@@ -55,28 +55,29 @@ impl Checkpoint {
         let written =
             serde_json::to_vec(&entries).map_err(Into::into).and_then(|json| write_whole(&self.file, &json));
         if let Err(error) = written {
-            tracing::warn!(%error, "the assignments could not be kept; a restart without the API server would not know them");
+            tracing::warn!(%error, "the assignments could not be checkpointed; a restart without the API server would not know them");
         }
     }
 }
 
-/// What is known of one namespace, or of all of them.
+/// The state of one watch: of a namespace, or of all of them.
 #[derive(Default)]
 struct Scope {
-    /// `None` until it was listed once.
+    /// `None` until the first list is complete.
     current: Option<Seen>,
-    /// What a list that is not at its end yet has brought.
+    /// The objects of a list that is not complete yet.
     relisted: Option<Seen>,
 }
 
-/// The assignments of this node.
+/// The assignments to this node.
 #[derive(Default)]
 struct Seen {
-    /// This agent's.
+    /// This agent's own.
     own: Desired,
-    /// The UIDs of these.
+    /// The UIDs of the own ones.
     uids: Uids,
-    /// Those of other agents, by namespace and name: the plugin. There are some while a DaemonSet replaces its Pods.
+    /// The plugins of other agents' assignments, by namespace and name. There are some while a DaemonSet replaces its
+    /// Pods.
     others: BTreeMap<(String, String), String>,
 }
 
@@ -88,7 +89,7 @@ impl Seen {
         self.others.remove(&(namespace.to_owned(), name.to_owned()));
     }
 
-    /// Whether this agent has every plugin that another here has.
+    /// True if this agent has every plugin that another one on this node has.
     fn is_whole(&self) -> bool {
         let has = |namespace: &str, plugin: &str| {
             self.own.keys().any(|key| key.namespace == namespace && key.plugin == plugin)
@@ -97,7 +98,7 @@ impl Seen {
     }
 }
 
-/// Whether the API server answered, and said no.
+/// True if the API server answered, and refused.
 fn is_refusal(error: &watcher::Error) -> bool {
     let (watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error)) = error else {
         return false;
@@ -105,32 +106,32 @@ fn is_refusal(error: &watcher::Error) -> bool {
     matches!(error, kube::Error::Api(status) if matches!(status.code, 403 | 404))
 }
 
-/// The UIDs of assignments: one of the same name that was made anew has another.
+/// The UIDs of assignments: one that was created again under its name has another.
 pub(crate) type Uids = BTreeMap<Key, String>;
 
-/// How much an agent knows of what is wanted of it.
+/// The progress of the first sync, which decides when an agent is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum SyncState {
-    /// Nothing.
+    /// No assignments are known.
     None,
-    /// Its own assignments, so far.
+    /// Its own assignments up to now are known.
     Own,
-    /// All that is to be expected: each plugin that another agent of this node serves is assigned to this one too.
+    /// All that it can expect are known: each plugin of another agent on this node is assigned to this one too.
     Whole,
 }
 
-/// Where it is said what this agent's assignments are.
+/// The channels on which [`follow`] publishes this agent's assignments.
 pub(crate) struct Outputs {
-    /// What they want.
+    /// The desired state.
     pub(crate) desired: watch::Sender<Desired>,
-    /// Which objects they are.
+    /// The UIDs of the assignments.
     pub(crate) uids: watch::Sender<Uids>,
-    /// How much of them is known.
+    /// The progress of the first sync.
     pub(crate) sync_state: watch::Sender<SyncState>,
 }
 
-/// Watches this agent's assignments for ever, in these namespaces or in all, and `says` what they are.
-/// An API server that is away changes nothing.
+/// Watches this agent's assignments in these namespaces, or in all if there are none, and publishes them. Never ends.
+/// While the API server is unreachable nothing changes.
 pub(crate) async fn follow(
     client: Client,
     namespaces: &[String],
@@ -140,7 +141,7 @@ pub(crate) async fn follow(
     outputs: Outputs,
 ) {
     let Outputs { desired, uids, sync_state } = outputs;
-    // A connection that died without a word is noticed when a watch ends that should have ended by itself.
+    // A connection that died silently is noticed when its watch does not end after this many seconds.
     let config = watcher::Config::default().fields(&format!("spec.nodeName={node}")).timeout(60);
     let apis: Vec<Api<DeserializeGuard<PluginAssignment>>> = match namespaces {
         [] => vec![Api::all(client)],
@@ -171,21 +172,21 @@ pub(crate) async fn follow(
                 let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
                 current.get_or_insert_default().forget(&namespace, &name);
             }
-            // A namespace that may not be read must not keep the others waiting.
+            // A namespace that the agent may not read must not delay the others.
             Err(error) if current.is_none() && is_refusal(&error) => {
                 let namespace = namespaces.get(at);
-                tracing::error!(?namespace, %error, "assignments may not be read; does the agent's Role still exist?");
+                tracing::error!(?namespace, %error, "the API server refuses access to assignments; does the agent's Role still exist?");
                 let of_scope =
                     loaded.iter().filter(|(key, _)| namespace.is_none_or(|name| *name == key.namespace));
                 let own = of_scope.map(|(key, revision)| (key.clone(), Arc::clone(revision))).collect();
                 *current = Some(Seen { own, ..Seen::default() });
             }
             Err(error) => {
-                tracing::warn!(%error, "the API server does not answer; what runs goes on");
+                tracing::warn!(%error, "assignments cannot be watched; the running revisions go on");
                 continue;
             }
         }
-        // Only what is known of all of them is the whole.
+        // The desired state is complete only when each watch has listed its objects.
         let synced: Option<Vec<&Seen>> = scopes.iter().map(|scope| scope.current.as_ref()).collect();
         let Some(parts) = synced else { continue };
         let own = parts.iter().flat_map(|seen| &seen.own);
@@ -213,14 +214,14 @@ pub(crate) async fn follow(
     }
 }
 
-/// Takes one assignment in. One that cannot be read stays as it was `before`.
+/// Applies one assignment. One that is unreadable stays as it was `before`.
 fn apply(seen: &mut Seen, before: &Desired, object: DeserializeGuard<PluginAssignment>, pod_uid: &str) {
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
     let uid = object.uid().unwrap_or_default();
     let assignment = match object.0 {
         Ok(assignment) => assignment,
         Err(error) => {
-            tracing::error!(%namespace, %name, %error, "an assignment cannot be read; it is left as it was");
+            tracing::error!(%namespace, %name, %error, "an assignment is unreadable; it stays as it was");
             let same = |key: &Key| key.namespace == namespace && key.revision == name;
             let known = before.iter().filter(|(key, _)| same(key));
             seen.uids.extend(known.clone().map(|(key, _)| (key.clone(), uid.clone())));
@@ -273,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn only_this_agents_own_assignments_are_taken_and_only_while_they_are_wanted() {
+    fn only_own_assignments_count_and_only_until_they_are_deleted() {
         let (mut desired, before) = (Seen::default(), Desired::new());
         assert_eq!(applied(&mut desired, &before, assignment("a", "mine")), ["a"]);
         assert_eq!(applied(&mut desired, &before, assignment("b", "of-another-pod")), ["a"]);
@@ -283,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_knows_the_whole_when_it_has_what_the_one_before_it_serves() {
+    fn an_agent_is_in_sync_once_it_has_all_plugins_of_its_predecessor() {
         let (mut seen, before) = (Seen::default(), Desired::new());
         assert!(seen.is_whole());
         applied(&mut seen, &before, assignment("old", "of-another-pod"));
@@ -296,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn an_assignment_that_cannot_be_read_stays_as_it_was_even_when_all_are_listed_anew() {
+    fn an_unreadable_assignment_stays_as_it_was_through_a_relist() {
         let mut before = Seen::default();
         applied(&mut before, &Desired::new(), assignment("a", "mine"));
         let before = before.own;
@@ -309,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_wanted_is_recalled_and_a_damaged_file_is_as_good_as_none() {
+    fn a_checkpoint_is_loaded_and_a_damaged_one_counts_as_none() {
         let state = tempfile::tempdir().unwrap();
         let checkpoint = Checkpoint::new(state.path(), "mine");
         assert_eq!(checkpoint.load(), None);

@@ -1,4 +1,4 @@
-//! Lingering: what is wanted here no more is served on for a moment, until the cluster sends its calls elsewhere.
+//! Drain: a removed plugin is served on until its EndpointSlices have stopped routing here.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -9,8 +9,8 @@ use tokio::{
 
 use crate::desired::{Desired, DesiredRevision, Key};
 
-/// Outputs what `wanted` says, for ever, but lets a plugin that is gone from there go only after `delay`. A revision
-/// that is replaced by another of its plugin does not linger: calls have somewhere to go.
+/// Copies `desired` to `served`, but removes a plugin only `delay` after it is gone from `desired`. A revision that is
+/// replaced by another of its plugin is removed at once, since calls have a successor. Never ends.
 pub(crate) async fn follow(
     mut desired: watch::Receiver<Desired>,
     served: watch::Sender<Desired>,
@@ -42,7 +42,7 @@ pub(crate) async fn follow(
         };
         tokio::select! {
             changed = desired.changed() => if changed.is_err() {
-                // Whoever said what is wanted is gone: what is served stays as it is.
+                // The sender is gone: the served state stays as it is.
                 return std::future::pending().await;
             },
             () = expires => {}
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_gone_is_served_for_a_moment_and_what_is_replaced_is_not() {
+    async fn a_removed_plugin_is_served_for_the_delay_and_a_replaced_revision_is_not() {
         let both = desired(&[("add", "a-1"), ("text", "t-1")]);
         let (sender, receiver) = watch::channel(both.clone());
         let (out, mut served) = watch::channel(both.clone());
@@ -76,7 +76,7 @@ mod tests {
         assert_eq!(*served.borrow_and_update(), desired(&[("text", "t-2")]));
         assert!(began.elapsed() >= DELAY);
 
-        // One that comes back meanwhile never went.
+        // A plugin that comes back within the delay was never removed.
         sender.send_replace(Desired::new());
         tokio::time::sleep(DELAY / 2).await;
         sender.send_replace(desired(&[("text", "t-2")]));

@@ -1,4 +1,4 @@
-//! The agent in a cluster: its desired state is its assignments, its reports are their statuses.
+//! The agent in a cluster: its assignments are its desired state, and its reports go to their statuses.
 
 pub(crate) mod assignments;
 pub(crate) mod drain;
@@ -23,13 +23,13 @@ use crate::{
     reports::Reports,
 };
 
-/// How long an agent that starts may load what it is to serve before it is ready all the same: one plugin whose
-/// registry hangs must not keep the others from their calls.
+/// The longest that the loads of a starting agent may delay its readiness: one plugin whose registry hangs must not
+/// keep the others from their calls.
 const SETTLE: Duration = Duration::from_secs(30);
 
 /// Runs until SIGTERM or SIGINT, then drains.
 pub async fn run(options: Options) -> anyhow::Result<()> {
-    // All of them by name, so that the compiler finds one that is forgotten.
+    // Without `..`, so that the compiler finds an option that nothing uses.
     let Options {
         node_name,
         pod_uid,
@@ -46,16 +46,16 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         watch_namespace,
         drain_delay,
         drain_deadline,
-        // The program's `main` uses it.
+        // `main` uses it.
         log_format: _,
     } = options;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let program =
-        std::env::current_exe().context("this program cannot find itself, to compile in a child process")?;
+    let program = std::env::current_exe()
+        .context("the path of this program, which compiles modules in child processes, is unknown")?;
     let checkpoint = Checkpoint::new(&state_dir, &pod_uid);
     let loaded = checkpoint.load();
-    // Serving goes on from what was last known; the API server's word replaces it when it comes.
+    // The agent serves its checkpoint until the first sync replaces it.
     let sync_state = watch::Sender::new(if loaded.is_some() { SyncState::Whole } else { SyncState::None });
     let loaded = loaded.unwrap_or_default();
     let (publish, desired) = watch::channel(loaded.clone());
@@ -103,7 +103,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         _ = interrupt.recv() => {}
         () = async {
             let _ = synced.wait_for(|state| *state >= SyncState::Own).await;
-            // While a DaemonSet replaces its Pods, the one before is stopped as soon as this one is ready.
+            // While a DaemonSet replaces its Pods, the predecessor is stopped as soon as this agent is ready.
             let caught_up = async {
                 let _ = synced.wait_for(|state| *state == SyncState::Whole).await;
                 settled(agent.reports(), &to_settle).await;
@@ -114,7 +114,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         } => {}
     }
     tracing::info!("draining");
-    // From here on what runs stays as it is: what callers were sent here for is answered.
+    // From here on the desired state is frozen, so that calls which are still routed here are served.
     watching.abort();
     draining.abort();
     tokio::time::sleep(drain_delay.into()).await;
@@ -123,7 +123,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until nothing that is wanted is on its way any more: it serves, or has failed.
+/// Waits until each desired revision serves or has failed.
 async fn settled(reports: &Reports, desired: &watch::Receiver<Desired>) {
     let mut changed = reports.subscribe();
     let is_loading = |key: &Key| {
@@ -132,11 +132,11 @@ async fn settled(reports: &Reports, desired: &watch::Receiver<Desired>) {
     while desired.borrow().keys().any(is_loading) && changed.changed().await.is_ok() {}
 }
 
-/// A client of the API server, with timeouts that let an agent notice when it is gone.
+/// A client of the API server, with a timeout by which an agent notices that it is unreachable.
 async fn client() -> anyhow::Result<kube::Client> {
     let mut config = kube::Config::infer()
         .await
-        .context("the API server cannot be found; in a Pod its address is given, elsewhere set KUBECONFIG")?;
+        .context("no API server is configured; in a Pod Kubernetes does that, elsewhere set KUBECONFIG")?;
     config.connect_timeout = Some(Duration::from_secs(5));
     Ok(kube::Client::try_from(config)?)
 }

@@ -1,4 +1,4 @@
-//! Reports: the board's latest, written to the assignments' statuses.
+//! Statuses: the latest report of each revision, written to its assignment.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -22,11 +22,12 @@ const FIRST_DELAY: Duration = Duration::from_millis(250);
 /// The longest delay.
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
 
-/// Writes every report that is not yet written, for ever, as the agent that is the Pod `pod_uid`. An API server
-/// that is away is tried again; what changed meanwhile is written once, as it is then.
+/// Writes each changed report to the status of its assignment, as the agent of the Pod `pod_uid`. Retries while the API
+/// server is unreachable, and then writes only the latest report of each revision.
 pub(crate) async fn follow(client: Client, pod_uid: &str, reports: Reports, mut uids: watch::Receiver<Uids>) {
     let mut changed = reports.subscribe();
-    // What was written, and to which object: one that was made anew knows nothing of what the other was told.
+    // The last report of each revision, and the UID that it was written to: an object that was created again under its
+    // name has no status yet.
     let mut written: BTreeMap<Key, (String, Report)> = BTreeMap::new();
     let new_backoff = || Backoff::new(FIRST_DELAY, LONGEST_DELAY);
     let mut backoff = new_backoff();
@@ -36,7 +37,7 @@ pub(crate) async fn follow(client: Client, pod_uid: &str, reports: Reports, mut 
         written.retain(|key, _| reports.contains_key(key));
         let mut missed = false;
         for (key, report) in reports {
-            // One that lingers here, and that nobody asks after any more.
+            // Removed, and served only for the drain delay: there is no status to write.
             let Some(uid) = known.get(&key) else { continue };
             if written.get(&key).is_some_and(|(object, last)| (object, last) == (uid, &report)) {
                 continue;
@@ -46,7 +47,7 @@ pub(crate) async fn follow(client: Client, pod_uid: &str, reports: Reports, mut 
                     written.insert(key, (uid.clone(), report));
                 }
                 Err(error) => {
-                    tracing::warn!(plugin = %key, %error, "a status could not be written; it is tried again");
+                    tracing::warn!(plugin = %key, %error, "a status could not be written; the agent retries");
                     missed = true;
                 }
             }
@@ -65,7 +66,7 @@ pub(crate) async fn follow(client: Client, pod_uid: &str, reports: Reports, mut 
 
 async fn write(client: &Client, pod_uid: &str, key: &Key, report: &Report) -> Result<(), kube::Error> {
     let api: Api<PluginAssignment> = Api::namespaced(client.clone(), &key.namespace);
-    // Recalled from disk, it may be gone, or another Pod's that kept its state here: not ours to speak of.
+    // After a start from a checkpoint the assignment may be deleted, or belong to another Pod on the same disk.
     let Some(current) = api.get_opt(&key.revision).await?.filter(|it| it.spec.agent.pod_uid == pod_uid)
     else {
         return Ok(());
@@ -79,7 +80,7 @@ async fn write(client: &Client, pod_uid: &str, key: &Key, report: &Report) -> Re
     let params = PatchParams::apply(names::AGENT).force();
     match api.patch_status(&key.revision, &params, &Patch::Apply(&patch)).await {
         Ok(_) => Ok(()),
-        // Deleted meanwhile: there is nobody left to tell.
+        // Deleted meanwhile: there is no status to write.
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         Err(error) => Err(error),
     }
@@ -91,7 +92,7 @@ fn status(current: &PluginAssignment, report: &Report) -> PluginAssignmentStatus
     let ready = Some(report.state == State::Ready);
     let generation = current.metadata.generation;
     set_condition(&mut conditions, ConditionType::Ready, ready, report.reason, &report.message, generation);
-    // A restart that finds everything in the cache says nothing new: what loading first took is kept.
+    // The cost of the first load is kept: a restart finds everything in the cache, which is no news.
     let load_stats = match (before.load_stats.or(before.figures), report.state) {
         (Some(load_stats), State::Ready) if before.state == Some(State::Ready) => Some(load_stats),
         _ => report.load_stats.clone(),
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_that_ends_where_it_was_changes_no_status() {
+    fn a_restart_into_the_same_state_changes_no_status() {
         let mut assignment = assignment();
         let first = status(&assignment, &ready(40));
         assert_eq!((first.state, first.conditions[0].status.as_str()), (Some(State::Ready), "True"));
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn load_stats_that_an_agent_of_before_wrote_as_figures_are_kept() {
+    fn load_stats_in_the_former_field_figures_are_kept() {
         let mut assignment = assignment();
         let wrote = status(&assignment, &ready(40));
         let figures = wrote.load_stats.clone();
@@ -147,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_says_why_and_drops_what_was_found() {
+    fn a_failure_sets_reason_and_message_and_drops_the_load_stats() {
         let mut assignment = assignment();
         assignment.status = Some(status(&assignment, &ready(40)));
         let report = Report {

@@ -1,4 +1,4 @@
-//! What modules and artifacts take on disk, and what of it may go.
+//! Inventory: the disk space of modules and artifacts, and the candidates for eviction.
 
 use std::{collections::HashMap, io, path::PathBuf, time::SystemTime};
 
@@ -6,18 +6,18 @@ use samovar_runtime::{ArtifactCache, ModuleDigest};
 
 use crate::disk::modules::Modules;
 
-/// Files take whole blocks, and so the kubelet counts them.
+/// The size of a disk block. Files take whole ones, and the kubelet counts them so.
 pub(crate) const BLOCK: u64 = 4096;
 
-/// What is on disk.
+/// The files of the cache.
 pub(crate) struct Inventory {
-    /// What all of it takes.
+    /// The total size on disk.
     pub(crate) bytes: u64,
-    /// What may go.
+    /// The candidates for eviction.
     pub(crate) unused: Vec<Unused>,
 }
 
-/// All that is kept of a module that nothing uses, or an artifact that another build made.
+/// All files of a module that nothing uses, or an artifact of another build.
 pub(crate) struct Unused {
     pub(crate) last_use: SystemTime,
     pub(crate) bytes: u64,
@@ -58,13 +58,14 @@ impl Inventory {
 }
 
 impl Unused {
-    /// Of an artifact that is never loaded or has lost its module nothing says when it was used: it goes first.
+    /// The release time of an artifact that this build cannot load, or that has lost its module, is unknown: it is
+    /// evicted first.
     fn of_unknown_age() -> Self {
         Self { last_use: SystemTime::UNIX_EPOCH, bytes: 0, module: None, artifacts: Vec::new() }
     }
 }
 
-/// What a file of a length takes.
+/// The disk space of a file of this length.
 pub(crate) fn on_disk(length: u64) -> u64 {
     length.next_multiple_of(BLOCK)
 }

@@ -1,4 +1,4 @@
-//! What is kept on disk, modules and their artifacts together: never more than its size, and what is in use always.
+//! The cache on disk: modules and their artifacts, bounded in size together. Files in use are never evicted.
 
 pub(crate) mod inventory;
 pub(crate) mod modules;
@@ -21,26 +21,26 @@ use self::{
 pub(crate) struct Cache {
     pub(crate) modules: Modules,
     pub(crate) artifacts: ArtifactCache,
-    /// What all of it may take on disk, in bytes.
+    /// The bound on the total size on disk, in bytes.
     size: u64,
-    /// What it takes, as a scrape is told.
+    /// The metric of the total size.
     bytes: Gauge,
-    /// How many use each module: revisions that are wanted, and loads.
+    /// The number of pins of each module, by desired revisions and by loads.
     uses: Mutex<HashMap<ModuleDigest, usize>>,
-    /// Held from the look at what is there to the end of the write, so that no two writes count on the same room.
+    /// Held from the inventory to the end of the write, so that no two writes count on the same free space.
     writing: tokio::sync::Mutex<()>,
 }
 
-/// While it lives, a module that is kept stays kept, and so does its artifact.
+/// Keeps the files of a module and of its artifact from eviction until it is dropped.
 pub(crate) struct Pin {
     cache: Arc<Cache>,
     digest: ModuleDigest,
 }
 
-/// What is in use leaves no room.
+/// The files in use leave no room for a module.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the module needs {missing} bytes more than this node's cache on disk has: it may take {size} bytes, and the modules in use take {in_use}; give the agents a larger --cache-size, or this node fewer plugins"
+    "the module needs {missing} bytes more than this node's cache on disk has: its size is {size} bytes, of which modules in use take {in_use}; give the agents a larger --cache-size, or this node fewer plugins"
 )]
 pub(crate) struct CacheFull {
     missing: u64,
@@ -48,7 +48,7 @@ pub(crate) struct CacheFull {
     in_use: u64,
 }
 
-/// Why an artifact is not there.
+/// The reason that an artifact was not kept.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum KeepError {
     #[error(transparent)]
@@ -63,13 +63,13 @@ impl Cache {
         Self { modules, artifacts, size, bytes, uses, writing }
     }
 
-    /// Keeps the module's files, those that are there and those that come, until the answer is dropped.
+    /// Pins a module: its files, present and future, are not evicted before the pin is dropped.
     pub(crate) fn pin(self: &Arc<Self>, digest: &ModuleDigest) -> Pin {
         *self.uses().entry(*digest).or_default() += 1;
         Pin { cache: Arc::clone(self), digest: *digest }
     }
 
-    /// Keeps a module, and which image holds it. Where the disk refuses, it is pulled again after a restart.
+    /// Writes a module, and the image that contains it. If the disk refuses, a restart pulls it again.
     pub(crate) async fn keep_module(
         &self,
         digest: &ModuleDigest,
@@ -92,29 +92,29 @@ impl Cache {
         Ok(())
     }
 
-    /// Keeps an artifact.
+    /// Writes an artifact.
     pub(crate) async fn keep_artifact(&self, compiled: Compiled) -> Result<Artifact, KeepError> {
         let _writing = self.writing.lock().await;
         self.make_room(on_disk(compiled.bytes()))?;
         Ok(self.artifacts.keep(compiled).await?)
     }
 
-    /// Removes what is over the size, which may have been larger when it was written.
+    /// Evicts files until the total is within the size, which may have been larger before a restart.
     pub(crate) fn shrink(&self) {
-        // Whoever is writing has looked already.
+        // Whoever holds the lock makes room itself.
         if let Ok(_writing) = self.writing.try_lock() {
-            // Where what is in use is over it alone, nobody is there to be refused: what serves goes on.
+            // If the files in use alone exceed the size, there is no load to refuse: revisions serve on.
             let _ = self.make_room(0);
         }
     }
 
-    /// Makes room for so many bytes: of what nothing uses, what was used last longest ago goes first.
+    /// Makes room for `bytes`: evicts files that nothing uses, least recently released first.
     fn make_room(&self, bytes: u64) -> Result<(), CacheFull> {
         let taken = match self.inventory().and_then(|inventory| self.evict(inventory, bytes)) {
             Ok(taken) => taken,
             Err(error) => {
-                // Then nothing can be written either, and what is loaded serves without.
-                tracing::warn!(%error, "the cache on disk cannot be looked through");
+                // Then writes fail too, and revisions serve without files.
+                tracing::warn!(%error, "the cache on disk cannot be listed");
                 return Ok(());
             }
         };
@@ -161,7 +161,7 @@ impl Cache {
     }
 }
 
-/// A module is used until nothing wants it any more: of such, what was let go first goes first.
+/// Stamps the release time with the last pin: eviction is least recently released first.
 impl Drop for Pin {
     fn drop(&mut self) {
         let mut uses = self.cache.uses();
@@ -188,7 +188,7 @@ mod tests {
 
     use super::*;
 
-    /// A cache that holds so many modules of one size, and what they take.
+    /// A cache with room for some modules of one size, and that size.
     struct Fixture {
         state: TempDir,
         cache: Arc<Cache>,
@@ -238,7 +238,7 @@ mod tests {
             kept
         }
 
-        /// Keeps a module that is let go so many hours ago.
+        /// Keeps a module that was released this many hours ago.
         async fn unused(&self, name: &str, hours: u64) {
             drop(self.keep(name).await.unwrap());
             let file = self.state.path().join("modules").join(ModuleDigest::of(&wasm(name)).hex());
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_what_nothing_uses_what_was_let_go_first_goes_first_with_its_artifact_and_its_name() {
+    async fn eviction_is_least_recently_released_first_with_artifact_and_image() {
         let fixture = Fixture::of(3).await;
         fixture.unused("b", 3).await;
         let _used = fixture.keep("c").await.unwrap();
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_in_use_stays_and_a_new_module_is_refused_until_something_is_let_go() {
+    async fn modules_in_use_stay_and_a_new_one_is_refused_until_one_is_released() {
         let fixture = Fixture::of(2).await;
         let first = fixture.keep("b").await.unwrap();
         let again = fixture.cache.pin(&first.digest);
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn artifacts_that_are_never_loaded_go_before_all_else() {
+    async fn artifacts_of_other_builds_are_evicted_first() {
         let fixture = Fixture::of(2).await;
         fixture.unused("b", 1).await;
         let used = fixture.keep("c").await.unwrap();
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_cache_that_is_smaller_now_keeps_what_is_in_use_and_takes_it_again() {
+    async fn a_smaller_cache_keeps_modules_in_use_and_accepts_them_again() {
         let fixture = Fixture::of(3).await;
         for name in ["b", "c", "d"] {
             fixture.unused(name, 1).await;

@@ -1,4 +1,4 @@
-//! Modules on disk: which module an image holds, and the module's bytes, checked whenever they are read.
+//! Modules on disk: the module of each image, and the module's bytes, verified on each read.
 
 use std::{
     fs,
@@ -11,8 +11,8 @@ use bytes::Bytes;
 use samovar_runtime::ModuleDigest;
 use sha2::{Digest, Sha256};
 
-/// The modules that this agent has pulled. An image is immutable, since it is named by digest, so what it holds
-/// never needs to be asked again.
+/// The modules that this agent has pulled. An image is named by digest, so it is immutable, and its module is known
+/// once and for all.
 pub(crate) struct Modules {
     by_image: PathBuf,
     by_digest: PathBuf,
@@ -32,12 +32,12 @@ impl Modules {
         Ok(Self { by_image, by_digest })
     }
 
-    /// The digest of the module in an image, where the image was pulled before.
+    /// The digest of the module in an image, if the image was pulled before.
     pub(crate) fn of_image(&self, image: &str, path: Option<&str>) -> Option<ModuleDigest> {
         fs::read_to_string(self.image_file(image, path)).ok()?.trim().parse().ok()
     }
 
-    /// A module's bytes. A file that is not what its name says is removed.
+    /// A module's bytes. A file whose digest is not its name is removed.
     pub(crate) fn read(&self, digest: &ModuleDigest) -> Option<Bytes> {
         let file = self.module_file(digest);
         let bytes = fs::read(&file).ok()?;
@@ -49,22 +49,22 @@ impl Modules {
         None
     }
 
-    /// Whether a module is here, as long as it should be.
+    /// True if a module's file exists, with the right length.
     pub(crate) fn has(&self, digest: &ModuleDigest, wasm: &[u8]) -> bool {
         fs::metadata(self.module_file(digest)).is_ok_and(|metadata| metadata.len() == wasm.len() as u64)
     }
 
-    /// Keeps a module.
+    /// Writes a module.
     pub(crate) fn keep(&self, digest: &ModuleDigest, wasm: &[u8]) -> io::Result<()> {
         write_whole(&self.module_file(digest), wasm)
     }
 
-    /// Keeps that an image holds a module.
+    /// Records that an image contains a module.
     pub(crate) fn link(&self, image: &str, path: Option<&str>, digest: &ModuleDigest) -> io::Result<()> {
         write_whole(&self.image_file(image, path), digest.to_string().as_bytes())
     }
 
-    /// The modules that are here: when each was last let go, or kept if it never was, and its size.
+    /// The modules on disk: the digest, the time of the last release, or of the write if there was none, and the size.
     pub(crate) fn files(&self) -> io::Result<Vec<(ModuleDigest, SystemTime, u64)>> {
         let files = fs::read_dir(&self.by_digest)?.flatten().filter_map(|entry| {
             let digest = format!("sha256:{}", entry.file_name().to_str()?).parse().ok()?;
@@ -74,14 +74,14 @@ impl Modules {
         Ok(files.collect())
     }
 
-    /// How many images are known to hold one of the modules.
+    /// The number of images whose module is recorded.
     pub(crate) fn images(&self) -> io::Result<usize> {
         Ok(fs::read_dir(&self.by_image)?.count())
     }
 
-    /// Keeps for later that a module was used until now.
+    /// Stamps a module's release time.
     pub(crate) fn released(&self, digest: &ModuleDigest) {
-        // One that was never kept, or is gone, has nothing to remember.
+        // A module without a file has no release time to keep.
         let _ =
             fs::File::open(self.module_file(digest)).and_then(|file| file.set_modified(SystemTime::now()));
     }
@@ -91,7 +91,7 @@ impl Modules {
         remove(&self.module_file(digest))
     }
 
-    /// Forgets the images whose modules are gone.
+    /// Removes the records of images whose modules are gone.
     pub(crate) fn forget_images(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.by_image)?.flatten().filter(|entry| !is_half_written(entry)) {
             let names = fs::read_to_string(entry.path()).ok().and_then(|digest| digest.trim().parse().ok());
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_crash_left_half_written_is_removed() {
+    fn temporary_files_of_a_crash_are_removed() {
         let state = tempfile::tempdir().unwrap();
         let modules = Modules::open(state.path()).unwrap();
         let [left, being_written] =

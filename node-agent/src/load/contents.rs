@@ -1,4 +1,4 @@
-//! Contents in a cluster: asked of the operator, and held in memory only.
+//! Contents in a cluster: fetched from the operator, and held in memory only.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -11,15 +11,15 @@ use crate::{
     load::failure::{Failure, Retry},
 };
 
-/// Where the operator gives the contents of ConfigMaps and Secrets, and how it is known. What may change while the
-/// agent runs is in files.
+/// The operator's endpoint for the contents of ConfigMaps and Secrets, and its credentials. Those are in files, since
+/// they may change while the agent runs.
 #[derive(Clone, Debug, clap::Args)]
 pub struct OperatorOptions {
-    /// The operator's address, which gives what the ConfigMaps and Secrets hold that plugins name:
-    /// `https://samovar-operator.samovar-system.svc:8443`. Left out: plugins that name some fail.
+    /// The URL at which the operator serves the contents of the ConfigMaps and Secrets that plugins name:
+    /// `https://samovar-operator.samovar-system.svc:8443`. Without it, plugins that name any fail.
     #[arg(long, value_name = "URL", requires_all = ["operator_ca", "operator_token"])]
     pub operator_url: Option<String>,
-    /// The certificates that the operator's is to be signed with; read at each use.
+    /// The CA certificates that sign the operator's certificate; read at each use.
     #[arg(long, value_name = "FILE")]
     pub operator_ca: Option<PathBuf>,
     /// The token of this Pod's ServiceAccount for the audience `samovar-operator`; read at each use.
@@ -27,41 +27,43 @@ pub struct OperatorOptions {
     pub operator_token: Option<PathBuf>,
 }
 
-/// The operator, as an agent asks it.
+/// A client of the operator.
 pub(crate) struct Operator {
     options: OperatorOptions,
-    /// Questions at once.
+    /// Permits for requests.
     requests: Semaphore,
 }
 
-/// Why the operator did not give them.
+/// The reason that contents could not be fetched.
 #[derive(Debug, thiserror::Error)]
 enum FetchError {
     #[error(
-        "this agent was not told where the operator is: set --operator-url, --operator-ca and --operator-token"
+        "this agent has no access to the operator: set --operator-url, --operator-ca and --operator-token"
     )]
     NotConfigured,
-    #[error("{what} cannot be read ({kind}); it is mounted into the agent's Pod, and may come a moment late")]
+    #[error(
+        "{what} cannot be read ({kind}); it is mounted into the agent's Pod, and may appear a moment late"
+    )]
     File { what: &'static str, kind: std::io::ErrorKind },
-    #[error("the certificates that the operator's is to be signed with are none: {0}")]
+    #[error("invalid operator CA bundle: {0}")]
     Authority(#[source] reqwest::Error),
-    #[error("the operator does not response: {0}")]
+    #[error("the operator is unreachable: {0}")]
     Unreachable(String),
-    #[error("the operator says {status}: {why}")]
+    #[error("the operator refused with {status}: {why}")]
     Refused { status: StatusCode, why: String },
-    #[error("the operator's response is none: {0}")]
+    #[error("malformed response from the operator: {0}")]
     Unreadable(String),
 }
 
-/// Questions at once: an agent that starts with many plugins leaves the operator time for the others.
+/// The most concurrent requests: an agent that starts with many plugins leaves the operator time for the others.
 const REQUESTS: usize = 4;
-/// How long one question may take.
+/// The timeout of one request.
 const TIMEOUT: Duration = Duration::from_secs(20);
-/// How long the operator may take to be reached.
+/// The timeout of connecting to the operator.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// The most bytes of why the operator refuses.
+/// The most bytes of a refusal.
 const REFUSAL_BYTES: usize = 1000;
-/// The most bytes of an answer: JSON makes six of one at the worst.
+/// The most bytes of a response: JSON escapes one byte as six at the worst.
 const RESPONSE_BYTES: usize = 6 * samovar_crds::LARGEST_CONTENTS;
 
 impl Operator {
@@ -69,11 +71,11 @@ impl Operator {
         Self { options, requests: Semaphore::new(REQUESTS) }
     }
 
-    /// What it gives for one of this agent's assignments.
+    /// Fetches the contents for one of this agent's assignments.
     pub(crate) async fn fetch(&self, assignment: &Key) -> Result<Contents, Failure> {
         let _permit = self.requests.acquire().await;
         get(&self.options, assignment).await.map_err(|error| {
-            let why = format_args!("what its ConfigMaps and Secrets hold is not known: {error}");
+            let why = format_args!("the contents of its ConfigMaps and Secrets are unknown: {error}");
             Failure::new(Reason::SecretUnavailable, Retry::Often, why)
         })
     }
@@ -89,7 +91,7 @@ async fn get(options: &OperatorOptions, assignment: &Key) -> Result<Contents, Fe
         tokio::fs::read_to_string(path).await.map_err(|error| FetchError::File { what, kind: error.kind() })
     };
     let (ca, token) = (read("the operator's CA", ca).await?, read("this Pod's token", token).await?);
-    // Made for each question: these are few, and the certificates are renewed.
+    // A new client for each request: requests are few, and the certificates are rotated.
     let client = reqwest::Client::builder()
         .tls_certs_only(Certificate::from_pem_bundle(ca.as_bytes()).map_err(FetchError::Authority)?)
         .https_only(true)
@@ -109,12 +111,12 @@ async fn get(options: &OperatorOptions, assignment: &Key) -> Result<Contents, Fe
         let why = String::from_utf8_lossy(&body).trim().to_owned();
         return Err(FetchError::Refused { status, why });
     }
-    // What does not read is not said: it may be a secret.
+    // Without the text that cannot be parsed: it may be a secret.
     serde_json::from_slice(&body)
-        .map_err(|error| FetchError::Unreadable(format!("no JSON of its form at column {}", error.column())))
+        .map_err(|error| FetchError::Unreadable(format!("unexpected JSON at column {}", error.column())))
 }
 
-/// The body of an answer, which has so many bytes at most.
+/// Reads the body of a response, at most `limit` bytes.
 async fn body(mut response: reqwest::Response, limit: usize) -> Result<Vec<u8>, FetchError> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| FetchError::Unreachable(cause(&error)))? {
@@ -126,7 +128,7 @@ async fn body(mut response: reqwest::Response, limit: usize) -> Result<Vec<u8>, 
     Ok(body)
 }
 
-/// The innermost cause: the others only say that sending failed, and where to.
+/// The innermost cause: the outer ones contain only the URL, and that the request failed.
 fn cause(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(source) = cause.source() {

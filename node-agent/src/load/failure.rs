@@ -4,7 +4,7 @@ use std::{fmt::Display, time::Duration};
 
 use samovar_crds::Reason;
 
-/// Why a revision cannot be served, and whether trying again may help.
+/// A failed load of a revision.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub(crate) struct Failure {
@@ -13,16 +13,16 @@ pub(crate) struct Failure {
     pub(crate) retry: Retry,
 }
 
-/// Whether trying again may help.
+/// The pace of retries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Retry {
-    /// Only a change can.
+    /// A retry cannot help: only a change of the revision can.
     Never,
-    /// It may, soon; not sooner than the registry asked, where it did.
+    /// A retry may help soon; not before the delay that the registry asked for, if it did.
     Soon(Option<Duration>),
-    /// It may, at any moment.
+    /// A retry may help at any moment.
     Often,
-    /// It may, one day.
+    /// A retry may help one day.
     Slowly,
 }
 

@@ -1,4 +1,4 @@
-//! Grants: a plugin's policy and what its ConfigMaps and Secrets hold, as the runtime takes them.
+//! Grants: a plugin's security policy and contents, converted for the runtime.
 
 use std::{fmt::Display, sync::Arc};
 
@@ -7,7 +7,7 @@ use samovar_runtime::{EnvGrant, FilesGrant, Grants, Mount, MountSource, NetworkG
 
 use crate::load::failure::{Failure, Retry};
 
-/// What the guests may do.
+/// The grants of a policy, with the contents that it names.
 pub(crate) fn grants(policy: &SecurityPolicy, contents: &Contents) -> Result<Grants, Failure> {
     let network = policy.network.as_ref().map(|network| NetworkGrant::new(&network.allowed_hosts));
     let network = network.transpose().map_err(|error| invalid("network.allowedHosts", error))?;
@@ -23,7 +23,7 @@ fn invalid(field: &str, why: impl Display) -> Failure {
     Failure::new(Reason::InvalidSpec, Retry::Never, why)
 }
 
-/// A variable that has a value: one whose key is optional, and not there, is not set.
+/// A variable and its value; `None` if its key is optional and missing.
 fn variable(variable: &EnvVar, contents: &Contents) -> Option<samovar_runtime::EnvVar> {
     let name = variable.name.clone();
     let value = match variable.value_from {

@@ -1,4 +1,4 @@
-//! Loading one revision: pull, compile or find in the cache, link, warm.
+//! Loads one revision: pull, compile or cache hit, link, warm-up.
 
 pub(crate) mod contents;
 pub(crate) mod failure;
@@ -35,24 +35,24 @@ use crate::{
     server::metrics::Metrics,
 };
 
-/// Loads revisions, so many at once.
+/// Loads revisions, with bounded concurrency.
 pub(crate) struct Loader {
     pub(crate) engine: Engine,
     pub(crate) cache: Arc<Cache>,
     pub(crate) registry: Client,
-    /// Modules that are held in memory at once, from the pull to the end of the compile.
+    /// Permits for modules in memory, from the pull to the end of the compile.
     pub(crate) modules_held: Semaphore,
-    /// Compiles at once.
+    /// Permits for compiles.
     pub(crate) compiles: Semaphore,
     pub(crate) flights: SingleFlight,
-    /// Who knows what ConfigMaps and Secrets hold; `None` where that is part of what is wanted.
+    /// The source of contents; `None` if the desired state has them.
     pub(crate) operator: Option<Operator>,
-    /// Where guests run, their start functions too.
+    /// The runtime of guests, and so of their start functions.
     pub(crate) guests: Handle,
     pub(crate) metrics: Metrics,
 }
 
-/// Modules that are held in memory at once: enough that one slow registry does not stop the others.
+/// The most modules in memory at once: enough that one slow registry does not stop the others.
 pub(crate) const MODULES_HELD: usize = 8;
 
 /// A revision that can be called.
@@ -64,7 +64,7 @@ pub(crate) struct Loaded {
 }
 
 impl Loader {
-    /// Loads a revision, telling `progress` how far it is.
+    /// Loads a revision, and calls `progress` at each state on the way.
     pub(crate) async fn load(
         &self,
         key: &Key,
@@ -111,7 +111,7 @@ impl Load<'_> {
         let (cache, template) = (&self.loader.cache, &self.revision.template);
         let path = template.module_path.as_deref();
         (self.progress)(State::Pulling);
-        // Many plugins of one image pull and compile it once: the others wait here, and then find it.
+        // Many plugins of one image pull and compile it once: the others wait here, and then find it in the cache.
         let _flight = self.loader.flights.enter(&format!("{image} {}", path.unwrap_or_default())).await;
         if let Some(digest) = cache.modules.of_image(image, path) {
             let module = cache.pin(&digest);
@@ -127,7 +127,7 @@ impl Load<'_> {
             return Err(Failure::new(
                 Reason::ImageNotFound,
                 Retry::Slowly,
-                format!("this node does not have {image}, and imagePullPolicy is Never: nothing is pulled"),
+                format!("{image} is not cached on this node, and imagePullPolicy is Never"),
             ));
         }
         let _held = self.loader.modules_held.acquire().await;
@@ -143,7 +143,7 @@ impl Load<'_> {
         wasm: &Bytes,
     ) -> Result<(Pin, Artifact), Failure> {
         let module = self.loader.cache.pin(digest);
-        // Kept as a pulled one is, so that the cache has one way to stay small.
+        // Cached as a pulled module is, so that one rule bounds the disk.
         self.loader.cache.keep_module(digest, wasm, None).await.map_err(cache_full)?;
         Ok((module, self.compiled(digest, wasm.clone()).await?))
     }
@@ -168,7 +168,7 @@ impl Load<'_> {
 
     async fn compiled(&mut self, digest: &ModuleDigest, wasm: Bytes) -> Result<Artifact, Failure> {
         (self.progress)(State::Compiling);
-        // Several images may hold the same module.
+        // Several images may contain the same module.
         let _flight = self.loader.flights.enter(&digest.to_string()).await;
         if let Some(artifact) = self.cached(digest).await {
             return Ok(artifact);
@@ -187,7 +187,7 @@ impl Load<'_> {
         Ok(artifact)
     }
 
-    /// What the plugin's policy grants. The last before it is linked: what it names is as new as it can be.
+    /// The grants of the plugin's policy: the last step before the link, so that contents are as new as possible.
     async fn grants(&self) -> Result<Grants, Failure> {
         let Some(policy) = &self.revision.template.security_policy else { return Ok(Grants::default()) };
         let contents = match (&self.revision.contents, &self.loader.operator) {
@@ -202,7 +202,7 @@ impl Load<'_> {
 
     async fn plugin(&self, spec: PluginSpec, artifact: &Artifact) -> Result<Plugin, Failure> {
         let (engine, artifact) = (self.loader.engine.clone(), artifact.clone());
-        // Start functions are guests' code: they run where guests run, never where the agent is controlled.
+        // Start functions are guest code: they run on the runtime of guests, never on the one that controls the agent.
         let load = AbortOnDropHandle::new(
             self.loader.guests.spawn(async move { Plugin::load(&engine, &artifact, spec).await }),
         );
@@ -231,7 +231,7 @@ fn compile_failure(error: CompileError) -> Failure {
 }
 
 fn cache_full(error: CacheFull) -> Failure {
-    // Slowly: each time it would be pulled or compiled anew.
+    // Slowly: each retry pulls or compiles the module again.
     Failure::new(Reason::CacheFull, Retry::Slowly, error)
 }
 
@@ -248,7 +248,7 @@ fn registry_failure(error: &samovar_registry::Error) -> Failure {
     Failure::new(reason, retry, error)
 }
 
-/// All but the grants, which may have to be asked for.
+/// The spec without the grants, for which contents may have to be fetched.
 fn plugin_spec(key: &Key, template: &PluginTemplate) -> PluginSpec {
     let limits = &template.limits;
     let functions = template.functions.iter().map(|function| {
@@ -257,7 +257,7 @@ fn plugin_spec(key: &Key, template: &PluginTemplate) -> PluginSpec {
             name: function.name.clone(),
             export: function.export.clone(),
             abi: match function.abi {
-                // The API server takes no function of `Http`; elsewhere the runtime says why it cannot be.
+                // The API server admits no function of `Http`; elsewhere the runtime refuses it with a reason.
                 Abi::Http => Some(samovar_runtime::Abi::Http),
                 Abi::Auto => None,
                 Abi::Component => Some(samovar_runtime::Abi::Component),
@@ -319,7 +319,7 @@ fn millis(since: Instant) -> u32 {
     u32::try_from(since.elapsed().as_millis()).unwrap_or(u32::MAX)
 }
 
-/// One at a time for each name: whoever comes second waits for the first.
+/// Concurrent loads of one name run one after another, so that all but the first find its result.
 #[derive(Default)]
 pub(crate) struct SingleFlight(Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>);
 

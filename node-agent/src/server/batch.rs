@@ -1,4 +1,4 @@
-//! A batch, `application/x-ndjson`: a call a line, an answer a line, in order, each sent before the next line is read.
+//! Batches, `application/x-ndjson`: a call per line, an answer per line, in order, each sent before the next is read.
 
 use std::{sync::Arc, time::Instant};
 
@@ -25,13 +25,13 @@ use crate::server::{
 
 const NDJSON: &str = "application/x-ndjson";
 
-/// Whether a request is a batch, by its content type.
+/// True if a request is a batch, by its content type.
 pub(super) fn is_batch(headers: &HeaderMap) -> bool {
     let media = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     media.is_some_and(|media| essence(media).eq_ignore_ascii_case(NDJSON))
 }
 
-/// The answer to a batch: its calls run as it is read by the caller.
+/// The answer to a batch: its calls run as the caller reads it.
 pub(super) fn answer(
     server: Arc<Server>,
     serving: Arc<Serving>,
@@ -58,7 +58,7 @@ struct Batch {
 }
 
 impl Batch {
-    /// The next answer, and whether more may follow.
+    /// The next answer, and true if more may follow.
     async fn next(&mut self) -> Option<(Bytes, bool)> {
         let Self { server, serving, endpoint, lines } = self;
         let line = tokio::time::timeout(endpoint.function.timeout(), lines.next()).await;
@@ -89,7 +89,7 @@ impl Batch {
     }
 }
 
-/// An answer as a line: a JSON value as it is, text as a string, bytes as a string of base64.
+/// Renders an answer as a line: JSON as it is, text as a string, bytes as a base64 string.
 fn rendered(answer: &samovar_runtime::Answer, held: Reservation) -> Result<Bytes, Problem> {
     let mut line = match answer.format {
         Format::Json => answer.body.to_vec(),
@@ -100,23 +100,23 @@ fn rendered(answer: &samovar_runtime::Answer, held: Reservation) -> Result<Bytes
     Ok(held.hold(line).map_err(CallError::from)?)
 }
 
-/// Lines out of a body, each within a limit of bytes.
+/// Reads a body line by line, each of at most `limit` bytes.
 struct Reader<B> {
     body: B,
-    /// What was received and not yet read.
+    /// Bytes that were received and not yet read.
     rest: Bytes,
     limit: u64,
     memory: MemoryBudget,
 }
 
-/// A line, or why it was not kept; and what it takes.
+/// A line, or the reason that it was not kept, and the reservation of its memory.
 struct Line {
     body: Result<Bytes, CallError>,
     held: Reservation,
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("the body broke off")]
+#[error("the request body is incomplete")]
 struct Incomplete;
 
 impl<B: hyper::body::Body<Data = Bytes> + Unpin> Reader<B> {
@@ -137,7 +137,7 @@ impl<B: hyper::body::Body<Data = Bytes> + Unpin> Reader<B> {
         }
     }
 
-    /// The next line, and whether the body ends with it.
+    /// The next line, and true if the body ends with it.
     async fn line(&mut self) -> Result<(Line, bool), Incomplete> {
         let mut whole = BytesMut::new();
         let held = self.memory.reservation();
@@ -167,7 +167,7 @@ impl<B: hyper::body::Body<Data = Bytes> + Unpin> Reader<B> {
         }
     }
 
-    /// Whether more was received.
+    /// Receives more bytes; false at the end of the body.
     async fn receive(&mut self) -> Result<bool, Incomplete> {
         while let Some(frame) = self.body.frame().await {
             if let Ok(data) = frame.map_err(|_| Incomplete)?.into_data() {
@@ -187,7 +187,7 @@ mod tests {
 
     use super::*;
 
-    /// What is read of frames: each line, or `!` for one that is too large.
+    /// Reads frames as lines, with `!` for one that is too large.
     async fn read(frames: &[&'static str]) -> Vec<String> {
         let engine = Engine::new(&EngineOptions { instances: 1, ..EngineOptions::default() }).unwrap();
         let frames: Vec<_> = frames
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lines_end_with_newlines_wherever_the_frames_do() {
+    async fn lines_end_at_newlines_wherever_frames_end() {
         for (frames, lines) in [
             (&["a\nb\n"][..], &["a", "b"][..]),
             (&["a", "\n", "b"], &["a", "b"]),
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_line_that_is_too_large_is_left_out_and_the_rest_go_on() {
+    async fn a_line_that_is_too_large_is_skipped_and_the_rest_go_on() {
         assert_eq!(read(&["12345\n123456\nabc\n"]).await, ["12345", "!", "abc"]);
         assert_eq!(read(&["1234", "56", "7890", "1234567\na\n", "1234567"]).await, ["!", "a", "!"]);
     }

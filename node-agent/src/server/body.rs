@@ -13,28 +13,29 @@ use hyper::{
 };
 use samovar_runtime::{BrokenOff, ResponseBody};
 
+/// The response to a caller.
 pub(super) type Answer = Response<Either<Full<Bytes>, Either<Lines, MeasuredBody>>>;
 
-/// The answers of a batch.
+/// The body of a batch's answer.
 pub(super) type Lines = StreamBody<BoxStream<'static, Result<Frame<Bytes>, Infallible>>>;
 
-/// A guest's response on its way to the caller, with the timer that counts the exchange when the body is dropped.
+/// A guest's response on its way to the caller; its drop ends the exchange, which is then counted.
 pub(super) type MeasuredBody = InspectErr<ResponseBody, Box<dyn FnMut(&BrokenOff) + Send>>;
 
-/// An answer that is there as a whole.
+/// An answer whose body is in memory.
 pub(super) fn full(body: impl Into<Bytes>) -> Answer {
     Response::new(Either::Left(Full::new(body.into())))
 }
 
-/// What is read and thrown away of a body whose call has ended already.
+/// The most bytes that are read and discarded of a body whose call has ended.
 const DISCARDED_BYTES: usize = 16 << 20;
-/// How long that may take.
+/// The longest that this may take.
 const DISCARD: Duration = Duration::from_secs(1);
 
-/// Reads on for a while and throws away, so that a caller who is still sending when the answer is known gets to
-/// read it: a connection that is closed with bytes unread is reset, and the answer with it.
+/// Reads and discards the rest of a body, within bounds, so that a caller who is still sending can read the answer: a
+/// connection that is closed with unread bytes is reset, and the answer is lost.
 pub(super) async fn discard(head: &Parts, mut body: Incoming) {
-    // Such a caller waits for the answer before it sends; reading would tell it to go on.
+    // This caller waits for `100 Continue` before it sends the body; a read would send that.
     let waits =
         head.headers.contains_key(header::EXPECT) && head.headers.contains_key(header::CONTENT_LENGTH);
     if waits || body.is_end_stream() {

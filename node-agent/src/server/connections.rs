@@ -1,4 +1,4 @@
-//! The port that takes calls: HTTP/1.1 and HTTP/2 cleartext, straight on hyper.
+//! The port for calls: HTTP/1.1 and HTTP/2 cleartext, directly on hyper.
 
 use std::{
     convert::Infallible,
@@ -24,14 +24,14 @@ use tokio::{
 
 use crate::server::{Server, dispatch::answer};
 
-/// Connections that are open at once; more wait to be accepted.
+/// The most open connections; more wait to be accepted.
 const CONNECTIONS: usize = 10_000;
-/// How long a caller may take from connecting to the end of its first request's head.
+/// The longest from a caller's connect to the end of its first request's head.
 const FIRST_HEAD: Duration = Duration::from_secs(10);
-/// How long an HTTP/1.1 connection may be idle, the next request's head included. Longer than callers' pools
-/// commonly keep one, since a call that crosses its connection's end on the way is lost.
+/// The longest that an HTTP/1.1 connection may be idle, the next request's head included. Longer than callers' pools
+/// commonly keep one, since a call that is sent while its connection closes is lost.
 const IDLE: Duration = Duration::from_mins(2);
-/// Calls at once on one HTTP/2 connection.
+/// The most concurrent calls on one HTTP/2 connection.
 const STREAMS: u32 = 250;
 /// The largest head of a request, in bytes.
 const HEAD_BYTES: usize = 32 << 10;
@@ -44,7 +44,7 @@ pub(crate) async fn serve(server: Arc<Server>, listener: TcpListener, deadline: 
     let builder = builder();
     loop {
         let next = async {
-            // Never closed: there is a place for everyone, sooner or later.
+            // The semaphore is never closed: each connection gets a permit sooner or later.
             let permit = Arc::clone(&permits).acquire_owned().await;
             (permit, accept(&listener).await)
         };
@@ -65,8 +65,8 @@ pub(crate) async fn serve(server: Arc<Server>, listener: TcpListener, deadline: 
         open.inc();
         tokio::spawn(async move {
             let mut connection = pin!(connection);
-            // A caller that breaks off is its own business. One that connects and sends no request holds a
-            // place: hyper's own timeout starts only when the version of HTTP is known.
+            // The error of a connection concerns only its caller. A connection without a request is closed, since it
+            // holds a permit: hyper's own timeout starts only when the version of HTTP is known.
             let in_time = tokio::time::timeout(FIRST_HEAD, connection.as_mut()).await.is_ok();
             if !in_time && begun.load(Ordering::Relaxed) {
                 let _ = connection.await;
@@ -77,14 +77,11 @@ pub(crate) async fn serve(server: Arc<Server>, listener: TcpListener, deadline: 
     }
     drop(listener);
     if tokio::time::timeout(deadline, graceful.shutdown()).await.is_err() {
-        tracing::warn!(
-            "calls were still running after {} s of draining; they are cut off",
-            deadline.as_secs()
-        );
+        tracing::warn!("calls still ran after {} s of draining; they are aborted", deadline.as_secs());
     }
 }
 
-/// How connections are served: every head, stream and wait is bounded.
+/// The settings of connections: every head, stream and wait is bounded.
 fn builder() -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE).max_buf_size(HEAD_BYTES);
@@ -97,7 +94,7 @@ fn builder() -> auto::Builder<TokioExecutor> {
     builder
 }
 
-/// The next connection. An error is a passing shortage, of file descriptors mostly.
+/// Accepts the next connection. An error is a passing shortage, of file descriptors mostly.
 async fn accept(listener: &TcpListener) -> TcpStream {
     loop {
         match listener.accept().await {
@@ -113,7 +110,7 @@ async fn accept(listener: &TcpListener) -> TcpStream {
     }
 }
 
-/// Opens the port.
+/// Binds the port.
 pub(crate) fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let listener = std::net::TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;

@@ -1,4 +1,4 @@
-//! `GET` of a plugin: what it is and which functions it has.
+//! `GET` of a plugin: its revision, limits and functions.
 
 use hyper::{header, header::HeaderValue};
 use samovar_crds::{FunctionLimits, Limits};
@@ -31,7 +31,7 @@ struct FunctionDescription<'a> {
     signature: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     abi: Option<&'static str>,
-    /// Over the plugin's.
+    /// Limits that replace the plugin's.
     #[serde(skip_serializing_if = "Option::is_none")]
     limits: Option<&'a FunctionLimits>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -15,9 +15,10 @@ use crate::server::{
     target::{host, target},
 };
 
+/// Answers one request.
 pub(super) async fn answer(server: &Arc<Server>, request: Request<Incoming>) -> Answer {
     let (head, mut body) = request.into_parts();
-    // A statement of its own: the table is not held while the call runs.
+    // A statement of its own, so that the route table is not held while the call runs.
     let dispatched = dispatch(&server.routes.load(), &head);
     let answer = match dispatched {
         Dispatch::Function(serving, endpoint) if batch::is_batch(&head.headers) => {
@@ -37,7 +38,7 @@ pub(super) async fn answer(server: &Arc<Server>, request: Request<Incoming>) -> 
     answer
 }
 
-/// What a request calls, or the answer to one that calls nothing.
+/// Finds the target of a request, or the answer to a request without one.
 fn dispatch(routes: &RouteTable, head: &Parts) -> Dispatch {
     let problem = |problem: Problem| Dispatch::Nothing(Box::new(problem.answer()));
     let target = match target(host(head), head.uri.path(), routes) {
@@ -66,12 +67,12 @@ fn dispatch(routes: &RouteTable, head: &Parts) -> Dispatch {
     }
 }
 
-/// What a request calls.
+/// The target of a request.
 enum Dispatch {
     /// A function.
     Function(Arc<Serving>, Arc<Endpoint>),
-    /// A guest that takes whole requests, and where its own part of the path begins.
+    /// A guest of `type: Http`, and the start of its own part of the path.
     Guest(Arc<Serving>, Arc<Endpoint>, usize),
-    /// Nothing: this is the answer.
+    /// None, and this is the answer.
     Nothing(Box<Answer>),
 }

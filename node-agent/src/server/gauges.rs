@@ -1,4 +1,4 @@
-//! What is true at the moment of a scrape: memory drawn, calls that run and wait, instances that are ready. Costs calls nothing.
+//! Gauges that each scrape reads: reserved memory, running and waiting calls, ready instances. They cost calls nothing.
 
 use std::{
     fmt,
@@ -15,27 +15,23 @@ use samovar_runtime::{MemoryBudget, Plugin};
 
 use crate::server::Server;
 
-/// Asks the plugins that answer calls, and the budget. An agent that is gone has none.
+/// Reads the memory budget and the serving plugins; nothing once the agent is gone.
 pub(crate) struct Gauges(Weak<Server>);
 
-/// A gauge's name, its help, and where it is read.
+/// A gauge's name, its help, and its reader.
 type Gauge = (&'static str, &'static str, fn(&Plugin) -> u32);
 
 const GAUGES: [Gauge; 3] = [
-    ("calls_running", "Calls that run now", Plugin::running),
-    ("calls_waiting", "Calls that wait in the queue now", Plugin::waiting),
-    ("instances_ready", "Instances that wait for a call now", Plugin::ready_instances),
+    ("calls_running", "Running calls", Plugin::running),
+    ("calls_waiting", "Calls that wait in the queue", Plugin::waiting),
+    ("instances_ready", "Instances that are ready for a call", Plugin::ready_instances),
 ];
 
 type MemoryGauge = (&'static str, &'static str, fn(&MemoryBudget) -> Option<u64>);
 
 const MEMORY_GAUGES: [MemoryGauge; 2] = [
-    (
-        "memory_budget",
-        "The most memory that guests' demand may take; not there without a bound",
-        MemoryBudget::total,
-    ),
-    ("memory_used", "Memory that guests' demand takes now", |budget| Some(budget.used())),
+    ("memory_budget", "Size of the memory budget; absent if it has no bound", MemoryBudget::total),
+    ("memory_used", "Memory that is reserved from the budget", |budget| Some(budget.used())),
 ];
 
 impl Gauges {

@@ -1,4 +1,4 @@
-//! `type: Http`: a whole request to its guest, and the guest's whole response back, both streamed.
+//! `type: Http`: streams a whole request to its guest, and the guest's response back.
 
 use std::{sync::Arc, time::Instant};
 
@@ -26,11 +26,11 @@ use crate::{
     },
 };
 
-/// What a guest may be asked with: everything but `CONNECT`, which would make it a tunnel.
+/// The methods that guests may receive: all but `CONNECT`, which would make the connection a tunnel.
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
-/// Hands a request to the guest of what serves, or of what serves next. The guest's path begins at `start` of the
-/// request's.
+/// Hands a request to the guest of a revision, or of its successor. The guest's path begins at `start` of the request's
+/// path.
 pub(super) async fn exchange(
     server: &Server,
     serving: &Serving,
@@ -83,19 +83,19 @@ async fn admit(
         admitted => return Ok(admitted?),
     }
     let next = server.successor(&serving.key)?;
-    let endpoint = next.handler().ok_or_else(|| Problem::not_ready("it takes whole requests no more"))?;
+    let endpoint =
+        next.handler().ok_or_else(|| Problem::not_ready("the plugin is no longer of type Http"))?;
     Ok(next.runs.admit(&endpoint.function, bytes).await?)
 }
 
-/// The request as its guest sees it: its own path, an authority whatever the version of HTTP, and no header that speaks
-/// of the connection.
+/// The request as its guest sees it: its own path, an authority in each version of HTTP, and no hop-by-hop fields.
 fn forwarded(mut head: Parts, key: &Key, start: usize) -> Result<Parts, Problem> {
     drop_hop_by_hop(&mut head.headers);
     let has_authority = head.uri.authority().is_some() || head.headers.contains_key(header::HOST);
     if start == 0 && has_authority {
         return Ok(head);
     }
-    let invalid = || Problem::new(ProblemType::BadArguments, "the request's path or host is not valid");
+    let invalid = || Problem::new(ProblemType::BadArguments, "the request's path or host is invalid");
     let bad = |_: InvalidUri| invalid();
     let named = || head.headers.get(header::HOST).map(|host| host.as_bytes().try_into());
     let authority: Authority = match (head.uri.authority(), named()) {
@@ -105,7 +105,7 @@ fn forwarded(mut head: Parts, key: &Key, start: usize) -> Result<Parts, Problem>
     };
     let whole = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let own = &whole[start.min(whole.len())..];
-    // Of the plugin itself: its root.
+    // A request for the plugin itself has the root as its path.
     let root = if own.starts_with('/') { "" } else { "/" };
     let path: PathAndQuery = format!("{root}{own}").try_into().map_err(bad)?;
     let uri = Uri::builder().scheme(Scheme::HTTP).authority(authority).path_and_query(path);
@@ -113,8 +113,8 @@ fn forwarded(mut head: Parts, key: &Key, start: usize) -> Result<Parts, Problem>
     Ok(head)
 }
 
-/// What a header section says of the connection that it came over: <https://www.rfc-editor.org/rfc/rfc9110#section-7.6.1>.
-/// The runtime drops those that are so by their names.
+/// Drops the fields that `Connection` names as hop-by-hop: <https://www.rfc-editor.org/rfc/rfc9110#section-7.6.1>. The
+/// runtime drops those that are hop-by-hop by their own names.
 fn drop_hop_by_hop(headers: &mut HeaderMap) {
     let is_trailers = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"trailers");
     if headers.get(header::TE).is_some_and(|value| !is_trailers(value)) {
@@ -132,7 +132,7 @@ fn drop_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Counts an exchange with its outcome and duration when it is dropped.
+/// Counts an exchange, with its outcome and duration, when it is dropped.
 struct CallTimer {
     endpoint: Arc<Endpoint>,
     outcome: Result<(), ProblemType>,

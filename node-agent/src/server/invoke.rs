@@ -1,4 +1,4 @@
-//! One call: its body in, its answer out. The hot path.
+//! Invocation: reads the body of one call, runs it, renders its answer. The hot path.
 
 use std::{fmt::Write as _, time::Instant};
 
@@ -24,6 +24,7 @@ const JSON: &str = "application/json";
 const OCTET_STREAM: &str = "application/octet-stream";
 const TEXT: &str = "text/plain; charset=utf-8";
 
+/// Runs one call, counts it, and answers it.
 pub(super) async fn invoke(
     server: &Server,
     serving: &Serving,
@@ -46,7 +47,7 @@ async fn call(
 ) -> Result<Answer, Problem> {
     let format = format(headers, function)?;
     let answer_bytes = wants_bytes(headers);
-    // Given back when the call has ended: until then the body is in memory.
+    // Released when the call ends: until then the body is in memory.
     let held = server.memory.reservation();
     let body = read(body, function, &held).await?;
     let call = Call { body, format, answer_bytes };
@@ -67,7 +68,7 @@ async fn call(
     Ok(response)
 }
 
-/// One call of what serves, or of what serves next.
+/// Runs one call on a revision, or on its successor.
 pub(super) async fn run(
     server: &Server,
     serving: &Serving,
@@ -89,7 +90,7 @@ pub(super) fn essence(media: &str) -> &str {
     media.split(';').next().unwrap_or_default().trim()
 }
 
-/// Whether the caller would rather have bytes than JSON: the one of the two that it names first.
+/// True if the caller prefers bytes to JSON: `Accept` names them first.
 fn wants_bytes(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(header::ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
     accepted
@@ -99,7 +100,7 @@ fn wants_bytes(headers: &HeaderMap) -> bool {
         .is_some_and(|media| media.eq_ignore_ascii_case(OCTET_STREAM))
 }
 
-/// How the body is to be read, by its content type.
+/// The format of the body, by its content type.
 fn format(headers: &HeaderMap, function: &Function) -> Result<Format, Problem> {
     let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(Format::Json) };
     let essence = essence(value.to_str().unwrap_or_default());
@@ -109,11 +110,11 @@ fn format(headers: &HeaderMap, function: &Function) -> Result<Format, Problem> {
     if essence.eq_ignore_ascii_case(OCTET_STREAM) && function.takes_bytes() {
         return Ok(Format::Bytes);
     }
-    // What `curl --data` sends unless it is told otherwise; its body is JSON all the same, or fails as such.
+    // The default of `curl --data`; the body is JSON all the same, or fails as such.
     if essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
         return Ok(Format::Json);
     }
-    // A program reads whatever it reads.
+    // A program reads any media type.
     if function.abi() == Some(Abi::Command) {
         let is_text = essence.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("text/"));
         return Ok(if is_text { Format::Text } else { Format::Bytes });
@@ -125,7 +126,7 @@ fn format(headers: &HeaderMap, function: &Function) -> Result<Format, Problem> {
     ))
 }
 
-/// The whole body, within the function's limits of bytes and time, and counted in `held` as it comes.
+/// Reads the whole body, within the function's limits of bytes and time; `held` grows with it.
 async fn read(body: &mut Incoming, function: &Function, held: &Reservation) -> Result<Bytes, Problem> {
     let limit = function.request_bytes();
     let too_large = || Problem::from(CallError::TooLarge { limit });
@@ -138,7 +139,8 @@ async fn read(body: &mut Incoming, function: &Function, held: &Reservation) -> R
     let whole = async {
         let mut whole = BytesMut::new();
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|_| Problem::new(ProblemType::BadArguments, "the body broke off"))?;
+            let frame = frame
+                .map_err(|_| Problem::new(ProblemType::BadArguments, "the request body is incomplete"))?;
             let Ok(data) = frame.into_data() else { continue };
             if (whole.len() + data.len()) as u64 > limit {
                 return Err(too_large());
@@ -156,13 +158,13 @@ async fn read(body: &mut Incoming, function: &Function, held: &Reservation) -> R
     })
 }
 
-/// Where the time went, in milliseconds: <https://www.w3.org/TR/server-timing/>.
+/// The durations of the phases of a call, in milliseconds: <https://www.w3.org/TR/server-timing/>.
 fn server_timing(Timing { queue, instantiate, run }: Timing) -> Option<HeaderValue> {
     let mut text = String::with_capacity(64);
     for (separator, name, took) in
         [("", "queue", queue), (", ", "instantiate", instantiate), (", ", "run", run)]
     {
-        // By hand: formatting three floats took 1 % of a short call.
+        // As integers: formatting three floats took 1 % of a short call.
         let (millis, micros) = (took.as_micros() / 1000, took.subsec_micros() % 1000);
         write!(text, "{separator}{name};dur={millis}.{micros:03}").ok()?;
     }
@@ -176,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_are_wanted_where_they_are_named_before_json() {
+    fn bytes_are_preferred_if_accept_names_them_before_json() {
         for (accept, bytes) in [
             (None, false),
             (Some("*/*"), false),
@@ -192,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn where_the_time_went_is_told_in_milliseconds() {
+    fn server_timing_is_in_milliseconds() {
         let timing = Timing {
             queue: Duration::ZERO,
             instantiate: Duration::from_micros(7),

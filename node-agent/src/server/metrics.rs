@@ -1,4 +1,4 @@
-//! What the agent counts. The hot path holds its counters ready: no lookup and no allocation for a call.
+//! The metrics of an agent. The hot path holds its counters: a call costs no lookup and no allocation.
 
 use std::{sync::OnceLock, time::Duration};
 
@@ -48,7 +48,7 @@ pub(crate) struct Metrics {
     pub(crate) connections: Gauge,
 }
 
-/// The counters of one function. Those of problems that never came are not made.
+/// The counters of one function. That of a problem type is created by its first problem.
 pub(crate) struct FunctionMetrics {
     calls: Family<CallLabels, Counter>,
     labels: FunctionLabels,
@@ -61,7 +61,7 @@ fn call_buckets() -> Histogram {
     Histogram::new(exponential_buckets(0.000_05, 4.0, 10))
 }
 
-/// Where an agent's metrics go: all have one prefix.
+/// The part of a registry for an agent's metrics, which all have one prefix.
 pub(crate) fn prefixed(registry: &mut Registry) -> &mut Registry {
     registry.sub_registry_with_prefix("samovar_agent")
 }
@@ -79,18 +79,14 @@ impl Metrics {
             connections: Gauge::default(),
         };
         let registry = prefixed(registry);
-        registry.register(
-            "calls",
-            "Calls, by their outcome: ok, or the problem's slug",
-            metrics.calls.clone(),
-        );
+        registry.register("calls", "Calls by outcome: ok, or the problem type", metrics.calls.clone());
         registry.register_with_unit(
             "call_duration",
-            "Time from a call's body to its answer",
+            "Duration of a call, from its body to its answer",
             Unit::Seconds,
             metrics.duration.clone(),
         );
-        registry.register("loads", "Revisions loaded, by outcome: ok, or the reason", metrics.loads.clone());
+        registry.register("loads", "Loads of revisions by outcome: ok, or the reason", metrics.loads.clone());
         registry.register(
             "artifact_cache_hits",
             "Loads that found their artifact in the cache",
@@ -98,17 +94,17 @@ impl Metrics {
         );
         registry.register_with_unit(
             "compile",
-            "Time to compile a module",
+            "Duration of the compile of a module",
             Unit::Seconds,
             metrics.compile_seconds.clone(),
         );
         registry.register_with_unit(
             "cache",
-            "What modules and artifacts take on disk",
+            "Disk space of modules and artifacts",
             Unit::Bytes,
             metrics.cache_bytes.clone(),
         );
-        registry.register("plugins", "Plugins that answer calls", metrics.plugins.clone());
+        registry.register("plugins", "Serving plugins", metrics.plugins.clone());
         registry.register("connections", "Open connections of callers", metrics.connections.clone());
         metrics
     }
@@ -132,7 +128,7 @@ impl Metrics {
         }
     }
 
-    /// Forgets a function of a plugin that is gone.
+    /// Removes the metrics of a function that is gone.
     pub(crate) fn forget(&self, namespace: &str, plugin: &str, function: &str) {
         let labels = FunctionLabels {
             namespace: namespace.to_owned(),

@@ -28,7 +28,7 @@ use self::{
 };
 use crate::desired::Key;
 
-/// What every connection shares.
+/// The state that all connections share.
 pub(crate) struct Server {
     pub(crate) routes: ArcSwap<RouteTable>,
     pub(crate) metrics: Metrics,

@@ -1,4 +1,4 @@
-//! Errors as callers see them: problem details (RFC 9457), each kind with a stable type.
+//! Problem objects (RFC 9457): errors as callers see them, each with a stable type.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// What went wrong with one request.
+/// The problem of one request.
 #[derive(Debug)]
 pub(crate) struct Problem {
     pub(crate) kind: ProblemType,
@@ -76,7 +76,7 @@ impl Problem {
         &self.detail
     }
 
-    /// The problem object.
+    /// The problem object, in JSON.
     pub(crate) fn json(&self) -> Vec<u8> {
         let body = Body {
             r#type: format!("https://samovar.dev/problems/{}", self.kind.as_str()),
@@ -104,7 +104,7 @@ impl Problem {
     }
 }
 
-/// What a failed call means to its caller.
+/// The problem of a failed call.
 impl From<CallError> for Problem {
     fn from(error: CallError) -> Self {
         let problem = Self::new(ProblemType::of(&error), &error);
@@ -118,7 +118,7 @@ impl From<CallError> for Problem {
     }
 }
 
-/// Enough of a caller's own text to recognise it.
+/// Truncates a caller's text to what is enough to recognise it.
 fn truncated(text: &str) -> &str {
     &text[..text.floor_char_boundary(64)]
 }
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_trap_tells_the_guests_backtrace() {
+    async fn a_trap_includes_the_guests_backtrace() {
         let trap = CallError::Trap { message: "unreachable".to_owned(), backtrace: vec!["inner".to_owned()] };
         let (status, body, _) = rendered(trap.into()).await;
         assert_eq!(status, 500);
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn overload_says_when_to_try_again() {
+    async fn overload_has_a_retry_after() {
         for (error, status) in [
             (CallError::Overloaded, 429),
             (CallError::AgentFull, 503),

@@ -5,7 +5,7 @@ use samovar_runtime::CallError;
 
 macro_rules! problem_types {
     ($($name:ident $slug:literal $status:ident $title:literal,)*) => {
-        /// The kinds of problems: the last part of each type's URI, its HTTP status and its title.
+        /// The problem types: the last segment of each URI, its HTTP status and its title.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) enum ProblemType { $($name,)* }
 
@@ -32,21 +32,21 @@ problem_types! {
     NotFound "not-found" NOT_FOUND "There is no such function",
     MethodNotAllowed "method-not-allowed" METHOD_NOT_ALLOWED "The method is not allowed",
     TooLarge "too-large" PAYLOAD_TOO_LARGE "The body is too large",
-    UnsupportedMediaType "unsupported-media-type" UNSUPPORTED_MEDIA_TYPE "The body's type is not taken",
+    UnsupportedMediaType "unsupported-media-type" UNSUPPORTED_MEDIA_TYPE "The body's media type is not supported",
     Overloaded "overloaded" TOO_MANY_REQUESTS "Too many calls at once",
-    NodeOverloaded "overloaded" SERVICE_UNAVAILABLE "This node has no room",
+    NodeOverloaded "overloaded" SERVICE_UNAVAILABLE "This node is overloaded",
     Trap "trap" INTERNAL_SERVER_ERROR "The guest trapped",
     MemoryLimit "memory-limit" INTERNAL_SERVER_ERROR "The guest ran out of memory",
-    FuelExhausted "fuel-exhausted" INTERNAL_SERVER_ERROR "The call took more fuel than it had",
+    FuelExhausted "fuel-exhausted" INTERNAL_SERVER_ERROR "The call ran out of fuel",
     GuestError "guest-error" BAD_GATEWAY "The guest answered with an error",
     ResponseTooLarge "response-too-large" BAD_GATEWAY "The guest's answer is too large",
     NotReady "not-ready" SERVICE_UNAVAILABLE "The plugin is not ready",
-    Draining "draining" SERVICE_UNAVAILABLE "This node is going away",
+    Draining "draining" SERVICE_UNAVAILABLE "This node is draining",
     Timeout "timeout" GATEWAY_TIMEOUT "The call took too long",
 }
 
 impl ProblemType {
-    /// The kind of problem that a failed call is.
+    /// The problem type of a failed call.
     pub(crate) fn of(error: &CallError) -> Self {
         match error {
             CallError::BadArguments(_) => Self::BadArguments,

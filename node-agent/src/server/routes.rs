@@ -1,4 +1,4 @@
-//! The route table: which plugin answers what. Immutable; a change is another table.
+//! The route table: the serving revision of each plugin. Immutable; a change is another table.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -18,7 +18,7 @@ pub(crate) struct Serving {
     handler: Option<Arc<Endpoint>>,
 }
 
-/// One function, with all that a call of it needs.
+/// One function, with its metrics.
 pub(crate) struct Endpoint {
     pub(crate) function: Arc<Function>,
     pub(crate) metrics: FunctionMetrics,
@@ -36,7 +36,7 @@ impl Serving {
         Self { key: key.clone(), revision: Arc::clone(revision), runs, endpoints, handler }
     }
 
-    /// What takes whole requests, where that is what the plugin does.
+    /// The endpoint of whole requests, if the plugin is of `type: Http`.
     pub(crate) fn handler(&self) -> Option<&Arc<Endpoint>> {
         self.handler.as_ref()
     }
@@ -46,16 +46,16 @@ impl Serving {
     }
 }
 
-/// What is known of a plugin.
+/// The route of a plugin.
 #[derive(Clone)]
 pub(crate) enum Route {
-    /// A revision answers.
+    /// A revision serves.
     Serving(Arc<Serving>),
-    /// None does yet; the text says why.
+    /// No revision serves yet; the text is the reason.
     NotReady(Arc<str>),
 }
 
-/// Every plugin that this agent was asked to run.
+/// The routes of all plugins that this agent is to run.
 #[derive(Clone, Default)]
 pub(crate) struct RouteTable {
     namespaces: HashMap<String, HashMap<String, Route>>,
@@ -84,12 +84,12 @@ impl RouteTable {
         table
     }
 
-    /// What is known of a plugin; `None` where this agent was never asked to run it.
+    /// The route of a plugin; `None` if this agent is not to run it.
     pub(crate) fn get(&self, namespace: &str, plugin: &str) -> Option<&Route> {
         self.namespaces.get(namespace)?.get(plugin)
     }
 
-    /// Every revision that answers.
+    /// All serving revisions.
     pub(crate) fn serving(&self) -> impl Iterator<Item = &Arc<Serving>> {
         self.namespaces.values().flat_map(HashMap::values).filter_map(|route| match route {
             Route::Serving(serving) => Some(serving),
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_highest_loaded_revision_answers_whatever_else_is_on_its_way() {
+    async fn the_highest_loaded_revision_serves_while_newer_ones_load() {
         let runs = plugin().await;
         let loaded = [("text", 2), ("text", 10), ("text", 9), ("one", 1)]
             .map(|(plugin, number)| serving(plugin, number, &runs));
@@ -152,7 +152,7 @@ mod tests {
         assert_eq!(answers(&table, "new").as_deref(), Some("not ready: pulling 1"));
         assert_eq!(answers(&table, "gone"), None);
         assert_eq!(table.serving().count(), 2);
-        // A rollback: the newest is let go, and the one before it answers again.
+        // A rollback: the newest is stopped, and the one before it serves again.
         let table = RouteTable::new([&loaded[0], &loaded[2]].into_iter(), std::iter::empty());
         assert_eq!(answers(&table, "text").as_deref(), Some("text-9"));
     }

@@ -1,4 +1,4 @@
-//! What a request is for: by its host where that names a plugin, else by its path.
+//! The target of a request: by its host if that names a plugin, else by its path.
 
 use hyper::{header, http::request::Parts};
 use samovar_crds::names;
@@ -8,13 +8,13 @@ use crate::server::{
     routes::{Route, RouteTable},
 };
 
-/// What a request is for.
+/// The target of a request.
 pub(crate) struct Target<'a> {
-    /// The plugin.
+    /// The route of the plugin.
     pub(super) route: &'a Route,
-    /// The function, as the caller wrote it; `None`: the plugin itself.
+    /// The function's name, as the caller wrote it; `None`: the plugin itself.
     pub(crate) name: Option<&'a str>,
-    /// Where the plugin's own part of the path begins: what follows its name, or all of it.
+    /// The start of the plugin's own part of the path: after its name, or 0.
     pub(super) start: usize,
 }
 
@@ -23,9 +23,9 @@ pub(super) fn host(head: &Parts) -> Option<&str> {
     head.uri.host().or_else(|| head.headers.get(header::HOST)?.to_str().ok())
 }
 
-/// What a request to `host` and `path` is for.
+/// Finds the target of a request to `host` and `path`.
 ///
-/// A host that names a plugin which is not here may be the node's own name: the path then decides.
+/// A host that names an unknown plugin may be the node's own name: the path then decides.
 pub(crate) fn target<'a>(
     host: Option<&str>,
     path: &'a str,
@@ -50,7 +50,7 @@ pub(crate) fn target<'a>(
     let before = path.len() - name.len();
     let start = match by_host {
         Some(_) => 0,
-        // With the slash before it, which a plugin's bare name lacks.
+        // Includes the slash before it, which a plugin's bare name lacks.
         None => before - usize::from(path[..before].ends_with('/')),
     };
     Ok(Target { route, name: Some(name).filter(|name| !name.is_empty()), start })
@@ -60,7 +60,7 @@ pub(crate) fn target<'a>(
 mod tests {
     use super::*;
 
-    /// `text/demo` and `other/demo` are known; what was found is told as `route function`, or as the problem's detail.
+    /// The target, with the plugins `text` and `other` of `demo`: `plugin function`, or the problem's type and detail.
     fn target_of(host: Option<&str>, path: &str) -> String {
         let not_ready = ["text", "other"].map(|plugin| ("demo", plugin, plugin.to_owned()));
         let routes = RouteTable::new(std::iter::empty(), not_ready.into_iter());
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_names_a_plugin_decides_and_else_the_path_does() {
+    fn a_host_that_names_a_plugin_decides_else_the_path() {
         for (host, path, expected) in [
             (Some("text.demo"), "/upper", "text upper"),
             (Some("text.demo.svc.cluster.local:8080"), "/", "text"),
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_here_is_named_in_the_answer() {
+    fn problems_name_the_plugin_that_is_missing() {
         for (host, path, expected) in [
             (None, "/", "not-found \"call POST /v1/NAMESPACE/PLUGIN/FUNCTION"),
             (None, "/v1/demo", "not-found \"call POST /v1/"),
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn http_2s_authority_and_http_1s_header_are_the_same_host() {
+    fn authority_and_host_header_name_the_same_host() {
         let request = |uri: &str, header: Option<&str>| {
             let builder = hyper::Request::builder().uri(uri);
             let builder = header.into_iter().fold(builder, |builder, host| builder.header("host", host));

@@ -1,4 +1,4 @@
-//! An agent on ports of its own, its callers, and waits with a deadline.
+//! An agent on ports of its own, its callers, and waits with deadlines.
 
 use std::{future::Future, path::Path, sync::Arc, time::Duration};
 
@@ -16,13 +16,13 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::watch;
 
-/// The longest that anything here is waited for.
+/// The deadline of each wait.
 const DEADLINE: Duration = Duration::from_mins(1);
 
 /// A plugin's name, its module, and its spec beside the image.
 pub type Plugin<'a> = (&'a str, Vec<u8>, Value);
 
-/// A running agent, and what it is asked to run.
+/// A running agent, and its desired state.
 pub struct Served {
     pub client: reqwest::Client,
     agent: Agent,
@@ -30,7 +30,7 @@ pub struct Served {
     state: TempDir,
 }
 
-/// The bytes of a module beside the other tests' guests.
+/// The bytes of a module in `tests/guests`.
 pub fn guest(name: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/guests").join(name);
     wat::parse_file(path).unwrap()
@@ -43,7 +43,7 @@ pub async fn problem(answer: Response) -> (u16, Value) {
     (status, answer.json().await.unwrap())
 }
 
-/// Ports of its own, and few instances.
+/// Options with free ports, and few instances.
 pub fn options(state: &Path) -> AgentOptions {
     AgentOptions {
         listen: ([127, 0, 0, 1], 0).into(),
@@ -90,7 +90,7 @@ fn revision(plugin: &str, number: i64, module: Vec<u8>, mut spec: Value) -> (Key
 }
 
 impl Served {
-    /// An agent that has loaded the plugins, or found that it cannot.
+    /// An agent whose plugins are ready, or have failed.
     pub async fn start(plugins: &[Plugin<'_>]) -> Self {
         Self::start_on(tempfile::tempdir().unwrap(), plugins).await
     }
@@ -108,7 +108,7 @@ impl Served {
         served
     }
 
-    /// Another agent on the same disk, after this one is gone.
+    /// Shuts this agent down, and starts another on the same disk.
     pub async fn restarted(self, plugins: &[Plugin<'_>]) -> Self {
         let Self { agent, state, .. } = self;
         agent.shutdown().await;

@@ -1,4 +1,4 @@
-//! Batches and programs over real sockets: a line for each line, and the types of what programs take and give.
+//! Batches and programs over real sockets: an answer for each line, and the media types of programs.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ async fn lines(answer: Response) -> Vec<Value> {
     answer.text().await.unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// The problem's slug, or the answer.
+/// The problem's type, or the answer.
 fn brief(line: &Value) -> Value {
     match line["type"].as_str() {
         Some(uri) => uri.rsplit('/').next().into(),
@@ -34,7 +34,7 @@ fn brief(line: &Value) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_line_has_its_own_answer_in_order_whatever_the_others_do() {
+async fn each_line_has_its_own_answer_in_order() {
     let limits = json!({ "limits": { "requestBytes": "64" } });
     let served = Served::start(&[
         ("scalars", guest("scalars.wat"), limits),
@@ -89,7 +89,7 @@ async fn an_answer_comes_before_the_next_line_is_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_line_that_does_not_come_in_time_ends_the_batch_and_an_endless_call_only_itself() {
+async fn a_late_line_ends_the_batch_and_an_endless_call_only_itself() {
     let short = json!({ "limits": { "timeout": "100ms" } });
     let served = Served::start(&[
         ("spin", guest("spin.wat"), short.clone()),
@@ -106,14 +106,14 @@ async fn a_line_that_does_not_come_in_time_ends_the_batch_and_an_endless_call_on
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_for_what_is_not_there_is_a_problem_as_a_whole() {
+async fn a_batch_for_a_missing_function_is_one_problem() {
     let served = Served::start(&[("scalars", guest("scalars.wat"), json!({}))]).await;
     let (status, problem) = problem(batch(&served, "/v1/demo/scalars/gone", "[1]\n").await).await;
     assert_eq!((status, brief(&problem)), (404, json!("not-found")));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_program_takes_any_type_and_gives_text_or_bytes() {
+async fn a_program_takes_any_media_type_and_answers_text_or_bytes() {
     let served = Served::start(&[("command", guest("command/command.wasm"), json!({}))]).await;
     for (takes, body, gives, answer) in [
         ("text/csv", &b"a,b"[..], "text/plain; charset=utf-8", &b"run\na,b"[..]),
@@ -132,14 +132,14 @@ async fn a_program_takes_any_type_and_gives_text_or_bytes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_plugin_is_told_its_config_and_a_changed_one_is_another_revision() {
+async fn a_plugin_gets_its_config_and_a_changed_one_as_another_revision() {
     let served = Served::start(&[("trio", guest("trio.wat"), json!({ "config": { "a": 1 } }))]).await;
     let path = "/v1/demo/trio/process-data";
     assert_eq!(served.post(path, "x").await.text().await.unwrap(), r#"{"a":1}|x"#);
     served.add("trio", 2, guest("trio.wat"), json!({ "config": { "a": 2 } }));
     served.settled("trio", 2).await;
     served
-        .until("the new config is told", || async {
+        .until("the new config is in use", || async {
             served.post(path, "x").await.text().await.unwrap() == r#"{"a":2}|x"#
         })
         .await;

@@ -103,6 +103,6 @@ async fn an_agent_that_may_not_read_one_of_its_namespaces_serves_the_others() ->
     stage.agents.push(Agent::start_with(pod, &path, &watched).await?);
     stage.all_ready("math").await?;
     assert_eq!(stage.answers("math").await?, ["13"]);
-    assert!(stage.agents[0].process.log().contains("may not be read"));
+    assert!(stage.agents[0].process.log().contains("refuses access to assignments"));
     Ok(())
 }
