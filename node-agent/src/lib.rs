@@ -8,6 +8,7 @@ mod agent;
 mod backoff;
 mod cgroup;
 pub mod cluster;
+mod control;
 mod desired;
 mod disk;
 mod guest_runtime;
