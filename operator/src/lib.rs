@@ -1,7 +1,8 @@
 //! The operator: decides which revision runs on which agent, and says what is true.
 //!
-//! [`run`] wires one controller; its reconcile is a row of steps, one file each. Only the first and the last of
-//! them speak to the API server.
+//! [`run`] wires one controller; its reconcile is a row of steps, one file each. Observing reads caches that watches fill.
+//! Contents reads ConfigMaps and Secrets from the API server, and resolving asks registries. Applying and the status
+//! write to the API server. The other steps, validating, placing and building, need no client.
 
 mod apply;
 mod build;
@@ -13,6 +14,7 @@ pub mod options;
 mod place;
 mod reconcile;
 mod resolve;
+mod revision;
 pub mod run;
 mod status;
 mod validate;

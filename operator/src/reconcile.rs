@@ -86,15 +86,23 @@ pub(crate) async fn reconcile(
     }
     context.filled.wait().await;
     let namespace = plugin.namespace().unwrap_or_default();
+    // Observe (no client required): the caches that watches fill.
     let observed = context.caches.observe(plugin);
+    // Validate (no client required).
     let valid = validate(plugin);
+    // Contents (client required): reads the ConfigMaps and Secrets that the plugin names, if they may have changed.
     let contents = context.versions.of(&context.client, plugin).await?;
+    // Resolve (registry client required): asks the image's registry, if spec, contents and revisions leave it open.
     let resolution = context.resolver.resolve(plugin, valid, contents, &observed.revisions).await;
+    // Place (no client required).
     let carries =
         |node: &str| observed.assignments.iter().any(|assignment| assignment.spec.node_name == node);
     let placement = place(plugin, &observed.nodes, &observed.agents, carries);
+    // Build (no client required).
     let prepared = build::build(plugin, resolution.revision.as_ref(), &placement, &observed);
+    // Apply (client required): writes the objects that differ.
     let applied = apply::apply(&context.client, &namespace, &observed, prepared).await?;
+    // Status (no client required), then its write and the Event (client required).
     let next = status(plugin, &resolution, &placement, &observed.assignments, &applied);
     status::write(&context.client, plugin, &next).await?;
     events::publish(&context.recorder, plugin, &next).await;

@@ -6,41 +6,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use k8s_openapi::{api::apps::v1::ControllerRevision, apimachinery::pkg::runtime::RawExtension};
+use k8s_openapi::api::apps::v1::ControllerRevision;
 use kube::ResourceExt as _;
-use samovar_crds::{ImagePullPolicy, PluginTemplate, Reason, WasmPlugin, names};
+use samovar_crds::{ImagePullPolicy, PluginTemplate, Reason, WasmPlugin};
 use samovar_registry::{Client, Error as RegistryError, Reference};
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
 use crate::{
-    contents::Unavailable,
+    contents::{ContentsVersion, Unavailable},
+    revision::{Revision, RevisionData},
     validate::{Invalid, Valid},
 };
 
-/// One immutable version of what runs.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Revision {
-    pub(crate) name: String,
-    pub(crate) number: i64,
-    pub(crate) data: RevisionData,
-}
-
-/// What a `ControllerRevision` keeps.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-pub(crate) struct RevisionData {
-    /// The template as its author wrote it, with the tag.
-    pub(crate) template: PluginTemplate,
-    /// The image that the tag was resolved to.
-    pub(crate) image: String,
-    /// The version of what the template's ConfigMaps and Secrets hold, where it names some.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) contents: Option<String>,
-}
-
 /// Which revision is to run, and whether it is the one that the spec means.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(crate) struct Resolution {
     /// The newest revision: the spec's own, or where that cannot be had or is held back, the one before.
     pub(crate) revision: Option<Revision>,
@@ -96,80 +75,39 @@ impl Resolver {
         &self,
         plugin: &WasmPlugin,
         valid: Result<Valid, Invalid>,
-        contents: Result<Option<String>, Unavailable>,
+        contents: ContentsVersion,
         revisions: &[Arc<ControllerRevision>],
     ) -> Resolution {
-        let known: Vec<Revision> = revisions.iter().filter_map(|revision| Revision::read(revision)).collect();
-        let newest = known.iter().max_by_key(|revision| revision.number).cloned();
-        let template = &plugin.spec.template;
-        let image = match valid {
-            Ok(Valid { image }) => image,
-            Err(invalid) => {
-                return Resolution::failed(newest, Reason::InvalidSpec, invalid.to_string(), None);
-            }
+        let lookup = match decide(plugin, valid, contents, newest(revisions)) {
+            Decision::Settled(resolution) => return resolution,
+            Decision::Lookup(lookup) => lookup,
         };
-        let contents = match contents {
-            Ok(contents) => contents,
-            Err(unavailable) => {
-                // An object that comes is noticed; the operator's own key and rights are not.
-                let requeue_after = (!matches!(unavailable, Unavailable::Missing(_))).then_some(UNNOTICED);
-                return Resolution::failed(
-                    newest,
-                    Reason::SecretUnavailable,
-                    unavailable.to_string(),
-                    requeue_after,
-                );
-            }
-        };
-        let newest = newest.map(|newest| {
-            let moved = newest.data.template == *template && newest.data.contents != contents;
-            if !moved || plugin.spec.paused {
-                return newest;
-            }
-            // The image is what it was, whatever its registry says now.
-            let data = RevisionData { contents: contents.clone(), ..newest.data.clone() };
-            Revision::next(&plugin.name_any(), data, Some(newest))
-        });
-        let is_current = newest
-            .as_ref()
-            .is_some_and(|newest| newest.data.template == *template && newest.data.contents == contents);
-        let looks_again = pull_policy(template, &image) == ImagePullPolicy::Always;
-        if is_current && (!looks_again || plugin.spec.paused) {
-            return Resolution { revision: newest, outcome: Outcome::Current, requeue_after: None };
-        }
-        if plugin.spec.paused {
-            return Resolution { revision: newest, outcome: Outcome::Paused, requeue_after: None };
-        }
-        let uid = plugin.uid().unwrap_or_default();
-        if let Some((failure, wait)) = self.remembered(&uid, template, is_current) {
+        let (uid, template) = (plugin.uid().unwrap_or_default(), &plugin.spec.template);
+        if let Some((failure, wait)) = self.remembered(&uid, template, lookup.is_current) {
             return match failure {
-                Some((reason, message)) if !is_current => {
-                    Resolution::failed(newest, reason, message, Some(wait))
-                }
-                _ => Resolution { revision: newest, outcome: Outcome::Current, requeue_after: Some(wait) },
+                Some(failure) => lookup.failed(failure, wait),
+                None => Resolution::current(lookup.newest, Some(wait)),
             };
         }
-        let pinned = match self.ask(template, &image).await {
-            Ok(pinned) => pinned,
-            Err(error) => {
-                let (reason, message) = (reason(&error), error.to_string());
-                let wait = self.remember_failure(&uid, template, &error);
-                // A tag that cannot be looked at again is still what it was.
-                return if is_current {
-                    tracing::warn!(plugin = %plugin.name_any(), "{message}");
-                    Resolution { revision: newest, outcome: Outcome::Current, requeue_after: Some(wait) }
-                } else {
-                    Resolution::failed(newest, reason, message, Some(wait))
-                };
+        match self.ask(template, &lookup.image).await {
+            Ok(pinned) => {
+                let requeue_after = lookup.is_periodic.then(|| {
+                    self.remember(uid, template, SLOW, 0, None);
+                    SLOW
+                });
+                let image = pinned.to_string();
+                let data = RevisionData { template: template.clone(), image, contents: lookup.contents };
+                let revision = Revision::next(&plugin.name_any(), data, lookup.newest);
+                Resolution::current(Some(revision), requeue_after)
             }
-        };
-        let requeue_after = looks_again.then(|| {
-            self.remember(uid, template, SLOW, 0, None);
-            SLOW
-        });
-        let data = RevisionData { template: template.clone(), image: pinned.to_string(), contents };
-        let revision = Revision::next(&plugin.name_any(), data, newest);
-        Resolution { revision: Some(revision), outcome: Outcome::Current, requeue_after }
+            Err(error) => {
+                let wait = self.remember_failure(&uid, template, &error);
+                if lookup.is_current {
+                    tracing::warn!(plugin = %plugin.name_any(), "{error}");
+                }
+                lookup.failed((reason(&error), error.to_string()), wait)
+            }
+        }
     }
 
     async fn ask(&self, template: &PluginTemplate, image: &Reference) -> Result<Reference, RegistryError> {
@@ -239,45 +177,105 @@ impl Resolver {
     }
 }
 
+/// The next step of a resolution.
+#[derive(Debug, PartialEq)]
+enum Decision {
+    /// The revision is known without a registry.
+    Settled(Resolution),
+    /// The image is to be looked up.
+    Lookup(Lookup),
+}
+
+/// A question to a registry, and what is known before its answer.
+#[derive(Debug, PartialEq)]
+struct Lookup {
+    image: Reference,
+    /// The version of the contents of the revision that is made.
+    contents: Option<String>,
+    newest: Option<Revision>,
+    /// `newest` runs the spec's template already: the question is only whether the tag has moved.
+    is_current: bool,
+    /// The pull policy is `Always`: the tag is looked up from time to time.
+    is_periodic: bool,
+}
+
+/// Decides as far as that needs no registry. Pure.
+fn decide(
+    plugin: &WasmPlugin,
+    valid: Result<Valid, Invalid>,
+    contents: ContentsVersion,
+    newest: Option<Revision>,
+) -> Decision {
+    let template = &plugin.spec.template;
+    let image = match valid {
+        Ok(Valid { image }) => image,
+        Err(invalid) => {
+            let failure = (Reason::InvalidSpec, invalid.to_string());
+            return Decision::Settled(Resolution::failed(newest, failure, None));
+        }
+    };
+    let contents = match contents {
+        ContentsVersion::None => None,
+        ContentsVersion::Known(version) => Some(version),
+        ContentsVersion::Unavailable(unavailable) => {
+            // An object that comes is noticed; the operator's own key and rights are not.
+            let requeue_after = (!matches!(unavailable, Unavailable::Missing(_))).then_some(UNNOTICED);
+            let failure = (Reason::SecretUnavailable, unavailable.to_string());
+            return Decision::Settled(Resolution::failed(newest, failure, requeue_after));
+        }
+    };
+    let newest = newest.map(|newest| {
+        let moved = newest.data.template == *template && newest.data.contents != contents;
+        if !moved || plugin.spec.paused {
+            return newest;
+        }
+        // The image is what it was, whatever its registry says now.
+        let data = RevisionData { contents: contents.clone(), ..newest.data.clone() };
+        Revision::next(&plugin.name_any(), data, Some(newest))
+    });
+    let is_current = newest
+        .as_ref()
+        .is_some_and(|newest| newest.data.template == *template && newest.data.contents == contents);
+    let is_periodic = pull_policy(template, &image) == ImagePullPolicy::Always;
+    if is_current && (!is_periodic || plugin.spec.paused) {
+        return Decision::Settled(Resolution::current(newest, None));
+    }
+    if plugin.spec.paused {
+        let outcome = Outcome::Paused;
+        return Decision::Settled(Resolution { revision: newest, outcome, requeue_after: None });
+    }
+    Decision::Lookup(Lookup { image, contents, newest, is_current, is_periodic })
+}
+
+impl Lookup {
+    /// The resolution after a failed lookup. A tag that cannot be looked at again is still what it was.
+    fn failed(self, failure: (Reason, String), wait: Duration) -> Resolution {
+        if self.is_current {
+            Resolution::current(self.newest, Some(wait))
+        } else {
+            Resolution::failed(self.newest, failure, Some(wait))
+        }
+    }
+}
+
 impl Resolution {
+    fn current(revision: Option<Revision>, requeue_after: Option<Duration>) -> Self {
+        Self { revision, outcome: Outcome::Current, requeue_after }
+    }
+
     fn failed(
         revision: Option<Revision>,
-        reason: Reason,
-        message: String,
+        (reason, message): (Reason, String),
         requeue_after: Option<Duration>,
     ) -> Self {
         Self { revision, outcome: Outcome::Failed(reason, message), requeue_after }
     }
 }
 
-impl Revision {
-    /// What a `ControllerRevision` says; `None` for one that is not of this form.
-    pub(crate) fn read(revision: &ControllerRevision) -> Option<Self> {
-        let data = serde_json::from_value(revision.data.as_ref()?.0.clone()).ok()?;
-        Some(Self { name: revision.name_any(), number: revision.revision, data })
-    }
-
-    /// The revision of `data`: after the newest, unless it is the newest. The same data always has the same name,
-    /// so that going back finds the old revision and gives it the next number.
-    fn next(plugin: &str, data: RevisionData, newest: Option<Self>) -> Self {
-        let identity = serde_json::to_vec(&data).unwrap_or_default();
-        let hash = &names::hex(&Sha256::digest(identity))[..10];
-        let name = format!("{plugin}-{hash}");
-        match newest {
-            Some(newest) if newest.name == name => newest,
-            newest => Self { name, number: newest.map_or(1, |newest| newest.number + 1), data },
-        }
-    }
-
-    /// The template with its image pinned: what agents run.
-    pub(crate) fn pinned(&self) -> PluginTemplate {
-        PluginTemplate { image: self.data.image.clone(), ..self.data.template.clone() }
-    }
-
-    /// What its `ControllerRevision` keeps.
-    pub(crate) fn raw(&self) -> RawExtension {
-        RawExtension(serde_json::to_value(&self.data).unwrap_or_default())
-    }
+/// The newest of those revisions that read.
+fn newest(revisions: &[Arc<ControllerRevision>]) -> Option<Revision> {
+    let known = revisions.iter().filter_map(|revision| Revision::read(revision));
+    known.max_by_key(|revision| revision.number)
 }
 
 /// The policy, with the kubelet's defaults.
@@ -300,57 +298,97 @@ fn reason(error: &RegistryError) -> Reason {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use samovar_crds::{Kind, LocalObject, Missing};
+    use serde_json::{Value, json};
 
-    fn data(image: &str) -> RevisionData {
-        let template = serde_json::from_value(serde_json::json!({ "image": image })).unwrap();
-        RevisionData { template, image: format!("{image}@sha256:1"), contents: None }
+    use super::*;
+    use crate::validate::validate;
+
+    fn plugin(spec: &Value) -> WasmPlugin {
+        serde_json::from_value(json!({
+            "apiVersion": samovar_crds::API_VERSION, "kind": "WasmPlugin", "metadata": { "name": "text" }, "spec": spec
+        }))
+        .unwrap()
+    }
+
+    fn revision(plugin: &WasmPlugin, contents: &str) -> Revision {
+        let template = plugin.spec.template.clone();
+        let image = format!("{}@sha256:1", template.image);
+        Revision::next("text", RevisionData { template, image, contents: Some(contents.to_owned()) }, None)
+    }
+
+    /// A decision in short: the settled outcome and the revision's number, or the kind of lookup.
+    fn summary(decision: Decision) -> String {
+        match decision {
+            Decision::Settled(Resolution { revision, outcome, requeue_after }) => {
+                let outcome = match outcome {
+                    Outcome::Failed(reason, _) => reason.to_string(),
+                    outcome => format!("{outcome:?}"),
+                };
+                let again = if requeue_after.is_some() { ", requeued" } else { "" };
+                format!("{outcome} {}{again}", revision.map_or(0, |revision| revision.number))
+            }
+            Decision::Lookup(lookup) => {
+                let when = if lookup.is_periodic { "periodic" } else { "once" };
+                format!("lookup {when}{}", if lookup.is_current { ", current" } else { "" })
+            }
+        }
     }
 
     #[test]
-    fn a_revision_is_named_by_what_it_runs_and_going_back_gives_it_the_next_number() {
-        let first = Revision::next("text", data("a"), None);
-        let second = Revision::next("text", data("b"), Some(first.clone()));
-        assert_eq!((first.number, second.number), (1, 2));
-        assert_ne!(first.name, second.name);
-        let back = Revision::next("text", data("a"), Some(second));
-        assert_eq!((back.name.as_str(), back.number), (first.name.as_str(), 3));
-        assert_eq!(Revision::next("text", data("a"), Some(back.clone())), back);
+    fn a_registry_is_asked_only_where_spec_contents_and_revision_leave_it_open() {
+        let (pinned, latest) = (json!({ "image": "text:1" }), json!({ "image": "text" }));
+        let paused = |spec: &Value| json!({ "image": spec["image"], "paused": true });
+        let known = |version: &str| ContentsVersion::Known(version.to_owned());
+        let unavailable = |why| ContentsVersion::Unavailable(why);
+        let missing = || {
+            let object = LocalObject { kind: Kind::Secret, name: "api".to_owned() };
+            Unavailable::Missing(Missing::Object(object))
+        };
+        // The spec, the version of its contents, the spec of the newest revision with contents `a`, and the decision.
+        let table = [
+            (pinned.clone(), known("a"), None, "lookup once"),
+            (pinned.clone(), known("a"), Some(&pinned), "Current 1"),
+            (pinned.clone(), known("b"), Some(&pinned), "Current 2"),
+            (pinned.clone(), ContentsVersion::None, Some(&pinned), "Current 2"),
+            (pinned.clone(), known("a"), Some(&latest), "lookup once"),
+            (latest.clone(), known("a"), None, "lookup periodic"),
+            (latest.clone(), known("a"), Some(&latest), "lookup periodic, current"),
+            (latest.clone(), known("b"), Some(&latest), "lookup periodic, current"),
+            (paused(&pinned), known("a"), None, "Paused 0"),
+            (paused(&pinned), known("a"), Some(&pinned), "Current 1"),
+            (paused(&pinned), known("b"), Some(&pinned), "Paused 1"),
+            (paused(&pinned), known("a"), Some(&latest), "Paused 1"),
+            (paused(&latest), known("a"), Some(&latest), "Current 1"),
+            (pinned.clone(), unavailable(missing()), Some(&pinned), "SecretUnavailable 1"),
+            (pinned.clone(), unavailable(Unavailable::NoKey), Some(&pinned), "SecretUnavailable 1, requeued"),
+            (pinned.clone(), unavailable(Unavailable::Forbidden), None, "SecretUnavailable 0, requeued"),
+            (json!({ "image": "Not An Image" }), known("a"), Some(&pinned), "InvalidSpec 1"),
+        ];
+        for (spec, contents, newest, expected) in table {
+            let row = format!("{spec}, {contents:?}, {newest:?}");
+            let plugin = plugin(&spec);
+            let newest = newest.map(|spec| revision(&self::plugin(spec), "a"));
+            assert_eq!(summary(decide(&plugin, validate(&plugin), contents, newest)), expected, "{row}");
+        }
     }
 
-    #[tokio::test]
-    async fn contents_that_moved_are_a_new_revision_of_the_same_image_and_what_is_unknown_keeps_the_old() {
-        // Nothing answers there: what asks a registry fails.
-        let mut plugin: WasmPlugin = serde_json::from_value(serde_json::json!({
-            "apiVersion": samovar_crds::API_VERSION, "kind": "WasmPlugin", "metadata": { "name": "text" },
-            "spec": { "image": "127.0.0.1:1/text:1" },
-        }))
-        .unwrap();
-        let contents = |version: &str| Some(version.to_owned());
-        let first = Revision::next(
-            "text",
-            RevisionData { contents: contents("a"), ..data("127.0.0.1:1/text:1") },
-            None,
-        );
-        let there = [Arc::new(ControllerRevision {
-            data: Some(first.raw()),
-            revision: 1,
-            metadata: kube::api::ObjectMeta { name: Some(first.name.clone()), ..Default::default() },
-        })];
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let resolver = Resolver::new(Client::new(samovar_registry::ClientOptions::default()).unwrap());
-        let resolve = async |plugin: &WasmPlugin, contents| {
-            let Resolution { revision, outcome, .. } =
-                resolver.resolve(plugin, crate::validate::validate(plugin), contents, &there).await;
-            (revision.unwrap(), outcome)
+    #[test]
+    fn changed_contents_make_a_revision_of_the_same_image_unless_unknown_or_paused() {
+        let mut plugin = plugin(&json!({ "image": "text:1" }));
+        let first = revision(&plugin, "a");
+        let decided = |plugin: &WasmPlugin, contents| {
+            let decision = decide(plugin, validate(plugin), contents, Some(first.clone()));
+            let Decision::Settled(resolution) = decision else { panic!("a registry would be asked") };
+            resolution.revision.unwrap()
         };
-        assert_eq!(resolve(&plugin, Ok(contents("a"))).await, (first.clone(), Outcome::Current));
-        let (moved, outcome) = resolve(&plugin, Ok(contents("b"))).await;
-        assert_eq!((outcome, moved.number, &moved.data.image), (Outcome::Current, 2, &first.data.image));
-        let (kept, outcome) = resolve(&plugin, Err(Unavailable::NoKey)).await;
-        assert!(matches!(outcome, Outcome::Failed(Reason::SecretUnavailable, _)) && kept == first);
+        let changed = || ContentsVersion::Known("b".to_owned());
+        let second = decided(&plugin, changed());
+        assert_eq!((&second.data.image, second.data.contents.as_deref()), (&first.data.image, Some("b")));
+        assert_ne!(second.name, first.name);
+        assert_eq!(decided(&plugin, ContentsVersion::Unavailable(Unavailable::NoKey)), first);
         plugin.spec.paused = true;
-        assert_eq!(resolve(&plugin, Ok(contents("b"))).await, (first, Outcome::Paused));
+        assert_eq!(decided(&plugin, changed()), first);
     }
 
     #[test]
@@ -363,7 +401,8 @@ mod tests {
             (&digest, ImagePullPolicy::IfNotPresent),
         ] {
             let reference = image.parse().unwrap();
-            assert_eq!(pull_policy(&data(image).template, &reference), policy, "{image}");
+            let template = plugin(&json!({ "image": image })).spec.template;
+            assert_eq!(pull_policy(&template, &reference), policy, "{image}");
         }
     }
 }

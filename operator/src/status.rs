@@ -16,7 +16,8 @@ use crate::{
     apply::Applied,
     build::is_ready,
     place::{ChosenNode, Placement},
-    resolve::{Outcome, Resolution, Revision},
+    resolve::{Outcome, Resolution},
+    revision::Revision,
 };
 
 /// The API server did not take the status.

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::Owned;
 use crate::{
     place::{ChosenNode, Placement},
-    resolve::Revision,
+    revision::Revision,
 };
 
 pub(super) fn build(

@@ -14,7 +14,7 @@ use samovar_crds::{PluginAssignment, WasmPlugin, names};
 
 pub(crate) use assignments::is_ready;
 
-use crate::{observe::Observed, place::Placement, resolve::Revision};
+use crate::{observe::Observed, place::Placement, revision::Revision};
 
 /// Everything that is to be there, before it is.
 pub(crate) struct Prepared {
@@ -76,7 +76,7 @@ pub(crate) mod fixtures {
     use super::*;
     use crate::{
         place::{Agent, ChosenNode},
-        resolve::RevisionData,
+        revision::RevisionData,
     };
 
     pub(crate) fn plugin() -> WasmPlugin {

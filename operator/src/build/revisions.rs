@@ -7,7 +7,7 @@ use kube::ResourceExt as _;
 use samovar_crds::PluginAssignment;
 
 use super::Owned;
-use crate::resolve::Revision;
+use crate::revision::Revision;
 
 /// Revisions that are kept to go back to, besides those in use. As a Deployment's default.
 const HISTORY: usize = 10;

@@ -24,6 +24,17 @@ use samovar_crds::{Contents, Missing, SecurityPolicy, WasmPlugin, names};
 pub(crate) use keys::Keys;
 pub(crate) use server::Server;
 
+/// The version of the contents that a plugin is to run with.
+#[derive(Debug)]
+pub(crate) enum ContentsVersion {
+    /// The plugin names no ConfigMap and no Secret.
+    None,
+    /// A keyed hash of what they hold.
+    Known(String),
+    /// They cannot be had, for a reason that a person can fix.
+    Unavailable(Unavailable),
+}
+
 /// Why it is not known which contents a plugin is to run with. A person can mend it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unavailable {
@@ -71,37 +82,41 @@ impl Versions {
         self.changes.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// The version of what the plugin's policy names; `None` where it names nothing.
+    /// The version of what the plugin's policy names.
     pub(crate) async fn of(
         &self,
         client: &Client,
         plugin: &WasmPlugin,
-    ) -> Result<Result<Option<String>, Unavailable>, ReadError> {
-        let Some(policy) = &plugin.spec.template.security_policy else { return Ok(Ok(None)) };
+    ) -> Result<ContentsVersion, ReadError> {
+        let Some(policy) = &plugin.spec.template.security_policy else { return Ok(ContentsVersion::None) };
         let named = policy.objects();
         if named.is_empty() {
-            return Ok(Ok(None));
+            return Ok(ContentsVersion::None);
         }
-        let Some(key) = self.keys.digest() else { return Ok(Err(Unavailable::NoKey)) };
+        let Some(key) = self.keys.digest() else {
+            return Ok(ContentsVersion::Unavailable(Unavailable::NoKey));
+        };
         // Before the read: a change that comes while it runs makes what it brings old.
         let changes = self.changes.load(Ordering::Acquire);
         let uid = plugin.uid().unwrap_or_default();
         if let Some(known) = self.known(&uid, policy, changes) {
-            return Ok(Ok(Some(known)));
+            return Ok(ContentsVersion::Known(known));
         }
         let namespace = plugin.namespace().unwrap_or_default();
         let objects = match objects::read(client, &namespace, named).await {
             Ok(objects) => objects,
-            Err(kube::Error::Api(status)) if status.code == 403 => return Ok(Err(Unavailable::Forbidden)),
+            Err(kube::Error::Api(status)) if status.code == 403 => {
+                return Ok(ContentsVersion::Unavailable(Unavailable::Forbidden));
+            }
             Err(error) => return Err(ReadError(error)),
         };
         let contents = match policy.contents(&objects) {
             Ok(contents) => contents,
-            Err(missing) => return Ok(Err(missing.into())),
+            Err(missing) => return Ok(ContentsVersion::Unavailable(missing.into())),
         };
         let version = version(&key, &namespace, &plugin.name_any(), &contents);
         self.remember(uid, Cached { changes, policy: policy.clone(), version: version.clone() });
-        Ok(Ok(Some(version)))
+        Ok(ContentsVersion::Known(version))
     }
 
     fn known(&self, uid: &str, policy: &SecurityPolicy, changes: u64) -> Option<String> {
