@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use kube::{
     Client, ResourceExt as _,
     core::{DeserializeGuard, error_boundary::InvalidObject},
@@ -36,8 +37,8 @@ pub(crate) struct Context {
     pub(crate) resolver: Resolver,
     pub(crate) recorder: Recorder,
     pub(crate) counters: Counters,
-    /// Tries in a row that failed, by UID.
-    pub(crate) tries: Mutex<HashMap<String, u32>>,
+    /// The backoffs of plugins whose last reconcile failed, by UID.
+    pub(crate) backoffs: Mutex<HashMap<String, ExponentialBackoff>>,
 }
 
 /// What the operator counts.
@@ -110,10 +111,13 @@ pub(crate) async fn reconcile(
     Ok(resolution.requeue_after.map_or_else(Action::await_change, Action::requeue))
 }
 
-/// The first wait after a failed write; it doubles with each.
-const FIRST: Duration = Duration::from_millis(500);
-/// The longest.
-const LONGEST: Duration = Duration::from_mins(2);
+/// The delays between tries of a plugin that fails: they double from 0.5 s. The jitter adds up to as much again, so that
+/// none is longer than 2 min.
+const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(500))
+    .with_max_delay(Duration::from_mins(1))
+    .with_jitter()
+    .without_max_times();
 
 /// What comes after a failure: a broken object waits for a change, everything else is tried again, later each time.
 pub(crate) fn after(guard: &DeserializeGuard<WasmPlugin>, error: &Error, context: &Context) -> Action {
@@ -134,14 +138,26 @@ pub(crate) fn after(guard: &DeserializeGuard<WasmPlugin>, error: &Error, context
 
 impl Context {
     fn succeeded(&self, uid: &str) {
-        self.tries.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.backoffs.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
     }
 
     fn failed(&self, uid: &str) -> Duration {
-        let mut tries = self.tries.lock().unwrap_or_else(PoisonError::into_inner);
-        let tried = tries.entry(uid.to_owned()).or_default();
-        *tried += 1;
-        let wait = FIRST.saturating_mul(1 << (*tried - 1).min(10)).min(LONGEST);
-        wait.mul_f64(rand::random_range(0.8..1.2))
+        let mut backoffs = self.backoffs.lock().unwrap_or_else(PoisonError::into_inner);
+        let backoff = backoffs.entry(uid.to_owned()).or_insert_with(|| BACKOFF.build());
+        backoff.next().expect("the number of delays has no limit")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_double_from_half_a_second_to_two_minutes_at_most() {
+        let delays: Vec<_> = BACKOFF.build().take(12).collect();
+        assert!((500..=1000).contains(&delays[0].as_millis()), "{delays:?}");
+        assert!((32..=64).contains(&delays[6].as_secs()), "{delays:?}");
+        assert!(delays.iter().all(|delay| *delay <= Duration::from_mins(2)), "{delays:?}");
+        assert!(delays[11] >= Duration::from_mins(1), "{delays:?}");
     }
 }

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use kube::ResourceExt as _;
 use samovar_crds::{ImagePullPolicy, PluginTemplate, Reason, WasmPlugin};
@@ -51,16 +52,22 @@ pub(crate) struct Resolver {
 struct LastLookup {
     template: PluginTemplate,
     not_before: Instant,
-    tries: u32,
     failure: Option<(Reason, String)>,
+    /// The delays after a failure; unused after a success.
+    backoff: ExponentialBackoff,
 }
 
 /// How long until what nothing tells of is looked at again.
 const UNNOTICED: Duration = Duration::from_secs(5);
 /// How long until an `Always` tag, or a failure that only somebody else can mend, is looked at again.
 const SLOW: Duration = Duration::from_mins(5);
-/// The first wait after a registry did not answer; it doubles with each try, up to `SLOW`.
-const FIRST: Duration = Duration::from_secs(1);
+/// The delays between questions to a registry that does not answer: they double from 1 s. The jitter adds up to as much
+/// again, so that none is longer than `SLOW`.
+const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_secs(1))
+    .with_max_delay(Duration::from_secs(SLOW.as_secs() / 2))
+    .with_jitter()
+    .without_max_times();
 /// Plugins that are remembered; past it what is due anyway is forgotten.
 const CACHE_ENTRIES: usize = 10_000;
 
@@ -92,7 +99,7 @@ impl Resolver {
         match self.ask(template, &lookup.image).await {
             Ok(pinned) => {
                 let requeue_after = lookup.is_periodic.then(|| {
-                    self.remember(uid, template, SLOW, 0, None);
+                    self.remember(uid, template, SLOW, None, BACKOFF.build());
                     SLOW
                 });
                 let image = pinned.to_string();
@@ -133,7 +140,8 @@ impl Resolver {
             // on it is looked at in its time.
             if is_current {
                 let not_before = Instant::now() + SLOW;
-                let last = LastLookup { template: template.clone(), not_before, tries: 0, failure: None };
+                let backoff = BACKOFF.build();
+                let last = LastLookup { template: template.clone(), not_before, failure: None, backoff };
                 memory.insert(uid.to_owned(), last);
                 return Some((None, SLOW));
             }
@@ -144,18 +152,13 @@ impl Resolver {
     }
 
     fn remember_failure(&self, uid: &str, template: &PluginTemplate, error: &RegistryError) -> Duration {
-        let tries = {
-            let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-            memory.get(uid).filter(|last| last.template == *template).map_or(0, |last| last.tries)
+        let mut backoff = {
+            let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+            let last = memory.remove(uid).filter(|last| last.template == *template);
+            last.map_or_else(|| BACKOFF.build(), |last| last.backoff)
         };
-        let wait = match error {
-            RegistryError::Unavailable { retry_after, .. } => {
-                let doubled = FIRST.saturating_mul(1 << tries.min(10));
-                retry_after.unwrap_or_default().max(doubled).min(SLOW).mul_f64(rand::random_range(0.8..1.2))
-            }
-            _ => SLOW,
-        };
-        self.remember(uid.to_owned(), template, wait, tries + 1, Some((reason(error), error.to_string())));
+        let wait = delay(error, &mut backoff);
+        self.remember(uid.to_owned(), template, wait, Some((reason(error), error.to_string())), backoff);
         wait
     }
 
@@ -164,8 +167,8 @@ impl Resolver {
         uid: String,
         template: &PluginTemplate,
         wait: Duration,
-        tries: u32,
         failure: Option<(Reason, String)>,
+        backoff: ExponentialBackoff,
     ) {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         if memory.len() >= CACHE_ENTRIES {
@@ -173,8 +176,17 @@ impl Resolver {
             memory.retain(|_, last| last.not_before > now);
         }
         let not_before = Instant::now() + wait;
-        memory.insert(uid, LastLookup { template: template.clone(), not_before, tries, failure });
+        memory.insert(uid, LastLookup { template: template.clone(), not_before, failure, backoff });
     }
+}
+
+/// The delay until the next question after `error`: not before a registry's `Retry-After`, and at most `SLOW`.
+fn delay(error: &RegistryError, backoff: &mut ExponentialBackoff) -> Duration {
+    let own = backoff.next().expect("the number of delays has no limit");
+    let RegistryError::Unavailable { retry_after, .. } = error else { return SLOW };
+    // With jitter too, since a registry gives all plugins the same time.
+    let asked = retry_after.and_then(|after| BACKOFF.with_min_delay(after).build().next());
+    own.max(asked.unwrap_or_default()).min(SLOW)
 }
 
 /// The next step of a resolution.
@@ -389,6 +401,23 @@ mod tests {
         assert_eq!(decided(&plugin, ContentsVersion::Unavailable(Unavailable::NoKey)), first);
         plugin.spec.paused = true;
         assert_eq!(decided(&plugin, changed()), first);
+    }
+
+    #[test]
+    fn delays_double_keep_retry_after_and_have_a_limit() {
+        let unavailable = |seconds: Option<u64>| RegistryError::Unavailable {
+            registry: "r".to_owned(),
+            why: "503".to_owned(),
+            retry_after: seconds.map(Duration::from_secs),
+        };
+        let mut backoff = BACKOFF.build();
+        for seconds in [1, 2, 4, 8, 16, 32, 64, 128, 150, 150] {
+            let wait = delay(&unavailable(None), &mut backoff).as_secs();
+            assert!((seconds..=2 * seconds).contains(&wait), "{wait} s after {seconds} s");
+        }
+        let wait = delay(&unavailable(Some(60)), &mut BACKOFF.build());
+        assert!((60..=120).contains(&wait.as_secs()), "{wait:?}");
+        assert_eq!(delay(&unavailable(Some(3600)), &mut BACKOFF.build()), SLOW);
     }
 
     #[test]

@@ -182,7 +182,7 @@ fn controller(
         resolver: Resolver::new(registry),
         recorder: events::recorder(client.clone()),
         counters: counters.clone(),
-        tries: Mutex::default(),
+        backoffs: Mutex::default(),
         client: client.clone(),
     });
     let plugins: Api<DeserializeGuard<WasmPlugin>> = observe::scoped(client.clone(), scope);
