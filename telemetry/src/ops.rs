@@ -1,6 +1,7 @@
 //! The port for operators: `/healthz`, `/readyz` and `/metrics`, on a thread and a runtime of their own.
 
 use std::{
+    future::ready,
     io,
     net::SocketAddr,
     sync::{
@@ -18,10 +19,10 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use hyper::server::conn::http1;
-use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use prometheus_client::{encoding::text::encode, registry::Registry};
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::net::TcpListener;
+
+use crate::server::{self, Bounds};
 
 /// What the port tells. Cheap to clone.
 #[derive(Clone)]
@@ -45,12 +46,8 @@ pub struct ListenError {
 /// The content type of the OpenMetrics text format.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Requests at once; more wait to be accepted.
-const CONNECTIONS: usize = 512;
-/// How long one request may take, from the connection's first byte to the answer's last.
-const LONGEST: Duration = Duration::from_secs(5);
-/// The pause after a passing shortage, of file descriptors mostly.
-const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
+/// At most 512 connections of 5 s each.
+const BOUNDS: Bounds = Bounds { connections: 512, lifetime: Duration::from_secs(5) };
 
 impl Ops {
     /// Not ready yet; `registry` holds every metric of this process.
@@ -78,36 +75,13 @@ impl Ops {
             .with_state(self.clone());
         let serve = async move {
             match TcpListener::from_std(listener) {
-                Ok(listener) => answer(&listener, &router).await,
+                Ok(listener) => server::serve(listener, router, BOUNDS, |stream| ready(Some(stream))).await,
                 Err(error) => tracing::error!(%error, "the port for operators did not start"),
             }
         };
         let named = thread::Builder::new().name("ops".to_owned());
         named.spawn(move || runtime.block_on(serve)).map_err(refuse)?;
         Ok(bound)
-    }
-}
-
-/// Answers for ever: one request a connection, so that one bound in time covers its head, its body and its answer.
-async fn answer(listener: &TcpListener, router: &Router) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "a connection of an operator could not be accepted");
-                tokio::time::sleep(SHORTAGE_PAUSE).await;
-                continue;
-            }
-        };
-        let connection = http1::Builder::new()
-            .keep_alive(false)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
-        tokio::spawn(async move {
-            // Whoever breaks off or is too slow asks again.
-            let _ = tokio::time::timeout(LONGEST, connection).await;
-            drop(place);
-        });
     }
 }
 
@@ -166,7 +140,7 @@ mod tests {
         let mut silent: Vec<_> = (0..64).map(|_| TcpStream::connect(address).unwrap()).collect();
         assert!(get(address, "/healthz").starts_with("HTTP/1.1 200"));
         let slow = &mut silent[0];
-        slow.set_read_timeout(Some(LONGEST * 4)).unwrap();
+        slow.set_read_timeout(Some(BOUNDS.lifetime * 4)).unwrap();
         assert_eq!(slow.read(&mut [0]).unwrap(), 0);
     }
 }

@@ -9,8 +9,6 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use hyper::server::conn::http1;
-use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use kube::{Api, Client};
 use rustls::{
     ServerConfig,
@@ -18,10 +16,10 @@ use rustls::{
     sign::CertifiedKey,
 };
 use samovar_crds::{Contents, Missing, PluginAssignment, names};
+use samovar_telemetry::server::{self, Bounds};
 use tokio::{
-    net::TcpListener,
-    sync::Semaphore,
-    time::{sleep, timeout},
+    net::{TcpListener, TcpStream},
+    time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
 
@@ -48,14 +46,10 @@ pub(crate) struct ListenError {
     source: io::Error,
 }
 
-/// Connections at once; more wait to be accepted.
-const CONNECTIONS: usize = 64;
-/// How long a handshake may take.
+/// At most 64 connections of 20 s each.
+const BOUNDS: Bounds = Bounds { connections: 64, lifetime: Duration::from_secs(20) };
+/// How long a handshake may take, before these.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-/// How long a connection may last: one question and its answer.
-const LONGEST: Duration = Duration::from_secs(20);
-/// The pause after a passing shortage, of file descriptors mostly.
-const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
 
 impl Server {
     pub(crate) fn new(
@@ -82,7 +76,12 @@ impl Server {
         let router = Router::new()
             .route(&names::contents_path("{namespace}", "{assignment}"), get(answer))
             .with_state(Arc::new(self));
-        Ok((bound, accept(listener, TlsAcceptor::from(Arc::new(tls)), router)))
+        let acceptor = TlsAcceptor::from(Arc::new(tls));
+        let handshake = move |stream: TcpStream| {
+            let handshake = timeout(HANDSHAKE, acceptor.accept(stream));
+            async move { handshake.await.ok()?.ok() }
+        };
+        Ok((bound, server::serve(listener, router, BOUNDS, handshake)))
     }
 
     async fn contents(&self, token: &str, namespace: &str, name: &str) -> Result<Contents, Denied> {
@@ -155,26 +154,6 @@ async fn answer(
             tracing::warn!(namespace, assignment = name, "an agent was given no contents: {no}");
             no.into_response()
         }
-    }
-}
-
-async fn accept(listener: TcpListener, tls: TlsAcceptor, router: Router) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    loop {
-        // Never closed.
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let Ok((stream, _)) = listener.accept().await else {
-            sleep(SHORTAGE_PAUSE).await;
-            continue;
-        };
-        let (tls, service) = (tls.clone(), TowerToHyperService::new(router.clone()));
-        tokio::spawn(async move {
-            let _place = place;
-            let Ok(Ok(stream)) = timeout(HANDSHAKE, tls.accept(stream)).await else { return };
-            let mut http = http1::Builder::new();
-            http.keep_alive(false);
-            let _ = timeout(LONGEST, http.serve_connection(TokioIo::new(stream), service)).await;
-        });
     }
 }
 
