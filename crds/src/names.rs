@@ -1,7 +1,5 @@
 //! The names that the parts must agree on: labels, ports, hosts.
 
-use std::fmt::Write as _;
-
 /// On everything that the operator makes for a plugin: the plugin's name.
 pub const PLUGIN_LABEL: &str = "samovar.dev/plugin";
 /// On assignments: the ControllerRevision that they carry.
@@ -58,14 +56,6 @@ pub fn is_dns_label(name: &str) -> bool {
 /// Whether `name` is a DNS subdomain as in RFC 1123: labels with dots between them, at most 253 characters.
 pub fn is_dns_subdomain(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(is_dns_label)
-}
-
-/// `bytes` as lower-case hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

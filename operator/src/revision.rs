@@ -2,7 +2,7 @@
 
 use k8s_openapi::{api::apps::v1::ControllerRevision, apimachinery::pkg::runtime::RawExtension};
 use kube::ResourceExt as _;
-use samovar_crds::{PluginTemplate, names};
+use samovar_crds::PluginTemplate;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -37,7 +37,7 @@ impl Revision {
     /// so that going back finds the old revision and gives it the next number.
     pub(crate) fn next(plugin: &str, data: RevisionData, newest: Option<Self>) -> Self {
         let identity = serde_json::to_vec(&data).unwrap_or_default();
-        let hash = &names::hex(&Sha256::digest(identity))[..10];
+        let hash = &hex::encode(Sha256::digest(identity))[..10];
         let name = format!("{plugin}-{hash}");
         match newest {
             Some(newest) if newest.name == name => newest,

@@ -4,7 +4,6 @@ use std::{fs, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use reqwest::{Client, Response, header};
-use samovar_crds::names::hex;
 use serde::Serialize;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -157,7 +156,7 @@ impl Registry {
 }
 
 pub(crate) fn digest(bytes: &[u8]) -> String {
-    format!("sha256:{}", hex(&Sha256::digest(bytes)))
+    format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
 }
 
 async fn succeeded(answer: Response) -> Result<Response> {

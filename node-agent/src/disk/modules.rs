@@ -106,7 +106,7 @@ impl Modules {
         let mut sha = Sha256::new_with_prefix(image);
         sha.update([0]);
         sha.update(path.unwrap_or_default());
-        self.by_image.join(samovar_crds::names::hex(&sha.finalize()))
+        self.by_image.join(hex::encode(sha.finalize()))
     }
 
     fn module_file(&self, digest: &ModuleDigest) -> PathBuf {

@@ -52,7 +52,7 @@ fn assignment(
     node: &ChosenNode,
     agent: &AgentRef,
 ) -> PluginAssignment {
-    let agent_hash = &names::hex(&Sha256::digest(&agent.pod_uid))[..8];
+    let agent_hash = &hex::encode(Sha256::digest(&agent.pod_uid))[..8];
     // The number is in the name because a spec is never edited: going back to an old revision makes new objects.
     let name = format!("{}-{}-{agent_hash}", revision.name, revision.number);
     with_metadata(

@@ -19,7 +19,7 @@ use std::{
 
 use kube::{Client, ResourceExt as _};
 use ring::hmac;
-use samovar_crds::{Contents, Missing, SecurityPolicy, WasmPlugin, names};
+use samovar_crds::{Contents, Missing, SecurityPolicy, WasmPlugin};
 
 pub(crate) use keys::Keys;
 pub(crate) use server::Server;
@@ -138,7 +138,7 @@ impl Versions {
 /// plugins have the same.
 fn version(key: &Arc<hmac::Key>, namespace: &str, plugin: &str, contents: &Contents) -> String {
     let message = serde_json::to_vec(&(namespace, plugin, contents)).unwrap_or_default();
-    names::hex(&hmac::sign(key, &message).as_ref()[..16])
+    hex::encode(&hmac::sign(key, &message).as_ref()[..16])
 }
 
 #[cfg(test)]
