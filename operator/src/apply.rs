@@ -1,17 +1,20 @@
 //! Applying: writes what differs, and removes what is no longer wanted.
 
-use std::{collections::BTreeSet, fmt::Debug};
+use std::collections::BTreeSet;
 
-use k8s_openapi::{NamespaceResourceScope, api::core::v1::Service};
+use k8s_openapi::api::core::v1::Service;
 use kube::{
-    Api, Client, Resource, ResourceExt as _,
+    Api, Client, ResourceExt as _,
     api::{DeleteParams, Patch, PatchParams, Preconditions},
 };
 use samovar_crds::names;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 use serde_json::Value;
 
-use crate::{build::Prepared, observe::Observed};
+use crate::{
+    build::Prepared,
+    observe::{Object, Observed},
+};
 
 /// What came of applying.
 pub(crate) struct Applied {
@@ -66,23 +69,16 @@ struct Applier<'a> {
 }
 
 impl Applier<'_> {
-    fn api<K>(&self) -> Api<K>
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
-    {
+    fn api<K: Object>(&self) -> Api<K> {
         Api::namespaced(self.client.clone(), self.namespace)
     }
 
     /// Writes an object, unless what is there is so already.
-    async fn ensure<'k, K>(&self, wanted: &K, mut there: impl Iterator<Item = &'k K>) -> Result<(), Error>
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-            + Clone
-            + Debug
-            + Serialize
-            + DeserializeOwned
-            + 'k,
-    {
+    async fn ensure<'k, K: Object + Serialize>(
+        &self,
+        wanted: &K,
+        mut there: impl Iterator<Item = &'k K>,
+    ) -> Result<(), Error> {
         let name = wanted.name_any();
         let is_so = there.find(|object| object.name_any() == name).is_some_and(|object| {
             let json = |object: &K| serde_json::to_value(object).unwrap_or_default();
@@ -102,10 +98,11 @@ impl Applier<'_> {
     }
 
     /// Deletes what is there and not wanted: that very object, not one of its name that came since.
-    async fn prune<'k, K>(&self, wanted: &[K], there: impl Iterator<Item = &'k K>) -> Result<(), Error>
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + 'k,
-    {
+    async fn prune<'k, K: Object>(
+        &self,
+        wanted: &[K],
+        there: impl Iterator<Item = &'k K>,
+    ) -> Result<(), Error> {
         let wanted: BTreeSet<_> = wanted.iter().map(kube::ResourceExt::name_any).collect();
         for object in there.filter(|object| !wanted.contains(&object.name_any())) {
             if object.meta().deletion_timestamp.is_some() {

@@ -1,6 +1,6 @@
 //! Observing: what there is, out of caches that watches keep.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
 
 use futures::{Stream, StreamExt as _};
 use k8s_openapi::{
@@ -22,6 +22,29 @@ use kube::{
 };
 use samovar_crds::{PluginAssignment, WasmPlugin, names};
 use serde::de::DeserializeOwned;
+
+/// A namespaced kind of object, as clients and watches need it.
+pub(crate) trait Object:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Clone
+    + Debug
+    + DeserializeOwned
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<K> Object for K where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + Sync
+        + 'static
+{
+}
 
 /// What there is of one plugin, and of the cluster.
 pub(crate) struct Observed {
@@ -98,10 +121,7 @@ where
 }
 
 /// The objects of one kind in a namespace, or in all of them.
-pub(crate) fn scoped<K>(client: Client, namespace: Option<&str>) -> Api<K>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
-{
+pub(crate) fn scoped<K: Object>(client: Client, namespace: Option<&str>) -> Api<K> {
     match namespace {
         Some(namespace) => Api::namespaced(client, namespace),
         None => Api::all(client),
@@ -110,38 +130,21 @@ where
 
 /// A cache of what the operator made in a namespace, or in all, and the stream that fills it and tells of each
 /// change.
-pub(crate) fn own<K>(
+pub(crate) fn own<K: Object>(
     client: Client,
     namespace: Option<&str>,
-) -> (Store<K>, impl Stream<Item = Result<K, watcher::Error>> + Send + 'static)
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + DeserializeOwned
-        + std::fmt::Debug
-        + Send
-        + Sync
-        + 'static,
-{
+) -> (Store<K>, impl Stream<Item = Result<K, watcher::Error>> + Send + 'static) {
     let labels = format!("app.kubernetes.io/managed-by={}", names::OPERATOR);
     cached(scoped(client, namespace), watcher::Config::default().labels(&labels))
 }
 
 /// Tells of each change of a kind of object of which nothing is kept, and what is told of it is its metadata. `relists`
 /// is called where changes may have been missed.
-pub(crate) fn touched<K>(
+pub(crate) fn touched<K: Object>(
     client: Client,
     namespace: Option<&str>,
     relists: impl Fn() + Send + 'static,
-) -> impl Stream<Item = Result<PartialObjectMeta<K>, watcher::Error>> + Send + 'static
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + DeserializeOwned
-        + std::fmt::Debug
-        + Send
-        + 'static,
-{
+) -> impl Stream<Item = Result<PartialObjectMeta<K>, watcher::Error>> + Send + 'static {
     watcher(scoped::<PartialObjectMeta<K>>(client, namespace), watcher::Config::default().timeout(60))
         .default_backoff()
         .inspect(move |event| {
@@ -158,7 +161,7 @@ pub(crate) fn cached<K>(
     config: watcher::Config,
 ) -> (Store<K>, impl Stream<Item = Result<K, watcher::Error>> + Send + 'static)
 where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     let writer: Writer<K> = Writer::default();
     let store = writer.as_reader();
