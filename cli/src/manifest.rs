@@ -6,7 +6,7 @@ use k8s_openapi::{
     api::core::v1::{ConfigMap, Secret},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use samovar_crds::{Data, Kind, LocalObject, WasmPlugin, config_map_data, secret_data};
+use samovar_crds::{Data, LocalObject, ObjectKind, WasmPlugin, config_map_data, secret_data};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -30,7 +30,7 @@ pub(crate) struct DataObject {
 }
 
 impl DataObject {
-    fn new(kind: Kind, metadata: ObjectMeta, data: Data) -> Self {
+    fn new(kind: ObjectKind, metadata: ObjectMeta, data: Data) -> Self {
         let name = metadata.name.unwrap_or_default();
         Self { namespace: metadata.namespace, object: LocalObject { kind, name }, data }
     }
@@ -89,12 +89,12 @@ fn document(value: &Value) -> Result<Document, String> {
         ("v1", "ConfigMap") => {
             let read: ConfigMap = object(value, &kind, &name)?;
             let metadata = read.metadata.clone();
-            return Ok(Document::Data(DataObject::new(Kind::ConfigMap, metadata, config_map_data(read))));
+            return Ok(Document::Data(DataObject::new(ObjectKind::ConfigMap, metadata, config_map_data(read))));
         }
         ("v1", "Secret") => {
             let read: Secret = object(value, &kind, &name)?;
             let metadata = read.metadata.clone();
-            return Ok(Document::Data(DataObject::new(Kind::Secret, metadata, secret_data(read))));
+            return Ok(Document::Data(DataObject::new(ObjectKind::Secret, metadata, secret_data(read))));
         }
         (version, _) if !version.starts_with("samovar.dev/") => return Ok(Document::Other { kind, name }),
         _ => {}

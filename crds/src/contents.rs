@@ -37,14 +37,14 @@ pub type Data = BTreeMap<String, ByteString>;
 
 /// What kind of object holds something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
+pub enum ObjectKind {
     /// A ConfigMap.
     ConfigMap,
     /// A Secret.
     Secret,
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for ObjectKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::ConfigMap => "ConfigMap",
@@ -57,7 +57,7 @@ impl fmt::Display for Kind {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LocalObject {
     /// What it is.
-    pub kind: Kind,
+    pub kind: ObjectKind,
     /// Its name.
     pub name: String,
 }
@@ -114,7 +114,7 @@ impl SecurityPolicy {
         for (variable, kind, key) in self.keys() {
             let source = LocalObject { kind, name: key.name.clone() };
             let optional = key.optional.unwrap_or_default();
-            let Some(object) = found(objects, &source, optional)? else { continue };
+            let Some(object) = lookup(objects, &source, optional)? else { continue };
             match object.get(&key.key) {
                 Some(value) => {
                     let text = text(value)
@@ -128,11 +128,11 @@ impl SecurityPolicy {
         }
         for (path, kind, object) in self.folders() {
             let source = LocalObject { kind, name: object.name.clone() };
-            let files = found(objects, &source, object.optional.unwrap_or_default())?.cloned();
+            let files = lookup(objects, &source, object.optional.unwrap_or_default())?.cloned();
             let files = files.unwrap_or_default();
             for (name, file) in &files {
                 count(name.len() + file.0.len())?;
-                if !is_key(name) {
+                if !is_config_map_key(name) {
                     return Err(Missing::NotName(source, name.clone()));
                 }
             }
@@ -141,25 +141,25 @@ impl SecurityPolicy {
         Ok(contents)
     }
 
-    fn keys(&self) -> impl Iterator<Item = (&str, Kind, &KeySource)> {
+    fn keys(&self) -> impl Iterator<Item = (&str, ObjectKind, &KeySource)> {
         self.env.iter().filter_map(|variable| {
             let from = variable.value_from.as_ref()?;
-            let config_map = from.config_map_key_ref.as_ref().map(|key| (Kind::ConfigMap, key));
-            let secret = from.secret_key_ref.as_ref().map(|key| (Kind::Secret, key));
+            let config_map = from.config_map_key_ref.as_ref().map(|key| (ObjectKind::ConfigMap, key));
+            let secret = from.secret_key_ref.as_ref().map(|key| (ObjectKind::Secret, key));
             config_map.or(secret).map(|(kind, key)| (variable.name.as_str(), kind, key))
         })
     }
 
-    fn folders(&self) -> impl Iterator<Item = (&str, Kind, &ObjectSource)> {
+    fn folders(&self) -> impl Iterator<Item = (&str, ObjectKind, &ObjectSource)> {
         self.files.iter().filter_map(|file| {
-            let config_map = file.config_map.as_ref().map(|object| (Kind::ConfigMap, object));
-            let secret = file.secret.as_ref().map(|object| (Kind::Secret, object));
+            let config_map = file.config_map.as_ref().map(|object| (ObjectKind::ConfigMap, object));
+            let secret = file.secret.as_ref().map(|object| (ObjectKind::Secret, object));
             config_map.or(secret).map(|(kind, object)| (file.path.as_str(), kind, object))
         })
     }
 }
 
-fn found<'a>(
+fn lookup<'a>(
     objects: &'a BTreeMap<LocalObject, Data>,
     source: &LocalObject,
     optional: bool,
@@ -175,7 +175,7 @@ fn text(value: &ByteString) -> Option<String> {
 }
 
 /// Whether the API server would take it for a key: a manifest that never saw one may hold anything.
-fn is_key(name: &str) -> bool {
+fn is_config_map_key(name: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
     (1..=253).contains(&name.len()) && name.bytes().all(is_plain) && name != "." && !name.starts_with("..")
 }
@@ -210,8 +210,8 @@ mod tests {
         let words: ConfigMap =
             serde_json::from_value(json!({ "data": { "a": "one" }, "binaryData": { "b": "AP8=" } })).unwrap();
         BTreeMap::from([
-            (LocalObject { kind: Kind::Secret, name: "api".into() }, secret_data(secret)),
-            (LocalObject { kind: Kind::ConfigMap, name: "words".into() }, config_map_data(words)),
+            (LocalObject { kind: ObjectKind::Secret, name: "api".into() }, secret_data(secret)),
+            (LocalObject { kind: ObjectKind::ConfigMap, name: "words".into() }, config_map_data(words)),
         ])
     }
 
@@ -249,7 +249,7 @@ mod tests {
     #[test]
     fn a_file_has_no_name_that_leads_elsewhere_and_all_together_have_a_size() {
         let folder = policy(json!({ "files": [{ "path": "/words", "configMap": { "name": "words" } }] }));
-        let source = LocalObject { kind: Kind::ConfigMap, name: "words".into() };
+        let source = LocalObject { kind: ObjectKind::ConfigMap, name: "words".into() };
         let with = |name: &str, bytes: usize| {
             let data = Data::from([(name.to_owned(), ByteString(vec![0; bytes]))]);
             folder.contents(&BTreeMap::from([(source.clone(), data)]))

@@ -20,7 +20,7 @@ pub use assignment::{
 };
 pub use condition::{ConditionType, Reason, is_true, set_condition};
 pub use contents::{
-    Contents, Data, Kind, LARGEST_CONTENTS, LocalObject, Missing, config_map_data, secret_data,
+    Contents, Data, LARGEST_CONTENTS, LocalObject, Missing, ObjectKind, config_map_data, secret_data,
 };
 pub use duration::Duration;
 pub use manifest::ManifestError;

@@ -36,14 +36,14 @@ impl WasmPlugin {
                 errors.iter().map(|error| format!("{}: {}", error.field_path, error.message)).collect(),
             )
         })?;
-        let twice = plugin.spec.template.twice();
-        if twice.is_empty() { Ok(plugin) } else { Err(ManifestError(twice)) }
+        let duplicates = plugin.spec.template.duplicate_keys();
+        if duplicates.is_empty() { Ok(plugin) } else { Err(ManifestError(duplicates)) }
     }
 }
 
 impl PluginTemplate {
     /// What comes twice in a list that has a key: the API server takes each key once.
-    fn twice(&self) -> Vec<String> {
+    fn duplicate_keys(&self) -> Vec<String> {
         let policy = self.security_policy.clone().unwrap_or_default();
         let hosts = policy.network.unwrap_or_default().allowed_hosts;
         let lists: [(&str, Vec<&String>); 4] = [
@@ -52,12 +52,12 @@ impl PluginTemplate {
             ("securityPolicy.env", policy.env.iter().map(|variable| &variable.name).collect()),
             ("securityPolicy.network.allowedHosts", hosts.iter().collect()),
         ];
-        let twice = lists.into_iter().filter_map(|(field, keys)| {
+        let duplicates = lists.into_iter().filter_map(|(field, keys)| {
             let mut seen = HashSet::new();
-            let twice = keys.into_iter().find(|key| !seen.insert(*key))?;
-            Some(format!("spec.{field}: `{twice}` comes twice"))
+            let duplicate = keys.into_iter().find(|key| !seen.insert(*key))?;
+            Some(format!("spec.{field}: `{duplicate}` comes twice"))
         });
-        twice.collect()
+        duplicates.collect()
     }
 }
 
@@ -158,7 +158,7 @@ mod tests {
         ] {
             assert!(refusal.contains(says), "{says}: {refusal}");
         }
-        let whole = json!({
+        let valid = json!({
             "network": { "allowedHosts": ["api.example.com:443", "*.example.com", "10.0.0.0/8", "[2001:db8::1]:80"] },
             "files": [
                 { "path": "/words", "readOnly": true, "configMap": words },
@@ -170,6 +170,6 @@ mod tests {
                 { "name": "TOKEN", "valueFrom": { "secretKeyRef": { "name": "api", "key": "token" } } },
             ],
         });
-        assert_eq!(policy(whole), "");
+        assert_eq!(policy(valid), "");
     }
 }

@@ -7,7 +7,7 @@ use kube::{
 use samovar_crds::{ConditionType, WasmPlugin, WasmPluginStatus, names};
 
 /// The most characters of an Event's note that the API server takes.
-const NOTE: usize = 1000;
+const MAX_NOTE: usize = 1000;
 
 /// Who the Events come from.
 pub(crate) fn recorder(client: Client) -> Recorder {
@@ -35,7 +35,7 @@ fn transition(before: Option<&WasmPluginStatus>, next: &WasmPluginStatus) -> Opt
     let is_normal = now.status == "True"
         || matches!(now.reason.as_str(), "RolloutInProgress" | "Paused" | "ScaledToZero");
     let mut note = now.message;
-    note.truncate(note.floor_char_boundary(NOTE));
+    note.truncate(note.floor_char_boundary(MAX_NOTE));
     Some(Event {
         type_: if is_normal { EventType::Normal } else { EventType::Warning },
         reason: now.reason,

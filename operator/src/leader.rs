@@ -19,11 +19,11 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 /// The Lease's name, in the operator's namespace.
 const NAME: &str = "samovar-operator";
 /// A lease that was not renewed for this time is anyone's.
-const DURATION: Duration = Duration::from_secs(15);
+const LEASE_DURATION: Duration = Duration::from_secs(15);
 /// A leader that could not renew for this time stops: before others take over.
-const RENEW_WITHIN: Duration = Duration::from_secs(10);
+const RENEW_DEADLINE: Duration = Duration::from_secs(10);
 /// How often a leader renews, and the others look.
-const EVERY: Duration = Duration::from_secs(2);
+const RETRY_PERIOD: Duration = Duration::from_secs(2);
 
 /// A candidate.
 pub(crate) struct Candidate {
@@ -38,7 +38,7 @@ pub(crate) struct Leadership {
 }
 
 /// A lease that someone else holds, and since when it is known to be as it is.
-struct Observed {
+struct ObservedLease {
     version: Option<String>,
     since: Instant,
 }
@@ -49,14 +49,14 @@ impl Candidate {
         Self { leases: Api::namespaced(client, namespace), identity }
     }
 
-    /// Waits until this process leads. `stands` is called once the lease could be read: from then on this process
+    /// Waits until this process leads. `on_standby` is called once the lease could be read: from then on this process
     /// is ready to take over.
-    pub(crate) async fn lead(self, stands: impl FnOnce()) -> Leadership {
-        let mut stands = Some(stands);
-        let mut observed = Observed { version: None, since: Instant::now() };
+    pub(crate) async fn acquire(self, on_standby: impl FnOnce()) -> Leadership {
+        let mut on_standby = Some(on_standby);
+        let mut observed = ObservedLease { version: None, since: Instant::now() };
         loop {
             // An answer that comes later says nothing: its lease may have run out.
-            let Ok(outcome) = timeout(RENEW_WITHIN, self.try_once(&mut observed)).await else {
+            let Ok(outcome) = timeout(RENEW_DEADLINE, self.try_once(&mut observed)).await else {
                 tracing::warn!("the API server does not answer; the lease is asked for again");
                 continue;
             };
@@ -66,31 +66,31 @@ impl Candidate {
                     return Leadership { candidate: self, lease };
                 }
                 Ok(None) => {
-                    if let Some(stands) = stands.take() {
+                    if let Some(on_standby) = on_standby.take() {
                         tracing::info!(identity = %self.identity, "another operator leads; stands by");
-                        stands();
+                        on_standby();
                     }
                 }
                 Err(error) => tracing::warn!(%error, "the lease could not be asked for; asked again"),
             }
-            sleep(EVERY).await;
+            sleep(RETRY_PERIOD).await;
         }
     }
 
-    async fn try_once(&self, observed: &mut Observed) -> kube::Result<Option<Lease>> {
+    async fn try_once(&self, observed: &mut ObservedLease) -> kube::Result<Option<Lease>> {
         let Some(lease) = self.leases.get_opt(NAME).await? else {
             let metadata = ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() };
-            let lease = Lease { metadata, spec: Some(self.taken(None)) };
-            return won(self.leases.create(&PostParams::default(), &lease).await);
+            let lease = Lease { metadata, spec: Some(self.acquired_by_self(None)) };
+            return unless_conflict(self.leases.create(&PostParams::default(), &lease).await);
         };
         if lease.resource_version() != observed.version {
-            *observed = Observed { version: lease.resource_version(), since: Instant::now() };
+            *observed = ObservedLease { version: lease.resource_version(), since: Instant::now() };
         }
         let spec = lease.spec.clone().unwrap_or_default();
         let is_free = self.holds(&lease) || spec.holder_identity.as_ref().is_none_or(String::is_empty);
         if is_free || observed.since.elapsed() > duration(&spec) {
-            let lease = Lease { spec: Some(self.taken(Some(&spec))), ..lease };
-            return won(self.leases.replace(NAME, &PostParams::default(), &lease).await);
+            let lease = Lease { spec: Some(self.acquired_by_self(Some(&spec))), ..lease };
+            return unless_conflict(self.leases.replace(NAME, &PostParams::default(), &lease).await);
         }
         Ok(None)
     }
@@ -100,11 +100,11 @@ impl Candidate {
     }
 
     /// What the lease says when this process takes it from `before`.
-    fn taken(&self, before: Option<&LeaseSpec>) -> LeaseSpec {
+    fn acquired_by_self(&self, before: Option<&LeaseSpec>) -> LeaseSpec {
         let now = MicroTime(Timestamp::now());
         LeaseSpec {
             holder_identity: Some(self.identity.clone()),
-            lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
+            lease_duration_seconds: i32::try_from(LEASE_DURATION.as_secs()).ok(),
             acquire_time: Some(now.clone()),
             renew_time: Some(now),
             lease_transitions: Some(
@@ -118,13 +118,13 @@ impl Candidate {
 impl Leadership {
     /// Renews the lease for as long as that works. When this ends, so must the process; a write that is on its way by
     /// then may still arrive, and says what this process held for true.
-    pub(crate) async fn hold(&mut self) -> Lost {
-        let mut deadline = Instant::now() + RENEW_WITHIN;
+    pub(crate) async fn renew_until_lost(&mut self) -> Lost {
+        let mut deadline = Instant::now() + RENEW_DEADLINE;
         loop {
-            sleep(EVERY).await;
+            sleep(RETRY_PERIOD).await;
             let began = Instant::now();
             match timeout_at(deadline, self.renew()).await {
-                Ok(Ok(true)) => deadline = began + RENEW_WITHIN,
+                Ok(Ok(true)) => deadline = began + RENEW_DEADLINE,
                 Ok(Err(error)) => tracing::warn!(%error, "the lease could not be renewed; tried again"),
                 Ok(Ok(false)) | Err(_) => return Lost,
             }
@@ -138,7 +138,7 @@ impl Leadership {
             let spec = self.lease.spec.clone().unwrap_or_default();
             let spec = LeaseSpec { renew_time: Some(MicroTime(Timestamp::now())), ..spec };
             let next = Lease { spec: Some(spec), ..self.lease.clone() };
-            if let Some(lease) = won(leases.replace(NAME, &PostParams::default(), &next).await)? {
+            if let Some(lease) = unless_conflict(leases.replace(NAME, &PostParams::default(), &next).await)? {
                 self.lease = lease;
                 return Ok(true);
             }
@@ -155,10 +155,13 @@ impl Leadership {
         let Some(spec) = self.lease.spec.clone() else { return };
         let spec = LeaseSpec { holder_identity: None, ..spec };
         let next = Lease { spec: Some(spec), ..self.lease };
-        let deadline = Instant::now() + EVERY;
+        let deadline = Instant::now() + RETRY_PERIOD;
         let (leases, parameters) = (&self.candidate.leases, PostParams::default());
         if !matches!(timeout_at(deadline, leases.replace(NAME, &parameters, &next)).await, Ok(Ok(_))) {
-            tracing::warn!("the lease could not be given back; it runs out in {} s", DURATION.as_secs());
+            tracing::warn!(
+                "the lease could not be given back; it runs out in {} s",
+                LEASE_DURATION.as_secs()
+            );
         }
     }
 }
@@ -169,7 +172,7 @@ impl Leadership {
 pub(crate) struct Lost;
 
 /// A write that came after another's, or after the lease was removed, is no error: it is only not this one's.
-fn won(written: kube::Result<Lease>) -> kube::Result<Option<Lease>> {
+fn unless_conflict(written: kube::Result<Lease>) -> kube::Result<Option<Lease>> {
     match written {
         Ok(lease) => Ok(Some(lease)),
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(None),
@@ -180,5 +183,5 @@ fn won(written: kube::Result<Lease>) -> kube::Result<Option<Lease>> {
 /// As whoever holds it has said.
 fn duration(spec: &LeaseSpec) -> Duration {
     let seconds = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
-    seconds.map_or(DURATION, Duration::from_secs)
+    seconds.map_or(LEASE_DURATION, Duration::from_secs)
 }

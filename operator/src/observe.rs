@@ -69,7 +69,7 @@ pub(crate) struct Caches {
 impl Caches {
     /// Waits until every cache has been filled once: an empty one says nothing of what there is. To be awaited in
     /// one place only, since of several that wait for a store only the last is woken.
-    pub(crate) async fn filled(&self) -> bool {
+    pub(crate) async fn wait_until_synced(&self) -> bool {
         let (revisions, assignments, services) = tokio::join!(
             self.revisions.wait_until_ready(),
             self.assignments.wait_until_ready(),
@@ -89,15 +89,15 @@ impl Caches {
     }
 
     pub(crate) fn observe(&self, plugin: &WasmPlugin) -> Observed {
-        let assignments = of_plugin(&self.assignments, plugin);
+        let assignments = owned_by(&self.assignments, plugin);
         Observed {
-            revisions: of_plugin(&self.revisions, plugin),
+            revisions: owned_by(&self.revisions, plugin),
             // One that does not read is not counted; it is replaced when its name is wanted.
             assignments: assignments.iter().filter_map(|guard| guard.0.as_ref().ok().cloned()).collect(),
-            service: of_plugin(&self.services, plugin)
+            service: owned_by(&self.services, plugin)
                 .into_iter()
                 .find(|service| service.name_any() == plugin.name_any()),
-            slices: of_plugin(&self.slices, plugin),
+            slices: owned_by(&self.slices, plugin),
             nodes: self.nodes.state(),
             agents: self.agents.state(),
         }
@@ -105,7 +105,7 @@ impl Caches {
 }
 
 /// The objects that the plugin controls, by name.
-fn of_plugin<K>(store: &Store<K>, plugin: &WasmPlugin) -> Vec<Arc<K>>
+fn owned_by<K>(store: &Store<K>, plugin: &WasmPlugin) -> Vec<Arc<K>>
 where
     K: Resource<DynamicType = ()> + Clone + 'static,
 {
@@ -130,7 +130,7 @@ pub(crate) fn scoped<K: Object>(client: Client, namespace: Option<&str>) -> Api<
 
 /// A cache of what the operator made in a namespace, or in all, and the stream that fills it and tells of each
 /// change.
-pub(crate) fn own<K: Object>(
+pub(crate) fn owned<K: Object>(
     client: Client,
     namespace: Option<&str>,
 ) -> (Store<K>, impl Stream<Item = Result<K, watcher::Error>> + Send + 'static) {
@@ -140,7 +140,7 @@ pub(crate) fn own<K: Object>(
 
 /// Tells of each change of a kind of object of which nothing is kept, and what is told of it is its metadata. `relists`
 /// is called where changes may have been missed.
-pub(crate) fn touched<K: Object>(
+pub(crate) fn watch_metadata<K: Object>(
     client: Client,
     namespace: Option<&str>,
     relists: impl Fn() + Send + 'static,

@@ -47,7 +47,7 @@ pub(crate) struct NodeFacts {
 }
 
 /// Taints that say again what the node's conditions and `unschedulable` say.
-const SAID_ELSEWHERE: [&str; 3] =
+const CONDITION_TAINTS: [&str; 3] =
     ["node.kubernetes.io/unschedulable", "node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
 
 /// Chooses nodes. A node must be Ready, match the node selector, have no taint that the plugin does not tolerate,
@@ -128,7 +128,7 @@ impl NodeFacts {
     fn is_tolerated(&self, tolerations: &[Toleration]) -> bool {
         self.taints.iter().all(|taint| {
             taint.effect == "PreferNoSchedule"
-                || SAID_ELSEWHERE.contains(&taint.key.as_str())
+                || CONDITION_TAINTS.contains(&taint.key.as_str())
                 || tolerations.iter().any(|toleration| tolerates(toleration, taint))
         })
     }

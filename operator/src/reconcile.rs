@@ -32,7 +32,7 @@ pub(crate) struct Context {
     pub(crate) client: Client,
     pub(crate) caches: Caches,
     /// Set once the caches are filled.
-    pub(crate) filled: SetOnce<()>,
+    pub(crate) synced: SetOnce<()>,
     pub(crate) versions: Versions,
     pub(crate) resolver: Resolver,
     pub(crate) recorder: Recorder,
@@ -85,7 +85,7 @@ pub(crate) async fn reconcile(
         // The garbage collector takes what is owned.
         return Ok(Action::await_change());
     }
-    context.filled.wait().await;
+    context.synced.wait().await;
     let namespace = plugin.namespace().unwrap_or_default();
     // Observe (no client required): the caches that watches fill.
     let observed = context.caches.observe(plugin);
@@ -120,7 +120,7 @@ const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
     .without_max_times();
 
 /// What comes after a failure: a broken object waits for a change, everything else is tried again, later each time.
-pub(crate) fn after(guard: &DeserializeGuard<WasmPlugin>, error: &Error, context: &Context) -> Action {
+pub(crate) fn error_policy(guard: &DeserializeGuard<WasmPlugin>, error: &Error, context: &Context) -> Action {
     context.counters.failures.inc();
     let name = format!("{}/{}", guard.namespace().unwrap_or_default(), guard.name_any());
     match error {

@@ -45,7 +45,7 @@ pub(crate) struct Resolver {
     registry: Client,
     /// Questions to registries at once.
     slots: Semaphore,
-    memory: Mutex<HashMap<String, LastLookup>>,
+    lookups: Mutex<HashMap<String, LastLookup>>,
 }
 
 /// The last question about one plugin.
@@ -58,14 +58,14 @@ struct LastLookup {
 }
 
 /// How long until what nothing tells of is looked at again.
-const UNNOTICED: Duration = Duration::from_secs(5);
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// How long until an `Always` tag, or a failure that only somebody else can mend, is looked at again.
-const SLOW: Duration = Duration::from_mins(5);
+const RECHECK_INTERVAL: Duration = Duration::from_mins(5);
 /// The delays between questions to a registry that does not answer: they double from 1 s. The jitter adds up to as much
-/// again, so that none is longer than `SLOW`.
+/// again, so that none is longer than `RECHECK_INTERVAL`.
 const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_secs(1))
-    .with_max_delay(Duration::from_secs(SLOW.as_secs() / 2))
+    .with_max_delay(Duration::from_secs(RECHECK_INTERVAL.as_secs() / 2))
     .with_jitter()
     .without_max_times();
 /// Plugins that are remembered; past it what is due anyway is forgotten.
@@ -73,7 +73,7 @@ const CACHE_ENTRIES: usize = 10_000;
 
 impl Resolver {
     pub(crate) fn new(registry: Client) -> Self {
-        Self { registry, slots: Semaphore::new(8), memory: Mutex::default() }
+        Self { registry, slots: Semaphore::new(8), lookups: Mutex::default() }
     }
 
     /// Which revision is to run. `valid` is the verdict on the spec, and `contents` the version of what it names; what is
@@ -90,17 +90,17 @@ impl Resolver {
             Decision::Lookup(lookup) => lookup,
         };
         let (uid, template) = (plugin.uid().unwrap_or_default(), &plugin.spec.template);
-        if let Some((failure, wait)) = self.remembered(&uid, template, lookup.is_current) {
+        if let Some((failure, wait)) = self.not_due(&uid, template, lookup.is_current) {
             return match failure {
                 Some(failure) => lookup.failed(failure, wait),
                 None => Resolution::current(lookup.newest, Some(wait)),
             };
         }
-        match self.ask(template, &lookup.image).await {
+        match self.look_up(template, &lookup.image).await {
             Ok(pinned) => {
                 let requeue_after = lookup.is_periodic.then(|| {
-                    self.remember(uid, template, SLOW, None, BACKOFF.build());
-                    SLOW
+                    self.record(uid, template, RECHECK_INTERVAL, None, BACKOFF.build());
+                    RECHECK_INTERVAL
                 });
                 let image = pinned.to_string();
                 let data = RevisionData { template: template.clone(), image, contents: lookup.contents };
@@ -108,7 +108,7 @@ impl Resolver {
                 Resolution::current(Some(revision), requeue_after)
             }
             Err(error) => {
-                let wait = self.remember_failure(&uid, template, &error);
+                let wait = self.record_failure(&uid, template, &error);
                 if lookup.is_current {
                     tracing::warn!(plugin = %plugin.name_any(), "{error}");
                 }
@@ -117,7 +117,11 @@ impl Resolver {
         }
     }
 
-    async fn ask(&self, template: &PluginTemplate, image: &Reference) -> Result<Reference, RegistryError> {
+    async fn look_up(
+        &self,
+        template: &PluginTemplate,
+        image: &Reference,
+    ) -> Result<Reference, RegistryError> {
         if template.image_pull_policy == Some(ImagePullPolicy::Never) {
             return Ok(image.clone());
         }
@@ -127,23 +131,23 @@ impl Resolver {
 
     /// What was last learnt and how long to wait, where it is too early to ask again. A question about another
     /// template is never too early.
-    fn remembered(
+    fn not_due(
         &self,
         uid: &str,
         template: &PluginTemplate,
         is_current: bool,
     ) -> Option<(Option<(Reason, String)>, Duration)> {
-        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = memory.get(uid).filter(|last| last.template == *template);
+        let mut lookups = self.lookups.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = lookups.get(uid).filter(|last| last.template == *template);
         let Some(last) = last else {
             // A revision that this process did not make itself was resolved a moment ago, or long ago: from now
             // on it is looked at in its time.
             if is_current {
-                let not_before = Instant::now() + SLOW;
+                let not_before = Instant::now() + RECHECK_INTERVAL;
                 let backoff = BACKOFF.build();
                 let last = LastLookup { template: template.clone(), not_before, failure: None, backoff };
-                memory.insert(uid.to_owned(), last);
-                return Some((None, SLOW));
+                lookups.insert(uid.to_owned(), last);
+                return Some((None, RECHECK_INTERVAL));
             }
             return None;
         };
@@ -151,18 +155,18 @@ impl Resolver {
         Some((last.failure.clone(), wait))
     }
 
-    fn remember_failure(&self, uid: &str, template: &PluginTemplate, error: &RegistryError) -> Duration {
+    fn record_failure(&self, uid: &str, template: &PluginTemplate, error: &RegistryError) -> Duration {
         let mut backoff = {
-            let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-            let last = memory.remove(uid).filter(|last| last.template == *template);
+            let mut lookups = self.lookups.lock().unwrap_or_else(PoisonError::into_inner);
+            let last = lookups.remove(uid).filter(|last| last.template == *template);
             last.map_or_else(|| BACKOFF.build(), |last| last.backoff)
         };
         let wait = delay(error, &mut backoff);
-        self.remember(uid.to_owned(), template, wait, Some((reason(error), error.to_string())), backoff);
+        self.record(uid.to_owned(), template, wait, Some((reason(error), error.to_string())), backoff);
         wait
     }
 
-    fn remember(
+    fn record(
         &self,
         uid: String,
         template: &PluginTemplate,
@@ -170,23 +174,23 @@ impl Resolver {
         failure: Option<(Reason, String)>,
         backoff: ExponentialBackoff,
     ) {
-        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        if memory.len() >= CACHE_ENTRIES {
+        let mut lookups = self.lookups.lock().unwrap_or_else(PoisonError::into_inner);
+        if lookups.len() >= CACHE_ENTRIES {
             let now = Instant::now();
-            memory.retain(|_, last| last.not_before > now);
+            lookups.retain(|_, last| last.not_before > now);
         }
         let not_before = Instant::now() + wait;
-        memory.insert(uid, LastLookup { template: template.clone(), not_before, failure, backoff });
+        lookups.insert(uid, LastLookup { template: template.clone(), not_before, failure, backoff });
     }
 }
 
-/// The delay until the next question after `error`: not before a registry's `Retry-After`, and at most `SLOW`.
+/// The delay until the next question after `error`: not before a registry's `Retry-After`, and at most `RECHECK_INTERVAL`.
 fn delay(error: &RegistryError, backoff: &mut ExponentialBackoff) -> Duration {
     let own = backoff.next().expect("the number of delays has no limit");
-    let RegistryError::Unavailable { retry_after, .. } = error else { return SLOW };
+    let RegistryError::Unavailable { retry_after, .. } = error else { return RECHECK_INTERVAL };
     // With jitter too, since a registry gives all plugins the same time.
     let asked = retry_after.and_then(|after| BACKOFF.with_min_delay(after).build().next());
-    own.max(asked.unwrap_or_default()).min(SLOW)
+    own.max(asked.unwrap_or_default()).min(RECHECK_INTERVAL)
 }
 
 /// The next step of a resolution.
@@ -231,7 +235,7 @@ fn decide(
         ContentsVersion::Known(version) => Some(version),
         ContentsVersion::Unavailable(unavailable) => {
             // An object that comes is noticed; the operator's own key and rights are not.
-            let requeue_after = (!matches!(unavailable, Unavailable::Missing(_))).then_some(UNNOTICED);
+            let requeue_after = (!matches!(unavailable, Unavailable::Missing(_))).then_some(POLL_INTERVAL);
             let failure = (Reason::SecretUnavailable, unavailable.to_string());
             return Decision::Settled(Resolution::failed(newest, failure, requeue_after));
         }
@@ -310,7 +314,7 @@ fn reason(error: &RegistryError) -> Reason {
 
 #[cfg(test)]
 mod tests {
-    use samovar_crds::{Kind, LocalObject, Missing};
+    use samovar_crds::{LocalObject, Missing, ObjectKind};
     use serde_json::{Value, json};
 
     use super::*;
@@ -354,7 +358,7 @@ mod tests {
         let known = |version: &str| ContentsVersion::Known(version.to_owned());
         let unavailable = |why| ContentsVersion::Unavailable(why);
         let missing = || {
-            let object = LocalObject { kind: Kind::Secret, name: "api".to_owned() };
+            let object = LocalObject { kind: ObjectKind::Secret, name: "api".to_owned() };
             Unavailable::Missing(Missing::Object(object))
         };
         // The spec, the version of its contents, the spec of the newest revision with contents `a`, and the decision.
@@ -417,7 +421,7 @@ mod tests {
         }
         let wait = delay(&unavailable(Some(60)), &mut BACKOFF.build());
         assert!((60..=120).contains(&wait.as_secs()), "{wait:?}");
-        assert_eq!(delay(&unavailable(Some(3600)), &mut BACKOFF.build()), SLOW);
+        assert_eq!(delay(&unavailable(Some(3600)), &mut BACKOFF.build()), RECHECK_INTERVAL);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Wiring: the caches, the controller, the port for operators.
+//! Wiring: the caches, the controller, the admin port.
 
 use std::{
     sync::{Arc, Mutex},
@@ -18,7 +18,7 @@ use kube::{
     },
 };
 use prometheus_client::registry::Registry;
-use samovar_crds::{Kind, LocalObject, WasmPlugin};
+use samovar_crds::{LocalObject, ObjectKind, WasmPlugin};
 use samovar_registry::{Client as RegistryClient, ClientOptions};
 use samovar_telemetry::ops::Ops;
 use tokio::{
@@ -33,14 +33,14 @@ use crate::{
     observe::{self, Caches, changes},
     options::Options,
     place::{self, NodeFacts},
-    reconcile::{Context, Counters, after, reconcile},
+    reconcile::{Context, Counters, error_policy, reconcile},
     resolve::Resolver,
 };
 
 /// Changes of one plugin that come within this time are one reconcile.
 const DEBOUNCE: Duration = Duration::from_millis(50);
 /// Plugins that are reconciled at once.
-const AT_ONCE: u16 = 16;
+const CONCURRENCY: u16 = 16;
 
 /// Runs until SIGTERM or SIGINT; what is being reconciled then is finished.
 pub async fn run(options: Options) -> anyhow::Result<()> {
@@ -53,8 +53,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let counters = Counters::new(metrics.sub_registry_with_prefix("samovar_operator"));
     let ops = Ops::new(metrics);
     let ops_address = ops.serve(options.ops_listen)?;
-    let (keys, keep) =
-        Keys::keep(client.clone(), options.agent_namespace.clone(), options.contents_host.clone());
+    let (keys, maintain) =
+        Keys::maintain(client.clone(), options.agent_namespace.clone(), options.contents_host.clone());
     let server = Server::new(
         client.clone(),
         keys.clone(),
@@ -64,7 +64,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     );
     // Each replica answers agents, whoever leads.
     let (contents_address, answer) = server.listen(options.contents_listen).await?;
-    tokio::spawn(keep);
+    tokio::spawn(maintain);
     tokio::spawn(answer);
     tracing::info!(ops = %ops_address, contents = %contents_address, "started");
 
@@ -74,7 +74,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             let candidate = Candidate::new(client.clone(), &options.agent_namespace, name.clone());
             tokio::select! {
                 // A standby is as ready as it can be: it waits for nothing but its turn.
-                leadership = candidate.lead(|| ops.set_ready(true)) => {
+                leadership = candidate.acquire(|| ops.set_ready(true)) => {
                     // Nor does the one that leads wait for a namespace that cannot be read.
                     ops.set_ready(true);
                     Some(leadership)
@@ -84,14 +84,14 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         }
         _ => None,
     };
-    let work = work(&client, &options, &counters, &keys, ops, stop)?;
+    let work = controllers(&client, &options, &counters, &keys, ops, stop)?;
     let Some(mut leadership) = leadership else {
         work.await;
         return Ok(());
     };
     tokio::select! {
         () = work => {}
-        lost = leadership.hold() => return Err(lost.into()),
+        lost = leadership.renew_until_lost() => return Err(lost.into()),
     }
     leadership.release().await;
     Ok(())
@@ -111,7 +111,7 @@ fn stop(ops: Ops) -> std::io::Result<impl Future<Output = ()> + Send + 'static> 
 }
 
 /// The controllers: one for all namespaces, or one for each that is watched.
-fn work(
+fn controllers(
     client: &kube::Client,
     options: &Options,
     counters: &Counters,
@@ -127,21 +127,21 @@ fn work(
     let namespaces = options.watch_namespace.iter().map(|namespace| Some(namespace.as_str()));
     let scopes: Vec<_> = if options.watch_namespace.is_empty() { vec![None] } else { namespaces.collect() };
     let mut controllers = Vec::new();
-    let mut filled = Vec::new();
+    let mut synced = Vec::new();
     for scope in scopes {
         let (controller, context) =
             controller(client, options, scope, counters, keys, registry.clone(), stop.clone());
         controllers.push(controller);
-        filled.push(async move {
-            let is_filled = context.caches.filled().await;
-            if is_filled {
-                let _ = context.filled.set(());
+        synced.push(async move {
+            let is_synced = context.caches.wait_until_synced().await;
+            if is_synced {
+                let _ = context.synced.set(());
             }
-            is_filled
+            is_synced
         });
     }
     let ready = async move {
-        if join_all(filled).await.into_iter().all(|filled| filled) {
+        if join_all(synced).await.into_iter().all(|is_synced| is_synced) {
             // Not where the process is about to end already.
             tokio::select! {
                 biased;
@@ -165,10 +165,10 @@ fn controller(
     registry: RegistryClient,
     stop: impl Future<Output = ()> + Send + Sync + 'static,
 ) -> (impl Future<Output = ()>, Arc<Context>) {
-    let (revisions, revision_events) = observe::own(client.clone(), scope);
-    let (assignments, assignment_events) = observe::own(client.clone(), scope);
-    let (services, service_events) = observe::own(client.clone(), scope);
-    let (slices, slice_events) = observe::own(client.clone(), scope);
+    let (revisions, revision_events) = observe::owned(client.clone(), scope);
+    let (assignments, assignment_events) = observe::owned(client.clone(), scope);
+    let (services, service_events) = observe::owned(client.clone(), scope);
+    let (slices, slice_events) = observe::owned(client.clone(), scope);
     let (nodes, node_events) = observe::cached::<Node>(Api::all(client.clone()), watcher::Config::default());
     let agents_of = watcher::Config::default().labels(&options.agent_selector);
     let (agents, agent_events) =
@@ -177,7 +177,7 @@ fn controller(
     let agent_changes = changes(agents.clone(), agent_events, place::agent);
     let context = Arc::new(Context {
         caches: Caches { revisions, assignments, services, slices, nodes, agents },
-        filled: SetOnce::new(),
+        synced: SetOnce::new(),
         versions: Versions::new(keys.clone()),
         resolver: Resolver::new(registry),
         recorder: events::recorder(client.clone()),
@@ -191,12 +191,12 @@ fn controller(
         let context = Arc::clone(&context);
         move || context.versions.changed()
     };
-    let config_maps = observe::touched::<ConfigMap>(client.clone(), scope, relists());
-    let secrets = observe::touched::<Secret>(client.clone(), scope, relists());
-    let of_config_map = naming(Kind::ConfigMap, controller.store(), Arc::clone(&context));
-    let of_secret = naming(Kind::Secret, controller.store(), Arc::clone(&context));
+    let config_maps = observe::watch_metadata::<ConfigMap>(client.clone(), scope, relists());
+    let secrets = observe::watch_metadata::<Secret>(client.clone(), scope, relists());
+    let of_config_map = plugins_naming(ObjectKind::ConfigMap, controller.store(), Arc::clone(&context));
+    let of_secret = plugins_naming(ObjectKind::Secret, controller.store(), Arc::clone(&context));
     let controller = controller
-        .with_config(controller::Config::default().debounce(DEBOUNCE).concurrency(AT_ONCE))
+        .with_config(controller::Config::default().debounce(DEBOUNCE).concurrency(CONCURRENCY))
         .owns_stream(revision_events)
         .owns_stream(assignment_events)
         .owns_stream(service_events)
@@ -206,7 +206,7 @@ fn controller(
         .reconcile_all_on(node_changes)
         .reconcile_all_on(agent_changes)
         .graceful_shutdown_on(stop)
-        .run(reconcile, |guard, error, context| after(&guard, error, &context), Arc::clone(&context))
+        .run(reconcile, |guard, error, context| error_policy(&guard, error, &context), Arc::clone(&context))
         // What failed is logged where it failed.
         .for_each(|_| std::future::ready(()));
     (controller, context)
@@ -215,8 +215,8 @@ fn controller(
 type Plugin = DeserializeGuard<WasmPlugin>;
 
 /// Which plugins name an object that changed: their contents are read again.
-fn naming<K>(
-    kind: Kind,
+fn plugins_naming<K>(
+    kind: ObjectKind,
     plugins: Store<Plugin>,
     context: Arc<Context>,
 ) -> impl Fn(PartialObjectMeta<K>) -> Vec<ObjectRef<Plugin>> + Send + Sync + 'static {

@@ -47,7 +47,7 @@ struct Tally {
     /// The failures, by their reason: how many nodes, and the first with its message.
     failures: BTreeMap<&'static str, (Reason, usize, String, String)>,
     /// Chosen nodes whose agents are not ready.
-    silent: Vec<String>,
+    unready: Vec<String>,
     functions: Vec<samovar_crds::FunctionStatus>,
 }
 
@@ -70,7 +70,7 @@ pub(crate) fn status(
     };
     let degraded = match &resolution.outcome {
         Outcome::Failed(..) => Some(true),
-        _ => Some(tally.counts.failed > 0 || !tally.silent.is_empty() || applied.service_is_foreign),
+        _ => Some(tally.counts.failed > 0 || !tally.unready.is_empty() || applied.service_is_foreign),
     };
     let resolved = resolved(resolution);
     let mut conditions = before.conditions;
@@ -98,7 +98,7 @@ fn tally(revision: Option<&Revision>, placement: &Placement, assignments: &[Plug
     let mut tally = Tally {
         counts: NodeCounts::default(),
         failures: BTreeMap::new(),
-        silent: Vec::new(),
+        unready: Vec::new(),
         functions: Vec::new(),
     };
     for node in &placement.nodes {
@@ -121,7 +121,7 @@ fn tally(revision: Option<&Revision>, placement: &Placement, assignments: &[Plug
                     newest.status.as_ref().map(|status| status.functions.clone()).unwrap_or_default();
             }
         } else if !node.agents.iter().any(|agent| agent.is_ready) {
-            tally.silent.push(node.name.clone());
+            tally.unready.push(node.name.clone());
         } else if let Some(failed) = on_agents(true).filter(is_newest).find_map(failure) {
             tally.fail(node, failed);
         }
@@ -164,50 +164,53 @@ fn ready(
     applied: &Applied,
 ) -> Ready {
     let NodeCounts { desired, updated, ready: serving, .. } = tally.counts;
-    let no = |reason, message: String| Ready {
+    let not_ready = |reason, message: String| Ready {
         is_true: false,
         reason,
         message: message + &still_serving(resolution, tally),
     };
     match &resolution.outcome {
-        Outcome::Failed(reason, message) => return no(*reason, message.clone()),
+        Outcome::Failed(reason, message) => return not_ready(*reason, message.clone()),
         Outcome::Paused => {
-            return no(Reason::Paused, "the spec's change is held back while spec.paused is true".to_owned());
+            return not_ready(
+                Reason::Paused,
+                "the spec's change is held back while spec.paused is true".to_owned(),
+            );
         }
         Outcome::Current => {}
     }
     if applied.service_is_foreign {
         let name = plugin.name_any();
-        return no(
+        return not_ready(
             Reason::NameConflict,
             format!("a Service `{name}` is here that is not this plugin's: rename one of them"),
         );
     }
     if desired == 0 && plugin.spec.replicas == Some(0) {
-        return no(Reason::ScaledToZero, "spec.replicas is 0: no node carries it".to_owned());
+        return not_ready(Reason::ScaledToZero, "spec.replicas is 0: no node carries it".to_owned());
     }
     if placement.nodes.is_empty() {
         let message = "no Ready node with an agent matches spec.nodeSelector and spec.tolerations";
-        return no(Reason::NoMatchingNode, message.to_owned());
+        return not_ready(Reason::NoMatchingNode, message.to_owned());
     }
     if let Some((reason, nodes, node, message)) = tally.failures.values().max_by_key(|failure| failure.1) {
         let more = if *nodes > 1 { format!(" and {} more", nodes - 1) } else { String::new() };
-        return no(*reason, format!("on node {node}{more}: {message}"));
+        return not_ready(*reason, format!("on node {node}{more}: {message}"));
     }
-    if let Some(node) = tally.silent.first() {
-        let more = if tally.silent.len() > 1 {
-            format!(" and {} more", tally.silent.len() - 1)
+    if let Some(node) = tally.unready.first() {
+        let more = if tally.unready.len() > 1 {
+            format!(" and {} more", tally.unready.len() - 1)
         } else {
             String::new()
         };
-        return no(
+        return not_ready(
             Reason::AgentUnavailable,
             format!("the agent on node {node}{more} is not ready; look at its Pod"),
         );
     }
     if placement.nodes.len() < placement.desired {
         let found = placement.nodes.len();
-        return no(
+        return not_ready(
             Reason::NoMatchingNode,
             format!("{found} nodes match, and spec.replicas asks for {desired}"),
         );
@@ -318,9 +321,9 @@ mod tests {
     #[test]
     fn where_no_node_matches_or_an_agent_is_silent_that_is_said() {
         assert_eq!(of(&current(1), &[], &[]).1, "NoMatchingNode");
-        let mut silent = placement(&["a"]);
-        silent.nodes[0].agents[0].is_ready = false;
-        let status = status(&plugin(), &current(1), &silent, &[], &Applied { service_is_foreign: false });
+        let mut unready = placement(&["a"]);
+        unready.nodes[0].agents[0].is_ready = false;
+        let status = status(&plugin(), &current(1), &unready, &[], &Applied { service_is_foreign: false });
         assert_eq!(status.conditions[0].reason, "AgentUnavailable");
     }
 
@@ -329,7 +332,7 @@ mod tests {
         let assignments = assigned(&revision("text-1", 1), &placement(&["a"]), &serving());
         let applied = Applied { service_is_foreign: false };
         let first = status(&plugin(), &current(1), &placement(&["a"]), &assignments, &applied);
-        let again = WasmPlugin { status: Some(first.clone()), ..plugin() };
-        assert_eq!(status(&again, &current(1), &placement(&["a"]), &assignments, &applied), first);
+        let unchanged = WasmPlugin { status: Some(first.clone()), ..plugin() };
+        assert_eq!(status(&unchanged, &current(1), &placement(&["a"]), &assignments, &applied), first);
     }
 }

@@ -1,4 +1,4 @@
-//! The port for operators: `/healthz`, `/readyz` and `/metrics`, on a thread and a runtime of their own.
+//! The admin port: `/healthz`, `/readyz` and `/metrics`, on a thread and a runtime of their own.
 
 use std::{
     future::ready,
@@ -76,7 +76,7 @@ impl Ops {
         let serve = async move {
             match TcpListener::from_std(listener) {
                 Ok(listener) => server::serve(listener, router, BOUNDS, |stream| ready(Some(stream))).await,
-                Err(error) => tracing::error!(%error, "the port for operators did not start"),
+                Err(error) => tracing::error!(%error, "the admin port did not start"),
             }
         };
         let named = thread::Builder::new().name("ops".to_owned());

@@ -29,14 +29,14 @@ pub(super) fn build(
             let serving = here().filter(|other| other.metadata.name != name && is_ready(other));
             let before = serving.max_by_key(|other| other.spec.revision_number).filter(|_| !newest_serves);
             if let Some(before) = before {
-                wanted.insert(before.metadata.name.clone(), again(owned, before));
+                wanted.insert(before.metadata.name.clone(), unchanged(owned, before));
             }
             wanted.insert(name, newest);
         }
     }
     for agent in placement.leaving.iter().flat_map(|node| &node.agents) {
         let serving = observed.iter().filter(|other| other.spec.agent == agent.reference && is_ready(other));
-        wanted.extend(serving.map(|it| (it.metadata.name.clone(), again(owned, it))));
+        wanted.extend(serving.map(|it| (it.metadata.name.clone(), unchanged(owned, it))));
     }
     wanted.into_values().collect()
 }
@@ -71,7 +71,7 @@ fn assignment(
 }
 
 /// An assignment that is there, as it was built.
-fn again(owned: &Owned<'_>, observed: &PluginAssignment) -> PluginAssignment {
+fn unchanged(owned: &Owned<'_>, observed: &PluginAssignment) -> PluginAssignment {
     with_metadata(owned, observed.metadata.name.as_deref().unwrap_or_default(), observed.spec.clone())
 }
 

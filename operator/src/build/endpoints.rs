@@ -17,7 +17,7 @@ use super::{Owned, assignments::is_ready};
 use crate::place::Placement;
 
 /// Endpoints in one slice: the control plane's own default.
-const EACH: usize = 100;
+const MAX_ENDPOINTS: usize = 100;
 
 pub(super) fn build(
     owned: &Owned<'_>,
@@ -61,7 +61,7 @@ pub(super) fn build(
         }
     }
     let slices = groups.into_iter().flat_map(|((family, port), endpoints)| {
-        let chunks: Vec<_> = endpoints.chunks(EACH).map(<[_]>::to_vec).collect();
+        let chunks: Vec<_> = endpoints.chunks(MAX_ENDPOINTS).map(<[_]>::to_vec).collect();
         chunks.into_iter().enumerate().map(move |(at, endpoints)| slice(owned, family, port, at, endpoints))
     });
     slices.collect()

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 /// How many days a certificate is valid, and how many before that it is renewed.
-const SERVING: (i32, i32) = (90, 30);
+const SERVER: (i32, i32) = (90, 30);
 /// The same of the authority. Agents see a new one a minute late, and ask again until then.
 const AUTHORITY: (i32, i32) = (3650, 365);
 
@@ -115,7 +115,7 @@ impl Stored {
         parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         parameters.distinguished_name.push(DnType::CommonName, "samovar-operator");
-        self.metadata.renew = valid(&mut parameters, now, SERVING);
+        self.metadata.renew = set_validity(&mut parameters, now, SERVER);
         let (key, authority) = (KeyPair::generate()?, KeyPair::from_pem(&self.ca_key)?);
         let issuer = Issuer::new(authority_parameters(), authority);
         self.certificate = parameters.signed_by(&key, &issuer)?.pem();
@@ -127,7 +127,6 @@ impl Stored {
 /// The first certificate of several.
 fn newest(certificates: &str) -> &str {
     const END: &str = "-----END CERTIFICATE-----\n";
-    let certificates = certificates.get(..).unwrap_or_default();
     certificates.find(END).map_or(certificates, |at| &certificates[..at + END.len()])
 }
 
@@ -135,7 +134,7 @@ fn newest(certificates: &str) -> &str {
 fn authority(now: Timestamp) -> Result<(String, String, Timestamp), MakeError> {
     let key = KeyPair::generate()?;
     let mut parameters = authority_parameters();
-    let renew = valid(&mut parameters, now, AUTHORITY);
+    let renew = set_validity(&mut parameters, now, AUTHORITY);
     Ok((parameters.self_signed(&key)?.pem(), key.serialize_pem(), renew))
 }
 
@@ -149,7 +148,7 @@ fn authority_parameters() -> CertificateParams {
 }
 
 /// Makes it valid from yesterday, since clocks differ, for so many days. Gives when it is to be renewed.
-fn valid(parameters: &mut CertificateParams, now: Timestamp, (days, before): (i32, i32)) -> Timestamp {
+fn set_validity(parameters: &mut CertificateParams, now: Timestamp, (days, before): (i32, i32)) -> Timestamp {
     let day = |at: Timestamp| {
         let date = at.to_zoned(TimeZone::UTC).date();
         date_time_ymd(i32::from(date.year()), date.month().unsigned_abs(), date.day().unsigned_abs())

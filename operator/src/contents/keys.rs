@@ -26,7 +26,7 @@ const SECRET: &str = "samovar-operator-keys";
 const CONFIG_MAP: &str = "samovar-operator-ca";
 
 /// How often they are looked at.
-const EVERY: Duration = Duration::from_secs(30);
+const CHECK_INTERVAL: Duration = Duration::from_secs(30);
 /// The same while they are not to be had.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -73,26 +73,26 @@ impl From<kube::Error> for ApiError {
 
 impl Keys {
     /// The keys, and what keeps them: to be run for as long as they are used.
-    pub(crate) fn keep(
+    pub(crate) fn maintain(
         client: Client,
         namespace: String,
         hosts: Vec<String>,
     ) -> (Self, impl Future<Output = ()>) {
         let (sender, receiver) = watch::channel(None);
-        let keep = async move {
-            let mut said = String::new();
+        let maintain = async move {
+            let mut logged = String::new();
             loop {
                 let pause = match ensure(&client, &namespace, &hosts, &sender).await {
                     Ok(()) => {
-                        said.clear();
-                        EVERY
+                        logged.clear();
+                        CHECK_INTERVAL
                     }
                     Err(error) => {
                         // Once, not every time: it is looked at often.
-                        if error.to_string() != said {
-                            said = error.to_string();
+                        if error.to_string() != logged {
+                            logged = error.to_string();
                             tracing::warn!(
-                                "{said}; agents are given no contents of ConfigMaps and Secrets until it is"
+                                "{logged}; agents are given no contents of ConfigMaps and Secrets until it is"
                             );
                         }
                         RETRY
@@ -101,17 +101,17 @@ impl Keys {
                 sleep(pause).await;
             }
         };
-        (Self(receiver), keep)
+        (Self(receiver), maintain)
     }
 
     /// What contents are hashed with, once it is known.
     pub(super) fn digest(&self) -> Option<Arc<hmac::Key>> {
-        self.0.borrow().as_ref().map(|held| Arc::clone(&held.digest))
+        self.0.borrow().as_ref().map(|keys| Arc::clone(&keys.digest))
     }
 
     /// The certificate, once there is one.
     pub(super) fn certified(&self) -> Option<Arc<CertifiedKey>> {
-        self.0.borrow().as_ref().map(|held| Arc::clone(&held.certified))
+        self.0.borrow().as_ref().map(|keys| Arc::clone(&keys.certified))
     }
 }
 
@@ -152,7 +152,7 @@ async fn ensure(
             .await
             .map_err(at("ConfigMap", CONFIG_MAP))?;
     }
-    if sender.borrow().as_ref().is_none_or(|held| held.stored != stored) {
+    if sender.borrow().as_ref().is_none_or(|keys| keys.stored != stored) {
         sender.send_replace(Some(ActiveKeys::new(stored)?));
     }
     Ok(())

@@ -59,7 +59,7 @@ pub(crate) struct Versions {
     /// Grows with each change of an object that a plugin names.
     changes: AtomicU64,
     /// What was read, by the plugin's UID.
-    memory: Mutex<HashMap<String, Cached>>,
+    cache: Mutex<HashMap<String, Cached>>,
 }
 
 struct Cached {
@@ -74,7 +74,7 @@ const CACHE_ENTRIES: usize = 10_000;
 
 impl Versions {
     pub(crate) fn new(keys: Keys) -> Self {
-        Self { keys, changes: AtomicU64::new(0), memory: Mutex::default() }
+        Self { keys, changes: AtomicU64::new(0), cache: Mutex::default() }
     }
 
     /// An object that a plugin names has changed, or may have.
@@ -99,8 +99,8 @@ impl Versions {
         // Before the read: a change that comes while it runs makes what it brings old.
         let changes = self.changes.load(Ordering::Acquire);
         let uid = plugin.uid().unwrap_or_default();
-        if let Some(known) = self.known(&uid, policy, changes) {
-            return Ok(ContentsVersion::Known(known));
+        if let Some(cached) = self.cached(&uid, policy, changes) {
+            return Ok(ContentsVersion::Known(cached));
         }
         let namespace = plugin.namespace().unwrap_or_default();
         let objects = match objects::read(client, &namespace, named).await {
@@ -115,22 +115,22 @@ impl Versions {
             Err(missing) => return Ok(ContentsVersion::Unavailable(missing.into())),
         };
         let version = version(&key, &namespace, &plugin.name_any(), &contents);
-        self.remember(uid, Cached { changes, policy: policy.clone(), version: version.clone() });
+        self.store(uid, Cached { changes, policy: policy.clone(), version: version.clone() });
         Ok(ContentsVersion::Known(version))
     }
 
-    fn known(&self, uid: &str, policy: &SecurityPolicy, changes: u64) -> Option<String> {
-        let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = memory.get(uid).filter(|known| known.changes == changes && known.policy == *policy)?;
-        Some(known.version.clone())
+    fn cached(&self, uid: &str, policy: &SecurityPolicy, changes: u64) -> Option<String> {
+        let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let cached = cache.get(uid).filter(|cached| cached.changes == changes && cached.policy == *policy)?;
+        Some(cached.version.clone())
     }
 
-    fn remember(&self, uid: String, known: Cached) {
-        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        if memory.len() >= CACHE_ENTRIES {
-            memory.clear();
+    fn store(&self, uid: String, cached: Cached) {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if cache.len() >= CACHE_ENTRIES {
+            cache.clear();
         }
-        memory.insert(uid, known);
+        cache.insert(uid, cached);
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{Api, Client};
-use samovar_crds::{Data, Kind, LocalObject, config_map_data, secret_data};
+use samovar_crds::{Data, LocalObject, ObjectKind, config_map_data, secret_data};
 
 /// What each object holds that is there. They are read from the API server and kept nowhere.
 pub(super) async fn read(
@@ -14,15 +14,15 @@ pub(super) async fn read(
 ) -> kube::Result<BTreeMap<LocalObject, Data>> {
     let config_maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    let mut found = BTreeMap::new();
+    let mut data_of = BTreeMap::new();
     for object in named {
         let data = match object.kind {
-            Kind::ConfigMap => config_maps.get_opt(&object.name).await?.map(config_map_data),
-            Kind::Secret => secrets.get_opt(&object.name).await?.map(secret_data),
+            ObjectKind::ConfigMap => config_maps.get_opt(&object.name).await?.map(config_map_data),
+            ObjectKind::Secret => secrets.get_opt(&object.name).await?.map(secret_data),
         };
         if let Some(data) = data {
-            found.insert(object, data);
+            data_of.insert(object, data);
         }
     }
-    Ok(found)
+    Ok(data_of)
 }

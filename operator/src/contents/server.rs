@@ -25,7 +25,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{
     Keys, objects,
-    tokens::{Refused, Tokens},
+    tokens::{TokenError, Tokens},
     version,
 };
 
@@ -87,17 +87,18 @@ impl Server {
     async fn contents(&self, token: &str, namespace: &str, name: &str) -> Result<Contents, Denied> {
         let agent = self.tokens.agent(token).await?;
         if !self.namespaces.is_empty() && !self.namespaces.iter().any(|watched| watched == namespace) {
-            return Err(Denied::NotOwn);
+            return Err(Denied::NotAssigned);
         }
         let assignments: Api<PluginAssignment> = Api::namespaced(self.client.clone(), namespace);
-        let assignment = assignments.get_opt(name).await?.filter(|assignment| agent.has(&assignment.spec));
+        let assignment =
+            assignments.get_opt(name).await?.filter(|assignment| agent.is_assigned(&assignment.spec));
         // Whether there is one is nobody else's to know.
-        let spec = assignment.ok_or(Denied::NotOwn)?.spec;
+        let spec = assignment.ok_or(Denied::NotAssigned)?.spec;
         let policy = spec.template.security_policy.unwrap_or_default();
         let contents = policy.contents(&objects::read(&self.client, namespace, policy.objects()).await?)?;
-        let key = self.keys.digest().ok_or(Denied::Keyless)?;
-        let is_that = spec.contents == Some(version(&key, namespace, &spec.plugin, &contents));
-        if is_that { Ok(contents) } else { Err(Denied::Moved) }
+        let key = self.keys.digest().ok_or(Denied::NoKey)?;
+        let is_current = spec.contents == Some(version(&key, namespace, &spec.plugin, &contents));
+        if is_current { Ok(contents) } else { Err(Denied::Outdated) }
     }
 }
 
@@ -105,15 +106,15 @@ impl Server {
 #[derive(Debug, thiserror::Error)]
 enum Denied {
     #[error("{0}")]
-    Refused(#[from] Refused),
+    Token(#[from] TokenError),
     #[error("this agent has no such assignment")]
-    NotOwn,
+    NotAssigned,
     #[error("{0}")]
     Missing(#[from] Missing),
     #[error("they have changed since this revision was made; the next is on its way")]
-    Moved,
+    Outdated,
     #[error("the operator has no key yet")]
-    Keyless,
+    NoKey,
     #[error("the API server did not answer: {0}")]
     Api(#[from] kube::Error),
 }
@@ -121,12 +122,12 @@ enum Denied {
 impl IntoResponse for Denied {
     fn into_response(self) -> Response {
         let status = match &self {
-            Self::Refused(Refused::NotAnAgent) => StatusCode::UNAUTHORIZED,
-            Self::Refused(Refused::TooMany) => StatusCode::TOO_MANY_REQUESTS,
-            Self::NotOwn => StatusCode::FORBIDDEN,
+            Self::Token(TokenError::Invalid) => StatusCode::UNAUTHORIZED,
+            Self::Token(TokenError::Throttled) => StatusCode::TOO_MANY_REQUESTS,
+            Self::NotAssigned => StatusCode::FORBIDDEN,
             Self::Missing(_) => StatusCode::NOT_FOUND,
-            Self::Moved => StatusCode::CONFLICT,
-            Self::Refused(Refused::Unavailable(_)) | Self::Keyless | Self::Api(_) => {
+            Self::Outdated => StatusCode::CONFLICT,
+            Self::Token(TokenError::Unavailable(_)) | Self::NoKey | Self::Api(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
         };
@@ -141,7 +142,7 @@ async fn answer(
 ) -> Response {
     // A name that is none would be another path of the API server's.
     if !names::is_dns_label(&namespace) || !names::is_dns_subdomain(&name) {
-        return Denied::NotOwn.into_response();
+        return Denied::NotAssigned.into_response();
     }
     let token = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let token = token.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
@@ -150,9 +151,9 @@ async fn answer(
             let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
             (headers, serde_json::to_vec(&contents).unwrap_or_default()).into_response()
         }
-        Err(no) => {
-            tracing::warn!(namespace, assignment = name, "an agent was given no contents: {no}");
-            no.into_response()
+        Err(denied) => {
+            tracing::warn!(namespace, assignment = name, "an agent was given no contents: {denied}");
+            denied.into_response()
         }
     }
 }

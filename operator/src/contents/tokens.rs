@@ -16,15 +16,15 @@ pub(super) struct Tokens {
     reviews: Api<TokenReview>,
     /// The ServiceAccount of the agents, as the API server calls it.
     agents: String,
-    known: Mutex<HashMap<[u8; 32], Cached>>,
-    rate: Mutex<Rate>,
+    cache: Mutex<HashMap<[u8; 32], Cached>>,
+    rate: Mutex<TokenBucket>,
 }
 
 struct Cached {
     until: Instant,
     agent: Option<Agent>,
     /// How often it may ask.
-    rate: Rate,
+    rate: TokenBucket,
 }
 
 /// An agent, as its token says.
@@ -37,11 +37,11 @@ pub(super) struct Agent {
 
 /// Why a token does not say who asks.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Refused {
+pub(super) enum TokenError {
     #[error("the token is no agent's, for the audience {}, and valid", names::OPERATOR)]
-    NotAnAgent,
+    Invalid,
     #[error("too many questions at once; ask again in a second")]
-    TooMany,
+    Throttled,
     #[error("the API server did not review the token: {0}")]
     Unavailable(kube::Error),
 }
@@ -49,35 +49,35 @@ pub(super) enum Refused {
 /// How long a review counts. A Pod that is gone may be answered for so long.
 const CACHE_TTL: Duration = Duration::from_secs(10);
 /// Tokens that are remembered; past it what has run out is forgotten, and then all.
-const MOST: usize = 4096;
+const CACHE_ENTRIES: usize = 4096;
 /// The longest token that is looked at.
-const LONGEST: usize = 16 << 10;
+const MAX_TOKEN_BYTES: usize = 16 << 10;
 
 impl Tokens {
     pub(super) fn new(client: Client, namespace: &str, account: &str) -> Self {
         Self {
             reviews: Api::all(client),
             agents: format!("system:serviceaccount:{namespace}:{account}"),
-            known: Mutex::default(),
-            rate: Mutex::new(Rate::of(REVIEWS)),
+            cache: Mutex::default(),
+            rate: Mutex::new(TokenBucket::of(REVIEW_RATE)),
         }
     }
 
     /// The agent that the token was made for.
-    pub(super) async fn agent(&self, token: &str) -> Result<Agent, Refused> {
-        if token.is_empty() || token.len() > LONGEST {
-            return Err(Refused::NotAnAgent);
+    pub(super) async fn agent(&self, token: &str) -> Result<Agent, TokenError> {
+        if token.is_empty() || token.len() > MAX_TOKEN_BYTES {
+            return Err(TokenError::Invalid);
         }
         let hash: [u8; 32] = Sha256::digest(token).into();
-        if let Some(answer) = self.known(&hash) {
+        if let Some(answer) = self.cached(&hash) {
             return answer;
         }
         if !self.rate.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            return Err(Refused::TooMany);
+            return Err(TokenError::Throttled);
         }
-        let agent = self.review(token).await.map_err(Refused::Unavailable)?;
-        self.remember(hash, agent.clone());
-        agent.ok_or(Refused::NotAnAgent)
+        let agent = self.review(token).await.map_err(TokenError::Unavailable)?;
+        self.store(hash, agent.clone());
+        agent.ok_or(TokenError::Invalid)
     }
 
     async fn review(&self, token: &str) -> kube::Result<Option<Agent>> {
@@ -89,35 +89,35 @@ impl Tokens {
         let is_valid = status.authenticated == Some(true) && status.audiences == Some(audiences);
         let user = status.user.unwrap_or_default();
         let is_agent = is_valid && user.username.as_ref() == Some(&self.agents);
-        Ok(if is_agent { Agent::of(&user) } else { None })
+        Ok(if is_agent { Agent::from_claims(&user) } else { None })
     }
 
-    fn known(&self, hash: &[u8; 32]) -> Option<Result<Agent, Refused>> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = known.get_mut(hash).filter(|known| known.until > Instant::now())?;
-        Some(match &known.agent {
-            _ if !known.rate.take() => Err(Refused::TooMany),
+    fn cached(&self, hash: &[u8; 32]) -> Option<Result<Agent, TokenError>> {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let cached = cache.get_mut(hash).filter(|cached| cached.until > Instant::now())?;
+        Some(match &cached.agent {
+            _ if !cached.rate.take() => Err(TokenError::Throttled),
             Some(agent) => Ok(agent.clone()),
-            None => Err(Refused::NotAnAgent),
+            None => Err(TokenError::Invalid),
         })
     }
 
-    fn remember(&self, hash: [u8; 32], agent: Option<Agent>) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+    fn store(&self, hash: [u8; 32], agent: Option<Agent>) {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        if known.len() >= MOST {
-            known.retain(|_, known| known.until > now);
+        if cache.len() >= CACHE_ENTRIES {
+            cache.retain(|_, cached| cached.until > now);
         }
-        if known.len() >= MOST {
-            known.clear();
+        if cache.len() >= CACHE_ENTRIES {
+            cache.clear();
         }
-        known.insert(hash, Cached { until: now + CACHE_TTL, agent, rate: Rate::of(QUESTIONS) });
+        cache.insert(hash, Cached { until: now + CACHE_TTL, agent, rate: TokenBucket::of(AGENT_RATE) });
     }
 }
 
 impl Agent {
     /// As the claims of a token say that is bound to a Pod on a node; `None` for one that is not.
-    fn of(user: &UserInfo) -> Option<Self> {
+    fn from_claims(user: &UserInfo) -> Option<Self> {
         let extra = user.extra.as_ref()?;
         let claim = |name: &str| match extra.get(&format!("authentication.kubernetes.io/{name}"))?.as_slice()
         {
@@ -132,7 +132,7 @@ impl Agent {
     }
 
     /// Whether the assignment is this agent's own.
-    pub(super) fn has(&self, assignment: &PluginAssignmentSpec) -> bool {
+    pub(super) fn is_assigned(&self, assignment: &PluginAssignmentSpec) -> bool {
         let Self { node_name, pod_name, pod_uid } = self;
         let agent = &assignment.agent;
         (node_name, pod_name, pod_uid) == (&assignment.node_name, &agent.pod_name, &agent.pod_uid)
@@ -140,29 +140,30 @@ impl Agent {
 }
 
 /// So many at once after a pause, and so many in a second.
-struct Rate {
-    most: f64,
+struct TokenBucket {
+    burst: f64,
     per_second: f64,
-    left: f64,
+    tokens: f64,
     at: Instant,
 }
 
 /// Reviews of tokens: enough for every agent of a large cluster to come back, and too few to trouble an API server.
-const REVIEWS: (f64, f64) = (200.0, 100.0);
+const REVIEW_RATE: (f64, f64) = (200.0, 100.0);
 /// Questions of one agent.
-const QUESTIONS: (f64, f64) = (100.0, 20.0);
+const AGENT_RATE: (f64, f64) = (100.0, 20.0);
 
-impl Rate {
-    fn of((most, per_second): (f64, f64)) -> Self {
-        Self { most, per_second, left: most, at: Instant::now() }
+impl TokenBucket {
+    fn of((burst, per_second): (f64, f64)) -> Self {
+        Self { burst, per_second, tokens: burst, at: Instant::now() }
     }
 
     fn take(&mut self) -> bool {
         let now = Instant::now();
-        self.left = (self.left + now.duration_since(self.at).as_secs_f64() * self.per_second).min(self.most);
+        self.tokens =
+            (self.tokens + now.duration_since(self.at).as_secs_f64() * self.per_second).min(self.burst);
         self.at = now;
-        let enough = self.left >= 1.0;
-        self.left -= f64::from(enough);
+        let enough = self.tokens >= 1.0;
+        self.tokens -= f64::from(enough);
         enough
     }
 }
@@ -174,7 +175,7 @@ mod tests {
     use super::*;
 
     fn agent(extra: &Value) -> Option<Agent> {
-        Agent::of(&serde_json::from_value(json!({ "username": "agent", "extra": extra })).unwrap())
+        Agent::from_claims(&serde_json::from_value(json!({ "username": "agent", "extra": extra })).unwrap())
     }
 
     fn claims(node: &str, pod: &str, uid: &str) -> Value {
@@ -192,12 +193,12 @@ mod tests {
             "plugin": "text", "revision": "text-1", "revisionNumber": 1, "image": "r/text@sha256:1",
         }))
         .unwrap();
-        let has = |extra: &Value| agent(extra).is_some_and(|agent| agent.has(&assignment));
-        assert!(has(&claims("node", "agent", "uid")));
+        let is_assigned = |extra: &Value| agent(extra).is_some_and(|agent| agent.is_assigned(&assignment));
+        assert!(is_assigned(&claims("node", "agent", "uid")));
         for (node, pod, uid) in
             [("other", "agent", "uid"), ("node", "other", "uid"), ("node", "agent", "other")]
         {
-            assert!(!has(&claims(node, pod, uid)));
+            assert!(!is_assigned(&claims(node, pod, uid)));
         }
         for claim in ["node-name", "pod-name", "pod-uid"] {
             let mut some = claims("node", "agent", "uid");
@@ -208,7 +209,7 @@ mod tests {
 
     #[test]
     fn reviews_are_bounded_and_come_back_with_time() {
-        let mut rate = Rate::of((200.0, 1.0));
+        let mut rate = TokenBucket::of((200.0, 1.0));
         assert_eq!((0..1000).filter(|_| rate.take()).count(), 200);
         rate.at = Instant::now().checked_sub(Duration::from_secs(2)).unwrap();
         assert!(rate.take());
