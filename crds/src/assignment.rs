@@ -1,4 +1,4 @@
-//! `PluginAssignment`: one revision on one agent. The operator writes its spec, that agent its status.
+//! `PluginAssignment`: one revision on one agent. The operator writes its spec, and that agent its status.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
@@ -18,7 +18,7 @@ use crate::{FunctionStatus, PluginTemplate};
     status = "PluginAssignmentStatus",
     derive = "PartialEq",
     category = "samovar",
-    doc = "One revision of a WasmPlugin on one agent. Made by the operator; its status is that agent's report. Not to be edited.",
+    doc = "Assigns one revision of a WasmPlugin to one node agent. The operator creates it, and the agent reports in its status. Do not edit it.",
     selectable = ".spec.nodeName",
     printcolumn(name = "Plugin", type_ = "string", json_path = ".spec.plugin"),
     printcolumn(name = "Revision", type_ = "string", json_path = ".spec.revision"),
@@ -27,46 +27,46 @@ use crate::{FunctionStatus, PluginTemplate};
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("self.spec == oldSelf.spec")
-        .message("an assignment is never edited: the operator replaces it")
+        .message("spec is immutable: the operator replaces assignments, and never edits them")
 )]
 pub struct PluginAssignmentSpec {
-    /// The node whose agent carries it.
+    /// The node that the agent runs on.
     pub node_name: String,
-    /// The agent that carries it.
+    /// The agent that serves the revision.
     pub agent: AgentRef,
-    /// The plugin, in the same namespace.
+    /// The name of the plugin, in the same namespace.
     pub plugin: String,
-    /// The revision: the name of a ControllerRevision.
+    /// The name of the revision, which is a ControllerRevision in the same namespace.
     pub revision: String,
-    /// Grows with each new revision of the plugin: of two that are ready, the agent serves the higher.
+    /// Grows with each new revision of the plugin. Of two revisions that are ready, the agent serves the higher number.
     pub revision_number: i64,
-    /// Which contents of the ConfigMaps and Secrets that `securityPolicy` names: a keyed hash, which tells versions
-    /// apart and nothing else. The contents are the operator's to give.
+    /// The version of the contents of the ConfigMaps and Secrets that `securityPolicy` names: a keyed hash, which tells
+    /// versions apart and reveals nothing else. The agent requests the contents from the operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contents: Option<String>,
-    /// What runs, its image pinned by digest.
+    /// The plugin's template, with its image pinned by digest.
     #[serde(flatten)]
     pub template: PluginTemplate,
 }
 
-/// One agent: a Pod of the DaemonSet.
+/// A node agent: a Pod of the DaemonSet.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AgentRef {
-    /// The Pod's name.
+    /// The name of the agent's Pod.
     pub pod_name: String,
-    /// The Pod's UID: a Pod of the same name that came later is another agent.
+    /// The UID of the agent's Pod. A later Pod of the same name is another agent.
     pub pod_uid: String,
 }
 
-/// What an agent says of an assignment.
+/// The agent's report on an assignment.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PluginAssignmentStatus {
-    /// How far it is.
+    /// The stage of loading that the agent is at.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<State>,
-    /// `Ready`: the agent answers calls with this revision.
+    /// `Ready`: the agent serves calls with this revision.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -77,25 +77,24 @@ pub struct PluginAssignmentStatus {
     /// The time and space that loading took.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub load_stats: Option<LoadStats>,
-    /// Deprecated: replaced by `loadStats`. Kept for one release, since agents of before write it by server-side apply,
-    /// and an API server refuses a field that its schema lacks.
+    /// Deprecated: use `loadStats`. Kept for one release, since agents of the previous one write this field by
+    /// server-side apply, and an API server refuses to apply a field that its schema lacks.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("deprecated" = true))]
     pub figures: Option<LoadStats>,
 }
 
-/// How far an assignment is on its agent.
+/// A stage of loading a revision on an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum State {
-    /// The module is being pulled.
+    /// The agent pulls the module.
     Pulling,
-    /// The module is being compiled, or its artifact read from the cache.
+    /// The agent compiles the module, or reads its artifact from the cache.
     Compiling,
-    /// Its first instances are being made.
+    /// The agent makes the first instances.
     Warming,
-    /// Calls are answered.
+    /// The agent serves calls.
     Ready,
-    /// It cannot be served; the `Ready` condition says why.
+    /// The agent cannot serve the revision; the `Ready` condition says why.
     Failed,
 }
 
@@ -103,16 +102,16 @@ pub enum State {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct LoadStats {
-    /// Milliseconds from the first request to the registry to the last byte; 0 where nothing was pulled.
+    /// Milliseconds from the first request to the registry to the last byte; 0 if nothing was pulled.
     pub pull_milliseconds: u32,
-    /// Milliseconds of compiling; 0 where the artifact was in the cache.
+    /// Milliseconds of compiling; 0 if the artifact was cached.
     pub compile_milliseconds: u32,
     /// Milliseconds of loading the artifact, linking it and making its first instances.
     pub load_milliseconds: u32,
-    /// Whether the artifact was in the agent's cache.
+    /// The artifact came from the agent's cache.
     pub cache_hit: bool,
     /// Size of the artifact's compiled code and data, in bytes.
     pub code_bytes: i64,
-    /// Instances made ahead when it became ready.
+    /// Warm instances at the time when the revision became ready.
     pub warm_instances: u32,
 }

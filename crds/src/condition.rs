@@ -1,4 +1,4 @@
-//! Conditions: their types, their typed reasons, and how one is set.
+//! Conditions of the custom resources: their types, their reasons, and their transitions.
 
 use std::fmt;
 
@@ -6,16 +6,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// What a condition speaks of.
+/// The type of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConditionType {
-    /// Calls are answered with the newest revision, everywhere it should run.
+    /// All chosen nodes serve calls with the newest revision; on an assignment, its agent does.
     Ready,
-    /// The image was found and pinned to a digest.
+    /// The image is resolved to a digest.
     Resolved,
     /// A revision is being rolled out.
     Progressing,
-    /// A node failed.
+    /// The image, a node or the Service failed.
     Degraded,
 }
 
@@ -33,7 +33,7 @@ impl ConditionType {
 
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// Why a condition is as it is: one reason a cause. The condition's message says what to do.
+        /// The cause of a condition's status, one reason for each cause. The condition's message says what to do.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
         pub enum Reason { $($(#[$doc])* $name,)* }
 
@@ -43,7 +43,7 @@ macro_rules! reasons {
                 match self { $(Self::$name => stringify!($name),)* }
             }
 
-            /// The reason that a condition's `reason` says; `None` for one that this version does not know.
+            /// Parses a condition's `reason`; `None` for one that this version does not know.
             pub fn parse(text: &str) -> Option<Self> {
                 match text { $(stringify!($name) => Some(Self::$name),)* _ => None }
             }
@@ -52,57 +52,57 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// The spec says something that cannot be: the message names the field.
+    /// The spec is invalid; the message names the field.
     InvalidSpec,
-    /// The image was found and pinned.
+    /// The image is resolved to a digest.
     ImageResolved,
-    /// The registry has no such image or tag, or the node has it not and may not pull.
+    /// The registry has no such image or tag, or the module is not cached and `imagePullPolicy` is `Never`.
     ImageNotFound,
-    /// The registry asks for credentials, or refuses those given.
+    /// The registry requires credentials, or refuses those that it got.
     RegistryUnauthorized,
-    /// The registry cannot be reached, or answers with errors. It is asked again.
+    /// The registry is unreachable, or answers with errors. The request is retried.
     RegistryUnavailable,
-    /// What the registry gave is not what its digest says.
+    /// The bytes from the registry do not match their digest.
     DigestMismatch,
-    /// The image is no module, or not of a form that is known.
+    /// The image holds no module, or its format is unsupported.
     ArtifactUnsupported,
     /// The bytes are not a valid module or component.
     ModuleInvalid,
-    /// The compiler failed or went over its limits.
+    /// The compiler failed, or exceeded its limits.
     CompileFailed,
-    /// The module does not have an export that the spec names, or it cannot be called so.
+    /// The module lacks an export that the spec names, or the host cannot call that export as the spec says.
     ExportNotFound,
-    /// The module imports something that it is not given.
+    /// The module imports something that the policy does not grant.
     ImportNotGranted,
     /// The module's start or `_initialize` function failed.
     InitFailed,
-    /// A ConfigMap or a Secret that the policy names, or a key of it, is missing, or the operator does not give it.
+    /// A ConfigMap, a Secret or a key that the policy names is missing, or the operator does not serve it.
     SecretUnavailable,
-    /// The agent has no room for the instances: its limit is reached.
+    /// The agent has no room for the instances within its limit.
     AgentOverloaded,
-    /// The agent's disk cache is full of what is in use: a new module does not fit.
+    /// The agent's disk cache is full of pinned files: a new module does not fit.
     CacheFull,
     /// No node matches the node selector and tolerations, or none has a ready agent.
     NoMatchingNode,
-    /// A chosen node's agent does not answer.
+    /// The agent of a chosen node is not ready.
     AgentUnavailable,
-    /// A Service of the plugin's name belongs to somebody else.
+    /// A Service with the plugin's name belongs to somebody else.
     NameConflict,
-    /// The spec asks for no node at all.
+    /// `spec.replicas` is 0.
     ScaledToZero,
-    /// New revisions are held back.
+    /// The plugin is paused: a new revision is held back.
     Paused,
-    /// Some nodes do not have the newest revision yet.
+    /// Some chosen nodes do not serve the newest revision yet.
     RolloutInProgress,
-    /// Every chosen node answers calls with the newest revision.
+    /// All chosen nodes serve calls with the newest revision.
     AllNodesReady,
-    /// The module is being pulled.
+    /// The agent pulls the module.
     Pulling,
-    /// The module is being compiled.
+    /// The agent compiles the module.
     Compiling,
-    /// The first instances are being made.
+    /// The agent makes the first instances.
     Warming,
-    /// The agent answers calls.
+    /// The agent serves calls.
     Serving,
 }
 
@@ -112,10 +112,10 @@ impl fmt::Display for Reason {
     }
 }
 
-/// The most bytes of a condition's message that the API server takes.
+/// The API server's limit on a condition's message, in bytes.
 const MESSAGE_BYTES: usize = 32_768;
 
-/// Sets one condition in `conditions`; its transition time moves only where its status changes.
+/// Sets one condition in `conditions`. Its transition time changes only with its status.
 pub fn set_condition(
     conditions: &mut Vec<Condition>,
     type_: ConditionType,
@@ -150,7 +150,7 @@ pub fn set_condition(
     }
 }
 
-/// Whether the condition is there and `True`.
+/// Returns true if the condition is present and `True`.
 pub fn is_true(conditions: &[Condition], type_: ConditionType) -> bool {
     conditions.iter().any(|condition| condition.type_ == type_.as_str() && condition.status == "True")
 }
@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_transition_time_moves_only_with_the_status() {
+    fn the_transition_time_changes_only_with_the_status() {
         let mut conditions = Vec::new();
         set_condition(&mut conditions, ConditionType::Ready, Some(false), Reason::Pulling, "", None);
         conditions[0].last_transition_time = Time(Timestamp::UNIX_EPOCH);
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn every_reason_reads_back() {
+    fn reasons_are_parsed_from_their_names() {
         assert_eq!(Reason::parse(Reason::ImageNotFound.as_str()), Some(Reason::ImageNotFound));
         assert_eq!(Reason::parse("Other"), None);
     }

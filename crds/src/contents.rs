@@ -1,5 +1,4 @@
-//! Contents: what the ConfigMaps and Secrets hold that a plugin's policy names. The one part of a plugin that is in no
-//! object of ours.
+//! Contents: the values of the ConfigMaps and Secrets that a plugin's policy names. No object of Samovar holds them.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -11,17 +10,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::{KeySource, ObjectSource, SecurityPolicy};
 
-/// What a policy's ConfigMaps and Secrets hold, and nothing else of them.
+/// The values that a policy takes from ConfigMaps and Secrets, and no others of these objects.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Contents {
-    /// The variables that come from a key, by their name.
+    /// The values of the variables that come from a key, by the variable's name.
     pub env: BTreeMap<String, String>,
-    /// The files of each folder that comes from an object, by the folder's path and by their name.
+    /// The folders that come from an object, by path, and in each its files, by name.
     pub files: BTreeMap<String, Data>,
 }
 
-/// Without the values, which are nobody's to log.
+/// Omits the values, which no log may hold.
 impl fmt::Debug for Contents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let files = self.files.iter().map(|(path, files)| (path, files.keys().collect::<Vec<_>>()));
@@ -32,10 +31,10 @@ impl fmt::Debug for Contents {
     }
 }
 
-/// What an object holds, by key.
+/// The values of a ConfigMap or a Secret, by key.
 pub type Data = BTreeMap<String, ByteString>;
 
-/// What kind of object holds something.
+/// The kind of an object that holds values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ObjectKind {
     /// A ConfigMap.
@@ -56,7 +55,7 @@ impl fmt::Display for ObjectKind {
 /// A ConfigMap or a Secret that a policy names, in the plugin's namespace.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LocalObject {
-    /// What it is.
+    /// Its kind.
     pub kind: ObjectKind,
     /// Its name.
     pub name: String,
@@ -68,31 +67,33 @@ impl fmt::Display for LocalObject {
     }
 }
 
-/// What a policy names and cannot be had. Names only: it is told to people.
+/// A part of the contents that is missing or invalid. It holds names and no values, since its text is shown to users.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Missing {
-    /// There is no such object.
-    #[error("there is no {0}: make it, or mark it `optional: true`")]
+    /// The object does not exist.
+    #[error("{0} does not exist: create it, or mark it `optional: true`")]
     Object(LocalObject),
-    /// It does not have the key.
+    /// The object lacks the key.
     #[error("{0} has no key `{1}`: add it, or mark it `optional: true`")]
     Key(LocalObject, String),
     /// A variable's value is not text.
-    #[error("key `{1}` of {0} is no text without NUL, which the variable {2} must be: give it as a file")]
+    #[error(
+        "key `{1}` of {0} is not UTF-8 text without NUL, as the variable {2} must be: grant it as a file"
+    )]
     NotText(LocalObject, String, String),
-    /// A file cannot have this name.
-    #[error("key `{1}` of {0} cannot be a file's name: letters, digits, `-`, `_` and `.` can")]
+    /// The key is not a valid file name.
+    #[error("key `{1}` of {0} is not a valid file name: use letters, digits, `-`, `_` and `.`")]
     NotName(LocalObject, String),
-    /// All of it together is too large.
+    /// The contents exceed their limit.
     #[error("the policy's ConfigMaps and Secrets hold more than {} MiB together: name fewer of them", LARGEST_CONTENTS >> 20)]
     TooLarge,
 }
 
-/// The most bytes of all contents of one plugin.
+/// The limit on the contents of one plugin, in bytes.
 pub const LARGEST_CONTENTS: usize = 4 << 20;
 
 impl SecurityPolicy {
-    /// The ConfigMaps and Secrets that it names, each once.
+    /// The ConfigMaps and Secrets that the policy names, each once.
     pub fn objects(&self) -> Vec<LocalObject> {
         let keys = self.keys().map(|(_, kind, key)| (kind, &key.name));
         let folders = self.folders().map(|(_, kind, object)| (kind, &object.name));
@@ -103,7 +104,7 @@ impl SecurityPolicy {
         sources
     }
 
-    /// What the named objects hold, of what `objects` are there.
+    /// Takes the contents from `objects`: those of the named objects that exist.
     pub fn contents(&self, objects: &BTreeMap<LocalObject, Data>) -> Result<Contents, Missing> {
         let mut contents = Contents::default();
         let mut bytes = 0;
@@ -174,20 +175,20 @@ fn text(value: &ByteString) -> Option<String> {
     String::from_utf8(value.0.clone()).ok().filter(|text| !text.contains('\0'))
 }
 
-/// Whether the API server would take it for a key: a manifest that never saw one may hold anything.
+/// Returns true if the API server accepts `name` as a key. A manifest that no API server has seen may hold any name.
 fn is_config_map_key(name: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
     (1..=253).contains(&name.len()) && name.bytes().all(is_plain) && name != "." && !name.starts_with("..")
 }
 
-/// What a ConfigMap holds.
+/// The values of a ConfigMap.
 pub fn config_map_data(object: ConfigMap) -> Data {
     let text = object.data.unwrap_or_default().into_iter();
     let text = text.map(|(key, value)| (key, ByteString(value.into_bytes())));
     object.binary_data.unwrap_or_default().into_iter().chain(text).collect()
 }
 
-/// What a Secret holds; of a key that is in both, `stringData` counts.
+/// The values of a Secret. If a key is in both, `stringData` wins, as in the API.
 pub fn secret_data(object: Secret) -> Data {
     let text = object.string_data.unwrap_or_default().into_iter();
     let text = text.map(|(key, value)| (key, ByteString(value.into_bytes())));
@@ -221,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_named_is_taken() {
+    fn contents_hold_the_named_keys_and_folders_alone() {
         let both = policy(json!({
             "files": [{ "path": "/words", "configMap": { "name": "words" } }, { "path": "/tmp", "scratch": { "sizeLimit": "1Mi" } }],
             "env": [{ "name": "LOCALE", "value": "en" }, { "name": "TOKEN", "valueFrom": { "secretKeyRef": { "name": "api", "key": "token" } } }],
@@ -236,18 +237,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named_and_what_is_optional_is_left_out() {
+    fn errors_name_what_is_missing_and_optional_sources_are_left_out() {
         let why = |policy: SecurityPolicy| policy.contents(&objects()).unwrap_err().to_string();
-        assert!(why(secret_key("gone", "token", false)).contains("no Secret `gone`"));
+        assert!(why(secret_key("gone", "token", false)).contains("Secret `gone` does not exist"));
         assert!(why(secret_key("api", "gone", false)).contains("no key `gone`"));
-        assert!(why(secret_key("api", "raw", false)).contains("no text"));
+        assert!(why(secret_key("api", "raw", false)).contains("not UTF-8 text"));
         for absent in [secret_key("gone", "token", true), secret_key("api", "gone", true)] {
             assert_eq!(absent.contents(&objects()).unwrap(), Contents::default());
         }
     }
 
     #[test]
-    fn a_file_has_no_name_that_leads_elsewhere_and_all_together_have_a_size() {
+    fn unsafe_file_names_and_oversized_contents_are_refused() {
         let folder = policy(json!({ "files": [{ "path": "/words", "configMap": { "name": "words" } }] }));
         let source = LocalObject { kind: ObjectKind::ConfigMap, name: "words".into() };
         let with = |name: &str, bytes: usize| {
@@ -262,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_not_shown_where_something_is_debugged() {
+    fn debug_output_omits_values() {
         let contents = secret_key("api", "token", false).contents(&objects()).unwrap();
         let shown = format!("{contents:?}");
         assert!(shown.contains("TOKEN") && !shown.contains("hush"), "{shown}");

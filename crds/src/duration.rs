@@ -1,24 +1,24 @@
-//! Durations as Kubernetes writes them: `50ms`, `1s`, `1m30s`.
+//! Durations in Kubernetes' form: `50ms`, `1s`, `1m30s`.
 
 use std::{borrow::Cow, fmt, str::FromStr, time};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// A length of time over zero and at most one hour, written as Go's `time.ParseDuration` reads it.
+/// A duration over zero and at most one hour, in the form of Go's `time.ParseDuration`.
 ///
 /// The bounds are part of the type because an endless or zero limit is never what its author meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Duration(time::Duration);
 
-/// The longest that any duration here may be.
+/// The longest duration.
 const LONGEST: time::Duration = time::Duration::from_hours(1);
 
 impl Duration {
     /// `millis` milliseconds.
     ///
     /// # Panics
-    /// Where that is zero or over an hour. For constants.
+    /// If `millis` is zero or over an hour. For constants.
     pub const fn from_millis(millis: u64) -> Self {
         assert!(millis > 0 && millis <= 3_600_000);
         Self(time::Duration::from_millis(millis))
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_read_and_written_as_kubernetes_does() {
+    fn durations_are_parsed_and_printed_as_in_kubernetes() {
         for (text, millis) in
             [("50ms", 50), ("1s", 1000), ("1m30s", 90_000), ("1h", 3_600_000), ("0.5s", 500)]
         {

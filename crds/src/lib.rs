@@ -1,8 +1,8 @@
-//! The custom resources that people and controllers exchange: types, defaults, rules, names.
+//! The custom resources that people and controllers exchange: types, defaults, validation rules, names.
 //!
-//! [`WasmPlugin`] is what an application developer applies. [`PluginAssignment`] is what the operator
-//! asks of one agent, and where that agent reports. The CRDs in `generated/` are made from these types
-//! by `samovar crds`.
+//! An application developer applies a [`WasmPlugin`]. The operator assigns its revisions to agents by
+//! [`PluginAssignment`]s, in whose status the agents report. `samovar crds` generates the CRDs in
+//! `generated/` from these types.
 
 mod assignment;
 mod condition;
@@ -46,22 +46,23 @@ pub fn all() -> Vec<CustomResourceDefinition> {
     let mut crds = vec![PluginAssignment::crd(), WasmPlugin::crd()];
     for version in crds.iter_mut().flat_map(|crd| &mut crd.spec.versions) {
         if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
-            only_known_formats(schema);
+            use_openapi_formats(schema);
         }
     }
     crds
 }
 
-/// Kubernetes knows the formats of OpenAPI alone, and warns of others: there is none without a sign.
-fn only_known_formats(schema: &mut JSONSchemaProps) {
+/// Replaces `uint32` by `int64`: Kubernetes knows the formats of OpenAPI alone, of which none is unsigned, and warns of
+/// others.
+fn use_openapi_formats(schema: &mut JSONSchemaProps) {
     if schema.format.as_deref() == Some("uint32") {
         schema.format = Some("int64".to_owned());
     }
-    schema.properties.iter_mut().flat_map(BTreeMap::values_mut).for_each(only_known_formats);
+    schema.properties.iter_mut().flat_map(BTreeMap::values_mut).for_each(use_openapi_formats);
     if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
-        only_known_formats(items);
+        use_openapi_formats(items);
     }
 }
 
-/// The API group and version of every kind here.
+/// The API group and version of all kinds of Samovar.
 pub const API_VERSION: &str = "samovar.dev/v1alpha1";

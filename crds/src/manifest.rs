@@ -1,4 +1,4 @@
-//! Manifests as people write them: what no schema knows is said, not swallowed.
+//! Strict parsing of manifests: an unknown field is an error, and never ignored.
 
 use std::{collections::HashSet, sync::LazyLock};
 
@@ -7,20 +7,20 @@ use serde_json::Value;
 
 use crate::{PluginTemplate, WasmPlugin};
 
-/// Why a manifest is no plugin. One line a mistake.
+/// The mistakes in a manifest, one sentence for each.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.join("; "))]
 pub struct ManifestError(pub Vec<String>);
 
-/// The schema of a `WasmPlugin`, as the API server has it.
+/// The OpenAPI schema of a `WasmPlugin`, as in its CRD.
 static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
     let versions = WasmPlugin::crd().spec.versions;
     serde_json::to_value(versions.into_iter().next().and_then(|version| version.schema)).unwrap_or_default()
 });
 
 impl WasmPlugin {
-    /// Reads a plugin from a manifest as strictly as `kubectl apply` does: unknown fields, wrong types and
-    /// the CRD's own rules are all refused, with a sentence each.
+    /// Parses a manifest as strictly as `kubectl apply` does. It refuses unknown fields, wrong types and violations of
+    /// the CRD's validation rules, with a sentence for each.
     pub fn from_manifest(manifest: &Value) -> Result<Self, ManifestError> {
         let mut unknown = Vec::new();
         unknown_fields("", &SCHEMA["openAPIV3Schema"], manifest, &mut unknown);
@@ -42,7 +42,7 @@ impl WasmPlugin {
 }
 
 impl PluginTemplate {
-    /// What comes twice in a list that has a key: the API server takes each key once.
+    /// The keys that occur twice in a list of type map or set, where the API server accepts each key once.
     fn duplicate_keys(&self) -> Vec<String> {
         let policy = self.security_policy.clone().unwrap_or_default();
         let hosts = policy.network.unwrap_or_default().allowed_hosts;
@@ -55,7 +55,7 @@ impl PluginTemplate {
         let duplicates = lists.into_iter().filter_map(|(field, keys)| {
             let mut seen = HashSet::new();
             let duplicate = keys.into_iter().find(|key| !seen.insert(*key))?;
-            Some(format!("spec.{field}: `{duplicate}` comes twice"))
+            Some(format!("spec.{field}: `{duplicate}` is listed twice"))
         });
         duplicates.collect()
     }
@@ -65,7 +65,7 @@ fn unknown_fields(path: &str, schema: &Value, value: &Value, found: &mut Vec<Str
     match (value, schema["properties"].as_object()) {
         (Value::Object(fields), Some(properties)) => {
             for (name, value) in fields {
-                // A resource's own metadata is the API server's to check: the CRD's schema says nothing of it.
+                // The CRD's schema does not describe metadata, which the API server validates itself.
                 if path.is_empty() && matches!(name.as_str(), "apiVersion" | "kind" | "metadata") {
                     continue;
                 }
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_types_rules_and_doubles_are_refused() {
+    fn wrong_types_broken_rules_and_duplicates_are_refused() {
         assert!(refusal(&json!({ "image": 7 })).contains("string"));
         assert!(refusal(&json!({ "image": "a", "limits": { "timeout": "0s" } })).contains("over 0s"));
         assert!(
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_that_cannot_be_is_refused_with_a_sentence() {
+    fn invalid_policies_are_refused_with_a_sentence() {
         let policy = |policy: Value| refusal(&json!({ "image": "a", "securityPolicy": policy }));
         let file = |file: Value| policy(json!({ "files": [file] }));
         let env = |variable: Value| policy(json!({ "env": [variable] }));
@@ -135,7 +135,7 @@ mod tests {
             (file(json!({ "path": "a", "configMap": words })), "absolute path"),
             (file(json!({ "path": "/a/../b", "configMap": words })), "absolute path"),
             (file(json!({ "path": "/a/", "configMap": words })), "absolute path"),
-            (file(json!({ "path": "/a", "configMap": words, "readOnly": false })), "is read-only"),
+            (file(json!({ "path": "/a", "configMap": words, "readOnly": false })), "readOnly must be true"),
             (file(json!({ "path": "/a", "configMap": { "name": "Words" } })), "object's name"),
             (file(json!({ "path": "/a", "scratch": { "sizeLimit": "0" } })), "over zero"),
             (env(json!({ "name": "1A", "value": "b" })), "environment variable's name"),
@@ -145,10 +145,10 @@ mod tests {
                 env(
                     json!({ "name": "A", "value": "b", "valueFrom": { "secretKeyRef": { "name": "a", "key": "b" } } }),
                 ),
-                "exclude each other",
+                "mutually exclusive",
             ),
             (policy(json!({ "network": { "allowedHosts": ["https://example.com/"] } })), "a host is a name"),
-            (policy(json!({ "env": [{ "name": "A" }, { "name": "A" }] })), "`A` comes twice"),
+            (policy(json!({ "env": [{ "name": "A" }, { "name": "A" }] })), "`A` is listed twice"),
             (
                 policy(
                     json!({ "files": [{ "path": "/a/b", "configMap": words }, { "path": "/a", "configMap": words }] }),

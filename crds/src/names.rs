@@ -1,31 +1,32 @@
-//! The names that the parts must agree on: labels, ports, hosts.
+//! Names that the operator, the agents and callers agree on: labels, ports, paths, hosts.
 
-/// On everything that the operator makes for a plugin: the plugin's name.
+/// The label with the plugin's name, on all objects that the operator creates for the plugin.
 pub const PLUGIN_LABEL: &str = "samovar.dev/plugin";
-/// On assignments: the ControllerRevision that they carry.
+/// The label with the name of the ControllerRevision, on assignments.
 pub const REVISION_LABEL: &str = "samovar.dev/revision";
-/// The value of `app.kubernetes.io/managed-by` on what the operator makes, and its field manager.
+/// The value of `app.kubernetes.io/managed-by` on the operator's objects, its field manager, and the audience of the
+/// tokens that agents send it.
 pub const OPERATOR: &str = "samovar-operator";
 /// The field manager of an agent's status writes.
 pub const AGENT: &str = "samovar-agent";
-/// The label selector of the agents' Pods, unless a flag says another.
+/// The default label selector of the agents' Pods.
 pub const AGENT_SELECTOR: &str = "app.kubernetes.io/name=samovar,app.kubernetes.io/component=agent";
 /// The name of the agents' container port that takes calls.
 pub const HTTP_PORT: &str = "http";
 
-/// Where the operator gives what the ConfigMaps and Secrets hold that an assignment's policy names.
+/// The path at which the operator serves the contents of an assignment.
 pub fn contents_path(namespace: &str, assignment: &str) -> String {
     format!("/v1/contents/{namespace}/{assignment}")
 }
 
-/// Where callers inside the cluster find a plugin: `http://<plugin>.<namespace>.svc`.
+/// The URL of a plugin inside the cluster: `http://<plugin>.<namespace>.svc`.
 pub fn url(namespace: &str, plugin: &str) -> String {
     format!("http://{plugin}.{namespace}.svc")
 }
 
-/// The plugin's name and namespace that a `Host` header means, or `None` where it means no plugin.
+/// Parses a `Host` header into a plugin's name and namespace; `None` if it names no plugin.
 ///
-/// Taken are `plugin.namespace`, `plugin.namespace.svc` and the same followed by any cluster domain, each
+/// Accepts `plugin.namespace`, `plugin.namespace.svc` and the latter followed by any cluster domain, each
 /// with or without a port and a trailing dot.
 pub fn plugin_of_host(host: &str) -> Option<(&str, &str)> {
     let host = host
@@ -43,7 +44,7 @@ pub fn plugin_of_host(host: &str) -> Option<(&str, &str)> {
     }
 }
 
-/// Whether `name` is a DNS label as in RFC 1123: lower-case letters, digits and `-`, at most 63.
+/// Returns true for a DNS label as in RFC 1123: lower-case letters, digits and `-`, at most 63.
 pub fn is_dns_label(name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let bytes = name.as_bytes();
@@ -53,7 +54,7 @@ pub fn is_dns_label(name: &str) -> bool {
         && plain(bytes[bytes.len() - 1])
 }
 
-/// Whether `name` is a DNS subdomain as in RFC 1123: labels with dots between them, at most 253 characters.
+/// Returns true for a DNS subdomain as in RFC 1123: labels with dots between them, at most 253 characters.
 pub fn is_dns_subdomain(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(is_dns_label)
 }
@@ -63,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_names_its_plugin_in_every_form_that_cluster_dns_knows() {
+    fn a_host_names_its_plugin_in_every_form_of_cluster_dns() {
         for host in [
             "text.demo",
             "text.demo:8080",

@@ -1,4 +1,4 @@
-//! `WasmPlugin`: what an application developer applies, and what Samovar says of it.
+//! `WasmPlugin`: the plugin that an application developer applies, and its status.
 
 use std::collections::BTreeMap;
 
@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{FunctionStatus, PluginTemplate};
 
-/// A WebAssembly plugin: an image, its functions, and how much they may use. Samovar places it on nodes,
-/// keeps it warm there, and answers calls at `http://<name>.<namespace>.svc/<function>`.
+/// A WebAssembly plugin: an image, its functions, its grants and its limits. Samovar places it on nodes,
+/// keeps warm instances there, and serves calls at `http://<name>.<namespace>.svc/<function>`.
 #[derive(Clone, Debug, PartialEq, CustomResource, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[kube(
@@ -23,7 +23,7 @@ use crate::{FunctionStatus, PluginTemplate};
     cel,
     shortname = "wplug",
     category = "samovar",
-    doc = "A WebAssembly plugin: an image, its functions, and how much they may use. Samovar places it on nodes, keeps it warm there, and answers calls at http://NAME.NAMESPACE.svc/FUNCTION.",
+    doc = "A WebAssembly plugin: an image, its functions, its grants and its limits. Samovar places it on nodes, keeps warm instances there, and serves calls at http://NAME.NAMESPACE.svc/FUNCTION.",
     scale(spec_replicas_path = ".spec.replicas", status_replicas_path = ".status.nodes.ready"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.nodes.summary"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
@@ -32,54 +32,54 @@ use crate::{FunctionStatus, PluginTemplate};
     printcolumn(name = "Image", type_ = "string", json_path = ".spec.image", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("self.metadata.name.size() <= 63 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
-        .message("the name becomes a Service's: at most 63 lower-case letters, digits and `-`, the first a letter")
+        .message("the name is also that of a Service: at most 63 lower-case letters, digits and `-`, starting with a letter")
 )]
 #[x_kube(validation = Rule::new("!has(self.imagePullPolicy) || self.imagePullPolicy != 'Never' || self.image.contains('@sha256:')")
-    .message("imagePullPolicy Never needs an image named by digest (…@sha256:…), since nothing is looked up"))]
+    .message("imagePullPolicy Never requires an image by digest (…@sha256:…), since no tag is resolved"))]
 #[x_kube(validation = Rule::new("self.type != 'Http' || !has(self.functions) || self.functions.size() == 0")
-    .message("whole requests go to the guest of a plugin of `type: Http`: leave `functions` out"))]
+    .message("a plugin of `type: Http` has no functions, since its guest handles whole requests: leave `functions` out"))]
 pub struct WasmPluginSpec {
-    /// What runs. A change in it makes a new revision.
+    /// The template. A change of it makes a new revision.
     #[serde(flatten)]
     pub template: PluginTemplate,
 
-    /// How many nodes carry the plugin. Left out: every node that matches.
+    /// The number of nodes that serve the plugin. Default: all nodes that match `nodeSelector` and `tolerations`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("self >= 0").message("replicas must be 0 or more; leave it out for every matching node"))]
+    #[x_kube(validation = Rule::new("self >= 0").message("replicas must be 0 or more; leave it out for all matching nodes"))]
     pub replicas: Option<i32>,
 
-    /// Labels that a node must have to carry the plugin.
+    /// Labels that a node must have to serve the plugin.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub node_selector: BTreeMap<String, String>,
 
-    /// Taints that the plugin tolerates, as a Pod does.
+    /// Taints of nodes that the plugin tolerates, as for a Pod.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub tolerations: Vec<Toleration>,
 
-    /// Hold back new revisions: changes of what runs are not rolled out until this is false again. The
-    /// revision that serves goes on serving, and scaling goes on working.
+    /// Holds back new revisions until it is false again. The current revision stays in service, and changes of
+    /// `replicas`, `nodeSelector` and `tolerations` still take effect.
     #[serde(default)]
     pub paused: bool,
 }
 
-/// What is true of a plugin.
+/// The observed state of a plugin.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct WasmPluginStatus {
-    /// The spec's generation that this status speaks of.
+    /// The generation of the spec that this status reflects.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// The image pinned by digest that the newest revision runs.
+    /// The image of the newest revision, pinned by digest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resolved_image: Option<String>,
 
-    /// The newest revision: the name of a ControllerRevision.
+    /// The name of the newest revision, which is a ControllerRevision.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
 
-    /// Where callers inside the cluster reach it.
+    /// The URL of the plugin inside the cluster.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
 
@@ -88,29 +88,29 @@ pub struct WasmPluginStatus {
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub functions: Vec<FunctionStatus>,
 
-    /// How many nodes carry it.
+    /// The numbers of nodes that should serve the plugin, and that do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nodes: Option<NodeCounts>,
 
-    /// `Ready`: every chosen node answers calls with the newest revision. `Resolved`: the image was found.
-    /// `Progressing`: a revision is being rolled out. `Degraded`: a node failed.
+    /// `Ready`: all chosen nodes serve calls with the newest revision. `Resolved`: the image is resolved to a digest.
+    /// `Progressing`: a revision is being rolled out. `Degraded`: the image, a node or the Service failed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 }
 
-/// How many nodes carry a plugin.
+/// The numbers of nodes that should serve a plugin, and that do.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeCounts {
-    /// Nodes chosen to carry it.
+    /// Nodes that should serve the plugin.
     pub desired: i32,
-    /// Chosen nodes that answer calls with the newest revision.
+    /// Chosen nodes that serve calls with the newest revision.
     pub updated: i32,
-    /// Chosen nodes that answer calls, with whatever revision.
+    /// Chosen nodes that serve calls, with any revision.
     pub ready: i32,
     /// Chosen nodes on which the newest revision failed.
     pub failed: i32,
-    /// `updated` of `desired`, for people: `2/3`.
+    /// `updated` of `desired`, as `kubectl get` prints it: `2/3`.
     pub summary: String,
 }

@@ -1,11 +1,11 @@
-//! Amounts of bytes as Kubernetes writes them: `64Mi`, `1G`, `4096`.
+//! Amounts of bytes in Kubernetes' form: `64Mi`, `1G`, `4096`.
 
 use std::{borrow::Cow, fmt, str::FromStr};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// A whole number of bytes over zero, kept in the form in which it was written.
+/// A whole number of bytes over zero, kept in its written form.
 ///
 /// The forms are those of a [Kubernetes quantity](https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/)
 /// that means whole bytes: a decimal number with one of the suffixes `k M G T P E` (powers of 1000),
@@ -16,7 +16,7 @@ pub struct Quantity {
     text: String,
 }
 
-/// Why a text is not a [`Quantity`].
+/// The error for a text that is not a [`Quantity`].
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("`{0}` is not an amount of bytes over zero such as 64Mi, 1G or 4096")]
 pub struct QuantityError(String);
@@ -33,7 +33,7 @@ impl Quantity {
     }
 }
 
-/// Equal amounts are equal, however they are written.
+/// Compares the amounts, and not their written forms.
 impl PartialEq for Quantity {
     fn eq(&self, other: &Self) -> bool {
         self.bytes == other.bytes
@@ -51,7 +51,7 @@ impl FromStr for Quantity {
     }
 }
 
-/// The bytes that `text` means, rounded up as Kubernetes rounds; `None` where it is no quantity or over 64 bits.
+/// Parses `text` into bytes, rounded up as in Kubernetes; `None` if it is no quantity or exceeds 64 bits.
 fn parse(text: &str) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, suffix) = text.split_at(digits);
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantities_mean_what_kubernetes_means() {
+    fn quantities_mean_the_same_as_in_kubernetes() {
         for (text, bytes) in [
             ("4096", 4096),
             ("1k", 1000),
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_an_amount_of_bytes_is_refused() {
+    fn other_texts_than_amounts_of_bytes_are_refused() {
         for text in
             ["", "0", "0Mi", "-1", "1 Mi", "1mi", "Mi", "1.2.3", ".", "1m", "99999Ei", "1.0000000001Gi"]
         {
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_and_strings_are_read_and_the_written_form_is_kept() {
+    fn numbers_and_strings_are_parsed_and_the_written_form_is_kept() {
         let number: Quantity = serde_json::from_str("4096").unwrap();
         assert_eq!(number, "4Ki".parse().unwrap());
         assert_eq!(serde_json::to_string(&"4Ki".parse::<Quantity>().unwrap()).unwrap(), r#""4Ki""#);

@@ -1,4 +1,4 @@
-//! `securityPolicy`: what a plugin's guests may do beside computing. What is not granted is denied.
+//! `securityPolicy`: the grants of a plugin's guests. Everything else is denied.
 
 use kube::KubeSchema;
 use schemars::JsonSchema;
@@ -6,33 +6,34 @@ use serde::{Deserialize, Serialize};
 
 use crate::Quantity;
 
-/// What the guests may do beside computing. Everything that is not granted here is denied.
+/// The grants of the plugin's guests: network, files and environment. Everything that is not granted is denied.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SecurityPolicy {
-    /// Which hosts they may reach. Left out: none.
+    /// The hosts that the guests may reach. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkAccess>,
 
-    /// What they find in their file system. Left out: nothing.
+    /// The folders in the guests' file system. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["path"]))]
     #[x_kube(validation = Rule::new("self.all(outer, !self.exists(inner, inner.path.startsWith(outer.path + '/')))")
         .message("no path may be inside another"))]
     pub files: Vec<FileGrant>,
 
-    /// Their environment variables. Left out: none.
+    /// The environment variables of the guests. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub env: Vec<EnvVar>,
 }
 
-/// Which hosts the guests may reach.
+/// The hosts that the guests may reach.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NetworkAccess {
-    /// Names, `*.` before one for every name below it, IP addresses and CIDRs, each with `:port` where only that one
-    /// is meant. A name that resolves to a private address is not reached unless that address is in the list too.
+    /// Each entry is a DNS name, `*.` and a DNS name for all names below that, an IP address or a CIDR. With `:port` it
+    /// allows that port alone. A name that resolves to a private address is refused unless the list has that address
+    /// too.
     #[serde(default)]
     #[schemars(length(max = 64), inner(length(min = 1, max = 261)), extend("x-kubernetes-list-type" = "set"))]
     #[x_kube(validation = Rule::new("self.all(host, host.matches('^[a-z0-9.:/*_\\\\[\\\\]-]+$') && !host.contains('//'))")
@@ -44,53 +45,53 @@ pub struct NetworkAccess {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("[has(self.configMap), has(self.secret), has(self.scratch)].exists_one(given, given)")
-    .message("exactly one of configMap, secret and scratch must be given"))]
+    .message("exactly one of configMap, secret and scratch must be set"))]
 #[x_kube(validation = Rule::new("!has(self.readOnly) || self.readOnly != has(self.scratch)")
-    .message("what a ConfigMap or a Secret holds is read-only, and scratch is not"))]
+    .message("readOnly must be true for configMap and secret, and false for scratch; it can be left out"))]
 pub struct FileGrant {
-    /// Where the guest finds it: an absolute path, such as `/words`.
+    /// The folder's absolute path in the guest's file system, such as `/words`.
     #[schemars(length(min = 2, max = 255))]
     #[x_kube(validation = Rule::new("self.matches('^(/[A-Za-z0-9._-]+)+$') && !self.split('/').exists(part, part == '.' || part == '..')")
-        .message("must be an absolute path of letters, digits, `.`, `_` and `-`, without `..` and without a `/` at its end"))]
+        .message("must be an absolute path of letters, digits, `.`, `_` and `-`, without `..` and without a trailing `/`"))]
     pub path: String,
 
-    /// Whether it can be read only. There is no choice: true for a ConfigMap or a Secret, false for scratch.
+    /// True for a ConfigMap or a Secret, false for scratch: it can be left out, and any other value is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read_only: Option<bool>,
 
-    /// A ConfigMap of the plugin's namespace: a file for each key.
+    /// A ConfigMap in the plugin's namespace: one file for each key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_map: Option<ObjectSource>,
 
-    /// A Secret of the plugin's namespace: a file for each key.
+    /// A Secret in the plugin's namespace: one file for each key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<ObjectSource>,
 
-    /// A folder to write in: empty for each instance, and gone with it.
+    /// A writable folder: empty in each new instance, and dropped with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scratch: Option<Scratch>,
 }
 
-/// A ConfigMap or a Secret.
+/// A ConfigMap or a Secret as a folder.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ObjectSource {
-    /// Its name, in the plugin's namespace.
+    /// The object's name, in the plugin's namespace.
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')")
         .message("must be an object's name: lower-case letters, digits, `-` and `.`"))]
     pub name: String,
 
-    /// Whether the plugin may run without it: the folder is empty then.
+    /// If true, the plugin also runs without the object, and the folder is empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub optional: Option<bool>,
 }
 
-/// A folder to write in.
+/// A writable folder in memory.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Scratch {
-    /// The most that one instance may keep in it. It is memory, and counts as such on the node.
+    /// The size limit of the folder in each instance. The folder is in memory, and counts as memory on the node.
     pub size_limit: Quantity,
 }
 
@@ -98,35 +99,35 @@ pub struct Scratch {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!(has(self.value) && has(self.valueFrom))")
-    .message("value and valueFrom exclude each other"))]
+    .message("value and valueFrom are mutually exclusive"))]
 pub struct EnvVar {
-    /// Its name.
+    /// The variable's name.
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = Rule::new("self.matches('^[-._a-zA-Z][-._a-zA-Z0-9]*$') && self != 'SAMOVAR_CONFIG'")
-        .message("must be an environment variable's name: letters, digits, `_`, `-` and `.`, the first no digit; SAMOVAR_CONFIG is what spec.config is given in"))]
+        .message("must be an environment variable's name: letters, digits, `_`, `-` and `.`, not starting with a digit; SAMOVAR_CONFIG is reserved for spec.config"))]
     pub name: String,
 
-    /// Its value, as it is. It is no place for secrets: it is in the plugin's object for all to see who may read that.
+    /// The literal value. Use `valueFrom` for secrets: everyone who may read the plugin sees this value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32768))]
     pub value: Option<String>,
 
-    /// Where its value is.
+    /// The source of the variable's value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value_from: Option<EnvSource>,
 }
 
-/// Where a variable's value is.
+/// The source of a variable's value.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.configMapKeyRef) != has(self.secretKeyRef)")
-    .message("exactly one of configMapKeyRef and secretKeyRef must be given"))]
+    .message("exactly one of configMapKeyRef and secretKeyRef must be set"))]
 pub struct EnvSource {
-    /// A key of a ConfigMap of the plugin's namespace.
+    /// A key of a ConfigMap in the plugin's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_map_key_ref: Option<KeySource>,
 
-    /// A key of a Secret of the plugin's namespace.
+    /// A key of a Secret in the plugin's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_key_ref: Option<KeySource>,
 }
@@ -141,13 +142,13 @@ pub struct KeySource {
         .message("must be an object's name: lower-case letters, digits, `-` and `.`"))]
     pub name: String,
 
-    /// The key in it.
+    /// The key in the object.
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = Rule::new("self.matches('^[-._a-zA-Z0-9]+$')")
         .message("must be a key: letters, digits, `-`, `_` and `.`"))]
     pub key: String,
 
-    /// Whether the plugin may run without it: the variable is not set then.
+    /// If true, the plugin also runs without the object or the key, and the variable is not set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub optional: Option<bool>,
 }

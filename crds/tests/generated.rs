@@ -1,4 +1,4 @@
-//! The CRDs: what the schemas say, and that the rules refuse what they should.
+//! The generated CRDs: their schemas, and their validation rules.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
 
@@ -26,7 +26,7 @@ fn a_plugin_of_an_image_alone_has_every_default() {
 }
 
 #[test]
-fn the_rules_refuse_with_a_sentence() {
+fn invalid_specs_are_refused_with_a_sentence() {
     for (spec, sentence) in [
         (json!({ "image": "a", "replicas": -1 }), "replicas must be 0 or more"),
         (json!({ "image": "a", "modulePath": "../x.wasm" }), "without `..`"),

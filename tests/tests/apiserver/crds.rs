@@ -42,7 +42,7 @@ async fn the_api_server_refuses_what_one_object_shows_to_be_wrong() -> Result<()
         ),
         (
             "{image: a, securityPolicy: {env: [{name: A, value: b, valueFrom: {secretKeyRef: {name: a, key: b}}}]}}",
-            "exclude",
+            "mutually exclusive",
         ),
         ("{image: a, securityPolicy: {env: [{name: A, valueFrom: {}}]}}", "exactly one of configMapKeyRef"),
         ("{image: a, securityPolicy: {env: [{name: SAMOVAR_CONFIG, value: b}]}}", "spec.config"),

@@ -272,7 +272,7 @@ async fn what_is_missing_is_named_the_old_revision_serves_and_it_recovers() -> R
     stage.config_map("en").await?;
     stage.apply_wasi("wasi", POLICY).await?;
     let plugin = stage.ready("wasi", "False", "SecretUnavailable").await?;
-    ensure!(message(&plugin).contains("no Secret `api`"), "{}", message(&plugin));
+    ensure!(message(&plugin).contains("Secret `api` does not exist"), "{}", message(&plugin));
     stage
         .cluster
         .apply(&format!(

@@ -63,7 +63,7 @@ async fn a_config_reaches_its_guests_and_a_changed_one_is_a_new_revision() -> Re
     let edit = r#"{"spec": {"config": {"text": "other"}}}"#;
     let name = format!("pluginassignment/{}", assignment.name_any());
     let refusal = stage.cluster.kubectl(&["patch", &name, "--type=merge", "-p", edit]).await.unwrap_err();
-    assert!(refusal.to_string().contains("an assignment is never edited"), "{refusal}");
+    assert!(refusal.to_string().contains("spec is immutable"), "{refusal}");
 
     stage.apply("trio", &image, "config: {text: other}").await?;
     let second = stage.all_ready("trio").await?.status.unwrap_or_default();

@@ -39,7 +39,7 @@ async fn config_maps_and_secrets_are_manifests_and_an_edit_of_one_is_a_new_revis
     for (broken, says) in [
         (secret("data: {other: dHdv}"), "Secret `api` has no key `token`"),
         (secret("data: {token: hush!}"), "Secret/api cannot be read"),
-        ("{apiVersion: v1, kind: Namespace, metadata: {name: a}}".to_owned(), "there is no Secret `api`"),
+        ("{apiVersion: v1, kind: Namespace, metadata: {name: a}}".to_owned(), "Secret `api` does not exist"),
     ] {
         fs::write(&api, broken)?;
         let deadline = std::time::Instant::now() + SOON;
