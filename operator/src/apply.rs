@@ -1,4 +1,4 @@
-//! Applying: writes what differs, and removes what is no longer wanted.
+//! Applies the built objects: writes those that differ, and deletes those that are no longer desired.
 
 use std::collections::BTreeSet;
 
@@ -16,13 +16,13 @@ use crate::{
     observe::{Object, Observed},
 };
 
-/// What came of applying.
+/// The outcome of applying.
 pub(crate) struct Applied {
-    /// A Service of the plugin's name is somebody else's, and was left alone.
+    /// A Service with the plugin's name belongs to somebody else, and was left alone.
     pub(crate) service_is_foreign: bool,
 }
 
-/// The API server did not take a write.
+/// A request to the API server failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{verb} {kind}/{name}: {source}")]
 pub(crate) struct Error {
@@ -32,15 +32,15 @@ pub(crate) struct Error {
     source: kube::Error,
 }
 
-/// Makes what there is equal to what was prepared. Each write is whole in itself: stopped between any two, the
-/// next run goes on from there.
+/// Brings the observed objects to the prepared ones. Each write is complete in itself: after an interruption between
+/// any two, the next reconcile continues.
 pub(crate) async fn apply(
     client: &Client,
     namespace: &str,
     observed: &Observed,
     prepared: Prepared,
 ) -> Result<Applied, Error> {
-    // Without `..`: another kind of object does not compile until it is applied.
+    // Without `..`, so that a new kind of object does not compile until it is applied.
     let Prepared { revisions, service, assignments, slices } = prepared;
     let applier = Applier { client, namespace };
     for revision in &revisions {
@@ -73,18 +73,18 @@ impl Applier<'_> {
         Api::namespaced(self.client.clone(), self.namespace)
     }
 
-    /// Writes an object, unless what is there is so already.
+    /// Applies an object, unless the observed one has all its fields already.
     async fn ensure<'k, K: Object + Serialize>(
         &self,
         wanted: &K,
-        mut there: impl Iterator<Item = &'k K>,
+        mut observed: impl Iterator<Item = &'k K>,
     ) -> Result<(), Error> {
         let name = wanted.name_any();
-        let is_so = there.find(|object| object.name_any() == name).is_some_and(|object| {
+        let is_applied = observed.find(|object| object.name_any() == name).is_some_and(|object| {
             let json = |object: &K| serde_json::to_value(object).unwrap_or_default();
             covers(&json(object), &json(wanted))
         });
-        if is_so {
+        if is_applied {
             return Ok(());
         }
         let params = PatchParams::apply(names::OPERATOR).force();
@@ -97,14 +97,14 @@ impl Applier<'_> {
         })
     }
 
-    /// Deletes what is there and not wanted: that very object, not one of its name that came since.
+    /// Deletes the observed objects that are not wanted. The precondition spares a newer object of the same name.
     async fn prune<'k, K: Object>(
         &self,
         wanted: &[K],
-        there: impl Iterator<Item = &'k K>,
+        observed: impl Iterator<Item = &'k K>,
     ) -> Result<(), Error> {
         let wanted: BTreeSet<_> = wanted.iter().map(kube::ResourceExt::name_any).collect();
-        for object in there.filter(|object| !wanted.contains(&object.name_any())) {
+        for object in observed.filter(|object| !wanted.contains(&object.name_any())) {
             if object.meta().deletion_timestamp.is_some() {
                 continue;
             }
@@ -113,7 +113,7 @@ impl Applier<'_> {
             let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
             match self.api::<K>().delete(&name, &params).await {
                 Ok(_) => {}
-                // Gone already, or another of that name: either way, what was to go is gone.
+                // Deleted already, or replaced by another of its name: the object is gone.
                 Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {}
                 Err(source) => {
                     return Err(Error { verb: "delete", kind: K::kind(&()).into_owned(), name, source });
@@ -123,30 +123,30 @@ impl Applier<'_> {
         Ok(())
     }
 
-    /// Whether a Service of that name is there and is not the plugin's.
+    /// Returns true if a Service of that name exists and is not the plugin's.
     async fn is_foreign(&self, wanted: &Service) -> Result<bool, Error> {
         let name = wanted.name_any();
-        let there = self.api::<Service>().get_opt(&name).await;
-        let there =
-            there.map_err(|source| Error { verb: "get", kind: "Service".to_owned(), name, source })?;
+        let found = self.api::<Service>().get_opt(&name).await;
+        let found =
+            found.map_err(|source| Error { verb: "get", kind: "Service".to_owned(), name, source })?;
         let owner = |service: &Service| service.owner_references().first().map(|owner| owner.uid.clone());
-        Ok(there.is_some_and(|there| owner(&there) != owner(wanted)))
+        Ok(found.is_some_and(|found| owner(&found) != owner(wanted)))
     }
 }
 
-/// Whether `there` has everything that `wanted` says; what the API server added is its own.
-fn covers(there: &Value, wanted: &Value) -> bool {
-    match (there, wanted) {
-        // What is not said is anybody's.
+/// Returns true if `observed` has every field of `wanted`. Further fields are the API server's or others'.
+fn covers(observed: &Value, wanted: &Value) -> bool {
+    match (observed, wanted) {
+        // A field without a value is anybody's.
         (_, Value::Null) => true,
-        (Value::Object(there), Value::Object(wanted)) => {
-            wanted.iter().all(|(key, wanted)| covers(there.get(key).unwrap_or(&Value::Null), wanted))
+        (Value::Object(observed), Value::Object(wanted)) => {
+            wanted.iter().all(|(key, wanted)| covers(observed.get(key).unwrap_or(&Value::Null), wanted))
         }
-        (Value::Array(there), Value::Array(wanted)) => {
-            there.len() == wanted.len()
-                && there.iter().zip(wanted).all(|(there, wanted)| covers(there, wanted))
+        (Value::Array(observed), Value::Array(wanted)) => {
+            observed.len() == wanted.len()
+                && observed.iter().zip(wanted).all(|(observed, wanted)| covers(observed, wanted))
         }
-        (there, wanted) => there == wanted,
+        (observed, wanted) => observed == wanted,
     }
 }
 
@@ -157,8 +157,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_api_server_added_is_no_difference_and_what_is_missing_is_one() {
-        let there =
+    fn an_added_field_is_no_difference_and_a_missing_one_is() {
+        let observed =
             json!({ "metadata": { "name": "a", "uid": "1" }, "ports": [{ "port": 80, "nodePort": 1 }] });
         for (wanted, covered) in [
             (json!({ "metadata": { "name": "a" }, "ports": [{ "port": 80 }] }), true),
@@ -167,7 +167,7 @@ mod tests {
             (json!({ "metadata": { "labels": {} } }), false),
             (json!({ "status": null }), true),
         ] {
-            assert_eq!(covers(&there, &wanted), covered, "{wanted}");
+            assert_eq!(covers(&observed, &wanted), covered, "{wanted}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Events: one for each transition of a condition.
+//! Publishes Events: one for each transition of `Ready`.
 
 use kube::{
     Client, Resource as _,
@@ -6,23 +6,23 @@ use kube::{
 };
 use samovar_crds::{ConditionType, WasmPlugin, WasmPluginStatus, names};
 
-/// The most characters of an Event's note that the API server takes.
+/// The API server's limit on an Event's note, in characters.
 const MAX_NOTE: usize = 1000;
 
-/// Who the Events come from.
+/// The recorder of the operator's Events.
 pub(crate) fn recorder(client: Client) -> Recorder {
     Recorder::new(client, Reporter::from(names::OPERATOR))
 }
 
-/// Publishes what changed between the plugin's status and the next. An Event that is not taken is only logged.
+/// Publishes the transition from the plugin's status to the next, if there is one. A failure is only logged.
 pub(crate) async fn publish(recorder: &Recorder, plugin: &WasmPlugin, next: &WasmPluginStatus) {
     let Some(event) = transition(plugin.status.as_ref(), next) else { return };
     if let Err(error) = recorder.publish(&event, &plugin.object_ref(&())).await {
-        tracing::warn!(%error, "an Event was not taken");
+        tracing::warn!(%error, "failed to publish an Event");
     }
 }
 
-/// The transition of `Ready`, by status or reason; the other conditions say the same with other words.
+/// The transition of `Ready`, by status or reason. The other conditions repeat it in other words.
 fn transition(before: Option<&WasmPluginStatus>, next: &WasmPluginStatus) -> Option<Event> {
     let ready = |status: &WasmPluginStatus| {
         status.conditions.iter().find(|condition| condition.type_ == ConditionType::Ready.as_str()).cloned()

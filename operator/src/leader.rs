@@ -1,7 +1,7 @@
-//! Leading: of several operators one works. Which, a Lease says, as in client-go's leader election.
+//! Elects a leader among several operators by a Lease, as client-go does.
 //!
-//! Nothing is read from other machines' clocks: a lease has run out when it has not changed for its duration, as
-//! this process counts. Every write names the version that it follows, so that of two that try one fails.
+//! No other machine's clock counts: a lease has expired when its version has not changed for its duration by this
+//! process's own clock. Every write names the resource version that it follows, so that of two at once one fails.
 
 use std::time::Duration;
 
@@ -18,14 +18,14 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// The Lease's name, in the operator's namespace.
 const NAME: &str = "samovar-operator";
-/// A lease that was not renewed for this time is anyone's.
+/// A lease that was not renewed for this time may be acquired by anyone.
 const LEASE_DURATION: Duration = Duration::from_secs(15);
-/// A leader that could not renew for this time stops: before others take over.
+/// A leader that could not renew for this time stops, before others may acquire the lease.
 const RENEW_DEADLINE: Duration = Duration::from_secs(10);
-/// How often a leader renews, and the others look.
+/// The interval of the leader's renewals, and of the others' attempts to acquire.
 const RETRY_PERIOD: Duration = Duration::from_secs(2);
 
-/// A candidate.
+/// A candidate for leadership.
 pub(crate) struct Candidate {
     leases: Api<Lease>,
     identity: String,
@@ -37,7 +37,7 @@ pub(crate) struct Leadership {
     lease: Lease,
 }
 
-/// A lease that someone else holds, and since when it is known to be as it is.
+/// The version of another's lease, and the time since which this process has seen it unchanged.
 struct ObservedLease {
     version: Option<String>,
     since: Instant,
@@ -49,29 +49,29 @@ impl Candidate {
         Self { leases: Api::namespaced(client, namespace), identity }
     }
 
-    /// Waits until this process leads. `on_standby` is called once the lease could be read: from then on this process
+    /// Waits until this process holds the lease. Calls `on_standby` once it has read another's lease: from then on it
     /// is ready to take over.
     pub(crate) async fn acquire(self, on_standby: impl FnOnce()) -> Leadership {
         let mut on_standby = Some(on_standby);
         let mut observed = ObservedLease { version: None, since: Instant::now() };
         loop {
-            // An answer that comes later says nothing: its lease may have run out.
+            // A later response is useless: the lease that it acquired may have expired.
             let Ok(outcome) = timeout(RENEW_DEADLINE, self.try_once(&mut observed)).await else {
-                tracing::warn!("the API server does not answer; the lease is asked for again");
+                tracing::warn!("the API server does not respond; retrying to acquire the lease");
                 continue;
             };
             match outcome {
                 Ok(Some(lease)) => {
-                    tracing::info!(identity = %self.identity, "leads");
+                    tracing::info!(identity = %self.identity, "became the leader");
                     return Leadership { candidate: self, lease };
                 }
                 Ok(None) => {
                     if let Some(on_standby) = on_standby.take() {
-                        tracing::info!(identity = %self.identity, "another operator leads; stands by");
+                        tracing::info!(identity = %self.identity, "another operator leads; standing by");
                         on_standby();
                     }
                 }
-                Err(error) => tracing::warn!(%error, "the lease could not be asked for; asked again"),
+                Err(error) => tracing::warn!(%error, "failed to acquire the lease; retrying"),
             }
             sleep(RETRY_PERIOD).await;
         }
@@ -99,7 +99,7 @@ impl Candidate {
         lease.spec.as_ref().is_some_and(|spec| spec.holder_identity.as_ref() == Some(&self.identity))
     }
 
-    /// What the lease says when this process takes it from `before`.
+    /// The spec of a lease that this process acquires, after `before`.
     fn acquired_by_self(&self, before: Option<&LeaseSpec>) -> LeaseSpec {
         let now = MicroTime(Timestamp::now());
         LeaseSpec {
@@ -116,8 +116,8 @@ impl Candidate {
 }
 
 impl Leadership {
-    /// Renews the lease for as long as that works. When this ends, so must the process; a write that is on its way by
-    /// then may still arrive, and says what this process held for true.
+    /// Renews the lease until that fails. Then the process must end; a write in flight may still arrive, with the
+    /// state as this process saw it.
     pub(crate) async fn renew_until_lost(&mut self) -> Lost {
         let mut deadline = Instant::now() + RENEW_DEADLINE;
         loop {
@@ -125,13 +125,13 @@ impl Leadership {
             let began = Instant::now();
             match timeout_at(deadline, self.renew()).await {
                 Ok(Ok(true)) => deadline = began + RENEW_DEADLINE,
-                Ok(Err(error)) => tracing::warn!(%error, "the lease could not be renewed; tried again"),
+                Ok(Err(error)) => tracing::warn!(%error, "failed to renew the lease; retrying"),
                 Ok(Ok(false)) | Err(_) => return Lost,
             }
         }
     }
 
-    /// Writes that this process is alive. `false` where the lease is another's.
+    /// Renews the lease once. Returns false if another holds it.
     async fn renew(&mut self) -> kube::Result<bool> {
         let leases = &self.candidate.leases;
         loop {
@@ -142,7 +142,7 @@ impl Leadership {
                 self.lease = lease;
                 return Ok(true);
             }
-            // Taken by another; or a person changed it, or an earlier answer was lost, and it still is ours.
+            // Acquired by another; or a person edited it, or an earlier response was lost, and it is still ours.
             match leases.get_opt(NAME).await? {
                 Some(lease) if self.candidate.holds(&lease) => self.lease = lease,
                 _ => return Ok(false),
@@ -150,7 +150,7 @@ impl Leadership {
         }
     }
 
-    /// Gives the lease back, so that another need not wait until it runs out.
+    /// Releases the lease, so that a standby need not wait for its expiry.
     pub(crate) async fn release(self) {
         let Some(spec) = self.lease.spec.clone() else { return };
         let spec = LeaseSpec { holder_identity: None, ..spec };
@@ -158,20 +158,17 @@ impl Leadership {
         let deadline = Instant::now() + RETRY_PERIOD;
         let (leases, parameters) = (&self.candidate.leases, PostParams::default());
         if !matches!(timeout_at(deadline, leases.replace(NAME, &parameters, &next)).await, Ok(Ok(_))) {
-            tracing::warn!(
-                "the lease could not be given back; it runs out in {} s",
-                LEASE_DURATION.as_secs()
-            );
+            tracing::warn!("failed to release the lease; it expires in {} s", LEASE_DURATION.as_secs());
         }
     }
 }
 
-/// This process led, and may not any more.
+/// This process is no longer the leader.
 #[derive(Debug, thiserror::Error)]
-#[error("the lease was lost: another operator may lead now; started anew this one stands by")]
+#[error("lost the lease: another operator may lead now; after a restart this one stands by")]
 pub(crate) struct Lost;
 
-/// A write that came after another's, or after the lease was removed, is no error: it is only not this one's.
+/// `None` for a write that conflicts with another's, or with the deletion of the lease: this process does not hold it.
 fn unless_conflict(written: kube::Result<Lease>) -> kube::Result<Option<Lease>> {
     match written {
         Ok(lease) => Ok(Some(lease)),
@@ -180,7 +177,7 @@ fn unless_conflict(written: kube::Result<Lease>) -> kube::Result<Option<Lease>> 
     }
 }
 
-/// As whoever holds it has said.
+/// The duration that the holder has set.
 fn duration(spec: &LeaseSpec) -> Duration {
     let seconds = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
     seconds.map_or(LEASE_DURATION, Duration::from_secs)

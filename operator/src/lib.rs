@@ -1,8 +1,8 @@
-//! The operator: decides which revision runs on which agent, and says what is true.
+//! The operator: decides which revision runs on which agent, and reports the status.
 //!
-//! [`run`] wires one controller; its reconcile is a row of steps, one file each. Observing reads caches that watches fill.
-//! Contents reads ConfigMaps and Secrets from the API server, and resolving asks registries. Applying and the status
-//! write to the API server. The other steps, validating, placing and building, need no client.
+//! [`run`] wires one controller; its reconcile is a row of steps, one file each. Observe reads caches that watches
+//! fill. Contents reads ConfigMaps and Secrets from the API server, and resolve asks registries. Apply and status
+//! write to the API server. Validate, place and build need no client.
 
 mod apply;
 mod build;

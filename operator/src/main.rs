@@ -1,4 +1,4 @@
-//! `samovar-operator`: the operator of a cluster.
+//! The program `samovar-operator`.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! Observing: what there is, out of caches that watches keep.
+//! Observes the cluster through caches that watches fill.
 
 use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
 
@@ -23,7 +23,7 @@ use kube::{
 use samovar_crds::{PluginAssignment, WasmPlugin, names};
 use serde::de::DeserializeOwned;
 
-/// A namespaced kind of object, as clients and watches need it.
+/// A namespaced kind of object, with the bounds that clients and watches require.
 pub(crate) trait Object:
     Resource<DynamicType = (), Scope = NamespaceResourceScope>
     + Clone
@@ -46,7 +46,7 @@ impl<K> Object for K where
 {
 }
 
-/// What there is of one plugin, and of the cluster.
+/// The objects of one plugin, and the nodes and agents of the cluster.
 pub(crate) struct Observed {
     pub(crate) revisions: Vec<Arc<ControllerRevision>>,
     pub(crate) assignments: Vec<PluginAssignment>,
@@ -56,7 +56,7 @@ pub(crate) struct Observed {
     pub(crate) agents: Vec<Arc<Pod>>,
 }
 
-/// The caches. Reading them asks the API server nothing.
+/// The caches of the watched objects. Reading them sends no request.
 pub(crate) struct Caches {
     pub(crate) revisions: Store<ControllerRevision>,
     pub(crate) assignments: Store<DeserializeGuard<PluginAssignment>>,
@@ -67,8 +67,8 @@ pub(crate) struct Caches {
 }
 
 impl Caches {
-    /// Waits until every cache has been filled once: an empty one says nothing of what there is. To be awaited in
-    /// one place only, since of several that wait for a store only the last is woken.
+    /// Waits until all caches have synced, since one that has not may lack existing objects. Await it in one place
+    /// only: of several tasks that wait for a store only the last is woken.
     pub(crate) async fn wait_until_synced(&self) -> bool {
         let (revisions, assignments, services) = tokio::join!(
             self.revisions.wait_until_ready(),
@@ -92,7 +92,7 @@ impl Caches {
         let assignments = owned_by(&self.assignments, plugin);
         Observed {
             revisions: owned_by(&self.revisions, plugin),
-            // One that does not read is not counted; it is replaced when its name is wanted.
+            // Skips unreadable assignments; applying one of the same name replaces it.
             assignments: assignments.iter().filter_map(|guard| guard.0.as_ref().ok().cloned()).collect(),
             service: owned_by(&self.services, plugin)
                 .into_iter()
@@ -104,7 +104,7 @@ impl Caches {
     }
 }
 
-/// The objects that the plugin controls, by name.
+/// The objects that the plugin controls, sorted by name.
 fn owned_by<K>(store: &Store<K>, plugin: &WasmPlugin) -> Vec<Arc<K>>
 where
     K: Resource<DynamicType = ()> + Clone + 'static,
@@ -120,7 +120,7 @@ where
     objects
 }
 
-/// The objects of one kind in a namespace, or in all of them.
+/// An API of one kind in a namespace, or in all.
 pub(crate) fn scoped<K: Object>(client: Client, namespace: Option<&str>) -> Api<K> {
     match namespace {
         Some(namespace) => Api::namespaced(client, namespace),
@@ -128,7 +128,7 @@ pub(crate) fn scoped<K: Object>(client: Client, namespace: Option<&str>) -> Api<
     }
 }
 
-/// A cache of what the operator made in a namespace, or in all, and the stream that fills it and tells of each
+/// A cache of the operator's own objects in a namespace, or in all, and the stream that fills it and yields each
 /// change.
 pub(crate) fn owned<K: Object>(
     client: Client,
@@ -138,8 +138,8 @@ pub(crate) fn owned<K: Object>(
     cached(scoped(client, namespace), watcher::Config::default().labels(&labels))
 }
 
-/// Tells of each change of a kind of object of which nothing is kept, and what is told of it is its metadata. `relists`
-/// is called where changes may have been missed.
+/// Watches only the metadata of `K`, without a cache. Calls `relists` when the watch relists, since events may have
+/// been lost.
 pub(crate) fn watch_metadata<K: Object>(
     client: Client,
     namespace: Option<&str>,
@@ -165,7 +165,7 @@ where
 {
     let writer: Writer<K> = Writer::default();
     let store = writer.as_reader();
-    // A connection that died without a word is noticed when a watch ends that should have ended by itself.
+    // The server ends each watch after 60 s, so one that lasts longer reveals a connection that died silently.
     let stream = watcher(api, config.timeout(60))
         .default_backoff()
         .modify(|object| object.managed_fields_mut().clear())
@@ -174,7 +174,7 @@ where
     (store, stream)
 }
 
-/// Tells when an object's facts change: the part of it that decides anything. Heartbeats do not.
+/// Yields when the `facts` of an object change: the part that placement depends on. Heartbeats change other parts.
 pub(crate) fn changes<K, F>(
     store: Store<K>,
     stream: impl Stream<Item = Result<K, watcher::Error>> + Send + 'static,

@@ -1,4 +1,4 @@
-//! Placing: which nodes carry a plugin, and which agents there. Pure.
+//! Places a plugin: chooses its nodes, and finds their agents. Pure.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -7,19 +7,19 @@ use kube::ResourceExt as _;
 use samovar_crds::{AgentRef, WasmPlugin, names};
 use sha2::{Digest, Sha256};
 
-/// Where a plugin is to run.
+/// The nodes and agents of a plugin.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Placement {
-    /// The chosen nodes, by name.
+    /// The chosen nodes, sorted by name.
     pub(crate) nodes: Vec<ChosenNode>,
-    /// Nodes that were asked for: as many as `replicas`, or all that match.
+    /// The number of nodes to choose: `replicas`, or all that match.
     pub(crate) desired: usize,
-    /// Agents that end, and those of nodes that would match if they were Ready, by node: they take nothing new, and
-    /// serve what they have until they are gone.
+    /// Terminating agents, and those of nodes that would match if they were Ready, by node. They get no new revision,
+    /// and serve the one that they have until they are gone.
     pub(crate) leaving: Vec<ChosenNode>,
 }
 
-/// A node that carries a plugin.
+/// A node that should serve a plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ChosenNode {
     pub(crate) name: String,
@@ -27,7 +27,7 @@ pub(crate) struct ChosenNode {
     pub(crate) agents: Vec<Agent>,
 }
 
-/// One agent, as its Pod says.
+/// One agent, as its Pod describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Agent {
     pub(crate) reference: AgentRef,
@@ -37,7 +37,7 @@ pub(crate) struct Agent {
     pub(crate) port: Option<i32>,
 }
 
-/// The part of a node that decides anything.
+/// The part of a node that placement depends on.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct NodeFacts {
     labels: BTreeMap<String, String>,
@@ -46,14 +46,14 @@ pub(crate) struct NodeFacts {
     is_cordoned: bool,
 }
 
-/// Taints that say again what the node's conditions and `unschedulable` say.
+/// Taints that repeat the node's conditions and `unschedulable`, which placement reads itself.
 const CONDITION_TAINTS: [&str; 3] =
     ["node.kubernetes.io/unschedulable", "node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
 
-/// Chooses nodes. A node must be Ready, match the node selector, have no taint that the plugin does not tolerate,
-/// and have an agent. A cordoned node keeps what it carries and takes nothing new, as it does with Pods; so does one
-/// that is not Ready, and it does not count: `docs/decisions/0014`. Of more nodes than `replicas`, those with a ready
-/// agent come first, then rendezvous hashing decides, so that few plugins move when a node comes or goes.
+/// Chooses nodes. A node must be Ready, match the node selector, have no taint that the plugin does not tolerate, and
+/// have an agent. A cordoned node keeps its plugins and gets no new ones, as with Pods. So does a node that is not
+/// Ready, and it does not count as chosen: `docs/decisions/0014`. If more nodes match than `replicas`, those with a
+/// ready agent come first, then rendezvous hashing decides, so that few plugins move when a node joins or leaves.
 pub(crate) fn place(
     plugin: &WasmPlugin,
     nodes: &[Arc<Node>],
@@ -134,7 +134,7 @@ impl NodeFacts {
     }
 }
 
-/// As the scheduler has it: no key with `Exists` tolerates all; no effect means every effect.
+/// Matches as the scheduler does: `Exists` without a key tolerates every taint, and no effect means every effect.
 fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     let exists = toleration.operator.as_deref() == Some("Exists");
     let key = toleration.key.as_deref().unwrap_or_default();
@@ -145,7 +145,7 @@ fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
             || toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default())
 }
 
-/// The agent that a Pod is, and its node; `None` for one that is not placed yet, or has ended.
+/// The agent in a Pod, and its node; `None` for a Pod that is not scheduled yet, or has ended.
 pub(crate) fn agent(pod: &Pod) -> Option<(String, Agent)> {
     let (spec, status) = (pod.spec.as_ref()?, pod.status.as_ref()?);
     if matches!(status.phase.as_deref(), Some("Failed" | "Succeeded")) {
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_that_leaves_makes_no_node_a_place_and_is_still_known() {
+    fn a_terminating_agent_makes_no_node_eligible_and_is_leaving() {
         let nodes: Vec<_> = ["a", "b"].map(|name| node(name, json!({}))).into();
         let mut old = (*pod("a", "old", true)).clone();
         old.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_that_are_not_ready_do_not_count_and_are_still_known_even_where_none_is_ready() {
+    fn nodes_that_are_not_ready_do_not_count_and_their_agents_are_leaving() {
         let down = json!({ "status": { "conditions": [{ "type": "Ready", "status": "Unknown" }] } });
         let nodes = [node("a", down.clone()), node("b", down)];
         let agents = [pod("a", "a1", false), pod("b", "b1", true)];
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn few_plugins_move_when_a_node_comes() {
+    fn few_plugins_move_when_a_node_joins() {
         let nodes =
             |count: usize| (0..count).map(|at| node(&format!("n{at}"), json!({}))).collect::<Vec<_>>();
         let plugins: Vec<_> =
@@ -314,7 +314,7 @@ mod tests {
         };
         let (before, after) = (places(&nodes(10)), places(&nodes(11)));
         let moved = before.difference(&after).count();
-        // A new node of eleven takes its share of 400 places, and nothing else moves.
+        // The eleventh node takes its share of 400 places, and nothing else moves.
         assert!((15..=60).contains(&moved), "{moved} of 400 places moved");
         assert!(after.difference(&before).all(|(_, node)| node == "n10"));
     }

@@ -1,4 +1,4 @@
-//! Reconciling one plugin: a row of steps.
+//! Reconciles one plugin: a row of steps.
 
 use std::{
     collections::HashMap,
@@ -27,11 +27,11 @@ use crate::{
     validate::validate,
 };
 
-/// What every reconcile shares.
+/// The state that all reconciles share.
 pub(crate) struct Context {
     pub(crate) client: Client,
     pub(crate) caches: Caches,
-    /// Set once the caches are filled.
+    /// Set once the caches have synced.
     pub(crate) synced: SetOnce<()>,
     pub(crate) versions: Versions,
     pub(crate) resolver: Resolver,
@@ -41,7 +41,7 @@ pub(crate) struct Context {
     pub(crate) backoffs: Mutex<HashMap<String, ExponentialBackoff>>,
 }
 
-/// What the operator counts.
+/// The operator's own metrics.
 #[derive(Clone, Default)]
 pub(crate) struct Counters {
     reconciles: Counter,
@@ -57,24 +57,24 @@ impl Counters {
     }
 }
 
-/// Why a plugin could not be reconciled.
+/// The failure of a reconcile.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// It is not of this version's form. It is left as it is until it changes.
-    #[error("the plugin cannot be read: {0}")]
+    /// The plugin does not fit this version's types. It is not reconciled until it changes.
+    #[error("cannot parse the plugin: {0}")]
     Unreadable(#[source] Box<InvalidObject>),
-    /// What it names could not be read.
+    /// A ConfigMap or a Secret that the plugin names could not be read.
     #[error(transparent)]
     Contents(#[from] contents::ReadError),
-    /// A write was not taken.
+    /// An object could not be written.
     #[error(transparent)]
     Apply(#[from] apply::Error),
-    /// The status was not taken.
+    /// The status could not be written.
     #[error(transparent)]
     Status(#[from] status::Error),
 }
 
-/// One plugin: observe, validate, see which contents it names, resolve, place, build, apply, say what is true.
+/// Reconciles one plugin: observe, validate, contents, resolve, place, build, apply, status.
 pub(crate) async fn reconcile(
     guard: Arc<DeserializeGuard<WasmPlugin>>,
     context: Arc<Context>,
@@ -82,12 +82,12 @@ pub(crate) async fn reconcile(
     context.counters.reconciles.inc();
     let plugin = guard.0.as_ref().map_err(|error| Error::Unreadable(Box::new(error.clone())))?;
     if plugin.metadata.deletion_timestamp.is_some() {
-        // The garbage collector takes what is owned.
+        // The garbage collector deletes the owned objects.
         return Ok(Action::await_change());
     }
     context.synced.wait().await;
     let namespace = plugin.namespace().unwrap_or_default();
-    // Observe (no client required): the caches that watches fill.
+    // Observe (no client required): reads the caches that watches fill.
     let observed = context.caches.observe(plugin);
     // Validate (no client required).
     let valid = validate(plugin);
@@ -111,26 +111,26 @@ pub(crate) async fn reconcile(
     Ok(resolution.requeue_after.map_or_else(Action::await_change, Action::requeue))
 }
 
-/// The delays between tries of a plugin that fails: they double from 0.5 s. The jitter adds up to as much again, so that
-/// none is longer than 2 min.
+/// The delays between the retries of a failing plugin double from 0.5 s. The jitter adds up to the delay itself, so
+/// that none is longer than 2 min.
 const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_millis(500))
     .with_max_delay(Duration::from_mins(1))
     .with_jitter()
     .without_max_times();
 
-/// What comes after a failure: a broken object waits for a change, everything else is tried again, later each time.
+/// Requeues after a failure: an unreadable plugin waits for a change, everything else is retried with backoff.
 pub(crate) fn error_policy(guard: &DeserializeGuard<WasmPlugin>, error: &Error, context: &Context) -> Action {
     context.counters.failures.inc();
     let name = format!("{}/{}", guard.namespace().unwrap_or_default(), guard.name_any());
     match error {
         Error::Unreadable(_) => {
-            tracing::error!(plugin = %name, %error, "left as it is until it changes");
+            tracing::error!(plugin = %name, %error, "not reconciled until the plugin changes");
             Action::await_change()
         }
         Error::Contents(_) | Error::Apply(_) | Error::Status(_) => {
             let wait = context.failed(&guard.uid().unwrap_or_default());
-            tracing::warn!(plugin = %name, %error, "tried again in {} ms", wait.as_millis());
+            tracing::warn!(plugin = %name, %error, "reconcile failed; retrying in {} ms", wait.as_millis());
             Action::requeue(wait)
         }
     }

@@ -1,4 +1,4 @@
-//! Resolving: which revision the spec means, asking the registry only where it must.
+//! Resolves a plugin to its newest revision, and asks the registry only if it must.
 
 use std::{
     collections::HashMap,
@@ -19,56 +19,56 @@ use crate::{
     validate::{Invalid, Valid},
 };
 
-/// Which revision is to run, and whether it is the one that the spec means.
+/// The revision to run, and its relation to the spec.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Resolution {
-    /// The newest revision: the spec's own, or where that cannot be had or is held back, the one before.
+    /// The newest revision: the spec's own, or the previous one if the spec's failed to resolve or is held back.
     pub(crate) revision: Option<Revision>,
     pub(crate) outcome: Outcome,
-    /// When to look again without a change.
+    /// The delay after which to reconcile again without a change.
     pub(crate) requeue_after: Option<Duration>,
 }
 
-/// Whether the newest revision is what the spec means.
+/// The relation of the newest revision to the spec.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// It is.
+    /// The newest revision is the spec's.
     Current,
-    /// The plugin is paused: the spec's is held back.
+    /// The plugin is paused: the spec's revision is held back.
     Paused,
-    /// The spec's cannot be had.
+    /// The spec's revision failed to resolve.
     Failed(Reason, String),
 }
 
-/// Asks registries for digests, and remembers whom not to ask again yet.
+/// Resolves tags through registries, and caches the time of each plugin's next lookup.
 pub(crate) struct Resolver {
     registry: Client,
-    /// Questions to registries at once.
+    /// Bounds the concurrent requests to registries.
     slots: Semaphore,
     lookups: Mutex<HashMap<String, LastLookup>>,
 }
 
-/// The last question about one plugin.
+/// The last lookup for one plugin.
 struct LastLookup {
     template: PluginTemplate,
     not_before: Instant,
     failure: Option<(Reason, String)>,
-    /// The delays after a failure; unused after a success.
+    /// The delays after failures; unused after a success.
     backoff: ExponentialBackoff,
 }
 
-/// How long until what nothing tells of is looked at again.
+/// The requeue delay while contents fail for a reason that no watch reports: the operator's key and its rights.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
-/// How long until an `Always` tag, or a failure that only somebody else can mend, is looked at again.
+/// The interval of lookups of an `Always` tag, and of those after a failure that only a person can fix.
 const RECHECK_INTERVAL: Duration = Duration::from_mins(5);
-/// The delays between questions to a registry that does not answer: they double from 1 s. The jitter adds up to as much
-/// again, so that none is longer than `RECHECK_INTERVAL`.
+/// The delays between requests to an unavailable registry double from 1 s. The jitter adds up to the delay itself, so
+/// that none is longer than `RECHECK_INTERVAL`.
 const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_secs(1))
     .with_max_delay(Duration::from_secs(RECHECK_INTERVAL.as_secs() / 2))
     .with_jitter()
     .without_max_times();
-/// Plugins that are remembered; past it what is due anyway is forgotten.
+/// Plugins in the cache. Beyond it, those whose lookup is due are dropped.
 const CACHE_ENTRIES: usize = 10_000;
 
 impl Resolver {
@@ -76,8 +76,8 @@ impl Resolver {
         Self { registry, slots: Semaphore::new(8), lookups: Mutex::default() }
     }
 
-    /// Which revision is to run. `valid` is the verdict on the spec, and `contents` the version of what it names; what is
-    /// wrong with either keeps what runs.
+    /// Resolves the revision to run. `valid` is the verdict on the spec, and `contents` the version of the contents
+    /// that it names; an error in either keeps the newest revision.
     pub(crate) async fn resolve(
         &self,
         plugin: &WasmPlugin,
@@ -129,8 +129,8 @@ impl Resolver {
         self.registry.resolve(image).await
     }
 
-    /// What was last learnt and how long to wait, where it is too early to ask again. A question about another
-    /// template is never too early.
+    /// The last failure and the remaining delay, if the next lookup is not due yet. A changed template is due at
+    /// once.
     fn not_due(
         &self,
         uid: &str,
@@ -140,8 +140,8 @@ impl Resolver {
         let mut lookups = self.lookups.lock().unwrap_or_else(PoisonError::into_inner);
         let last = lookups.get(uid).filter(|last| last.template == *template);
         let Some(last) = last else {
-            // A revision that this process did not make itself was resolved a moment ago, or long ago: from now
-            // on it is looked at in its time.
+            // This process did not resolve the current revision, and does not know its age: its interval starts
+            // now.
             if is_current {
                 let not_before = Instant::now() + RECHECK_INTERVAL;
                 let backoff = BACKOFF.build();
@@ -184,11 +184,11 @@ impl Resolver {
     }
 }
 
-/// The delay until the next question after `error`: not before a registry's `Retry-After`, and at most `RECHECK_INTERVAL`.
+/// The delay until the next lookup after `error`: at least a registry's `Retry-After`, and at most `RECHECK_INTERVAL`.
 fn delay(error: &RegistryError, backoff: &mut ExponentialBackoff) -> Duration {
     let own = backoff.next().expect("the number of delays has no limit");
     let RegistryError::Unavailable { retry_after, .. } = error else { return RECHECK_INTERVAL };
-    // With jitter too, since a registry gives all plugins the same time.
+    // With jitter too, since a registry gives all plugins the same delay.
     let asked = retry_after.and_then(|after| BACKOFF.with_min_delay(after).build().next());
     own.max(asked.unwrap_or_default()).min(RECHECK_INTERVAL)
 }
@@ -198,24 +198,24 @@ fn delay(error: &RegistryError, backoff: &mut ExponentialBackoff) -> Duration {
 enum Decision {
     /// The revision is known without a registry.
     Settled(Resolution),
-    /// The image is to be looked up.
+    /// A registry has to resolve the image.
     Lookup(Lookup),
 }
 
-/// A question to a registry, and what is known before its answer.
+/// A lookup that is due, and the facts for its outcome.
 #[derive(Debug, PartialEq)]
 struct Lookup {
     image: Reference,
-    /// The version of the contents of the revision that is made.
+    /// The version of the contents for the new revision.
     contents: Option<String>,
     newest: Option<Revision>,
-    /// `newest` runs the spec's template already: the question is only whether the tag has moved.
+    /// `newest` is the spec's revision already, and the lookup only shows if the tag has moved.
     is_current: bool,
-    /// The pull policy is `Always`: the tag is looked up from time to time.
+    /// The pull policy is `Always`: the lookup is repeated.
     is_periodic: bool,
 }
 
-/// Decides as far as that needs no registry. Pure.
+/// Settles the resolution if no registry is needed. Pure.
 fn decide(
     plugin: &WasmPlugin,
     valid: Result<Valid, Invalid>,
@@ -234,7 +234,7 @@ fn decide(
         ContentsVersion::None => None,
         ContentsVersion::Known(version) => Some(version),
         ContentsVersion::Unavailable(unavailable) => {
-            // An object that comes is noticed; the operator's own key and rights are not.
+            // A watch reports an object that appears, but not the operator's own key and rights.
             let requeue_after = (!matches!(unavailable, Unavailable::Missing(_))).then_some(POLL_INTERVAL);
             let failure = (Reason::SecretUnavailable, unavailable.to_string());
             return Decision::Settled(Resolution::failed(newest, failure, requeue_after));
@@ -245,7 +245,7 @@ fn decide(
         if !moved || plugin.spec.paused {
             return newest;
         }
-        // The image is what it was, whatever its registry says now.
+        // Keeps the pinned image, since only the contents have changed.
         let data = RevisionData { contents: contents.clone(), ..newest.data.clone() };
         Revision::next(&plugin.name_any(), data, Some(newest))
     });
@@ -264,7 +264,7 @@ fn decide(
 }
 
 impl Lookup {
-    /// The resolution after a failed lookup. A tag that cannot be looked at again is still what it was.
+    /// The resolution after a failed lookup. A current revision stays current if its tag cannot be resolved again.
     fn failed(self, failure: (Reason, String), wait: Duration) -> Resolution {
         if self.is_current {
             Resolution::current(self.newest, Some(wait))
@@ -288,13 +288,13 @@ impl Resolution {
     }
 }
 
-/// The newest of those revisions that read.
+/// The newest of the readable revisions.
 fn newest(revisions: &[Arc<ControllerRevision>]) -> Option<Revision> {
     let known = revisions.iter().filter_map(|revision| Revision::read(revision));
     known.max_by_key(|revision| revision.number)
 }
 
-/// The policy, with the kubelet's defaults.
+/// The pull policy, with the kubelet's defaults.
 fn pull_policy(template: &PluginTemplate, image: &Reference) -> ImagePullPolicy {
     template.image_pull_policy.unwrap_or(match (image.digest(), image.tag()) {
         (None, None | Some("latest")) => ImagePullPolicy::Always,
@@ -333,7 +333,7 @@ mod tests {
         Revision::next("text", RevisionData { template, image, contents: Some(contents.to_owned()) }, None)
     }
 
-    /// A decision in short: the settled outcome and the revision's number, or the kind of lookup.
+    /// A decision in short: the settled outcome and its revision's number, or the kind of lookup.
     fn summary(decision: Decision) -> String {
         match decision {
             Decision::Settled(Resolution { revision, outcome, requeue_after }) => {
@@ -341,8 +341,8 @@ mod tests {
                     Outcome::Failed(reason, _) => reason.to_string(),
                     outcome => format!("{outcome:?}"),
                 };
-                let again = if requeue_after.is_some() { ", requeued" } else { "" };
-                format!("{outcome} {}{again}", revision.map_or(0, |revision| revision.number))
+                let requeued = if requeue_after.is_some() { ", requeued" } else { "" };
+                format!("{outcome} {}{requeued}", revision.map_or(0, |revision| revision.number))
             }
             Decision::Lookup(lookup) => {
                 let when = if lookup.is_periodic { "periodic" } else { "once" };
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn a_registry_is_asked_only_where_spec_contents_and_revision_leave_it_open() {
+    fn a_lookup_is_due_only_if_spec_contents_and_revision_leave_it_open() {
         let (pinned, latest) = (json!({ "image": "text:1" }), json!({ "image": "text" }));
         let paused = |spec: &Value| json!({ "image": spec["image"], "paused": true });
         let known = |version: &str| ContentsVersion::Known(version.to_owned());
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn delays_double_keep_retry_after_and_have_a_limit() {
+    fn delays_double_respect_retry_after_and_are_bounded() {
         let unavailable = |seconds: Option<u64>| RegistryError::Unavailable {
             registry: "r".to_owned(),
             why: "503".to_owned(),
@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pull_policy_defaults_as_the_kubelets() {
+    fn the_pull_policy_has_the_kubelets_defaults() {
         let digest = format!("r/text@sha256:{}", "0".repeat(64));
         for (image, policy) in [
             ("text", ImagePullPolicy::Always),

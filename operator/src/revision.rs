@@ -6,7 +6,7 @@ use samovar_crds::PluginTemplate;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// One immutable version of what runs.
+/// One immutable version of a plugin's template.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Revision {
     pub(crate) name: String,
@@ -14,27 +14,27 @@ pub(crate) struct Revision {
     pub(crate) data: RevisionData,
 }
 
-/// What a `ControllerRevision` keeps.
+/// The data of a `ControllerRevision`.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub(crate) struct RevisionData {
     /// The template as its author wrote it, with the tag.
     pub(crate) template: PluginTemplate,
-    /// The image that the tag was resolved to.
+    /// The image, pinned by digest.
     pub(crate) image: String,
-    /// The version of what the template's ConfigMaps and Secrets hold, where it names some.
+    /// The version of the contents, if the template names any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) contents: Option<String>,
 }
 
 impl Revision {
-    /// What a `ControllerRevision` says; `None` for one that is not of this form.
+    /// Parses a `ControllerRevision`; `None` if its data has another form.
     pub(crate) fn read(revision: &ControllerRevision) -> Option<Self> {
         let data = serde_json::from_value(revision.data.as_ref()?.0.clone()).ok()?;
         Some(Self { name: revision.name_any(), number: revision.revision, data })
     }
 
-    /// The revision of `data`: after the newest, unless it is the newest. The same data always has the same name,
-    /// so that going back finds the old revision and gives it the next number.
+    /// The revision with `data`: the newest if it has that data, else one with the next number. The same data always
+    /// has the same name, so that a rollback finds the old revision and gives it the next number.
     pub(crate) fn next(plugin: &str, data: RevisionData, newest: Option<Self>) -> Self {
         let identity = serde_json::to_vec(&data).unwrap_or_default();
         let hash = &hex::encode(Sha256::digest(identity))[..10];
@@ -45,12 +45,12 @@ impl Revision {
         }
     }
 
-    /// The template with its image pinned: what agents run.
+    /// The template with its image pinned, as agents run it.
     pub(crate) fn pinned(&self) -> PluginTemplate {
         PluginTemplate { image: self.data.image.clone(), ..self.data.template.clone() }
     }
 
-    /// What its `ControllerRevision` keeps.
+    /// The data for its `ControllerRevision`.
     pub(crate) fn raw(&self) -> RawExtension {
         RawExtension(serde_json::to_value(&self.data).unwrap_or_default())
     }
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn a_revision_is_named_by_what_it_runs_and_going_back_gives_it_the_next_number() {
+    fn a_rollback_keeps_the_revisions_name_and_takes_the_next_number() {
         let first = Revision::next("text", data("a"), None);
         let second = Revision::next("text", data("b"), Some(first.clone()));
         assert_eq!((first.number, second.number), (1, 2));

@@ -1,4 +1,4 @@
-//! Wiring: the caches, the controller, the admin port.
+//! Wires the caches, the controllers and the servers into one process.
 
 use std::{
     sync::{Arc, Mutex},
@@ -37,16 +37,15 @@ use crate::{
     resolve::Resolver,
 };
 
-/// Changes of one plugin that come within this time are one reconcile.
+/// Changes of one plugin within this time lead to one reconcile.
 const DEBOUNCE: Duration = Duration::from_millis(50);
-/// Plugins that are reconciled at once.
+/// Concurrent reconciles.
 const CONCURRENCY: u16 = 16;
 
-/// Runs until SIGTERM or SIGINT; what is being reconciled then is finished.
+/// Runs until SIGTERM or SIGINT, and then finishes the reconciles in progress.
 pub async fn run(options: Options) -> anyhow::Result<()> {
-    let mut config = kube::Config::infer()
-        .await
-        .context("the API server cannot be found; in a Pod its address is given, elsewhere set KUBECONFIG")?;
+    let mut config =
+        kube::Config::infer().await.context("cannot find the API server: outside a Pod, set KUBECONFIG")?;
     config.connect_timeout = Some(Duration::from_secs(5));
     let client = kube::Client::try_from(config)?;
     let mut metrics = Registry::default();
@@ -62,7 +61,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         &options.agent_service_account,
         options.watch_namespace.clone(),
     );
-    // Each replica answers agents, whoever leads.
+    // Every replica serves contents, the leader or not.
     let (contents_address, answer) = server.listen(options.contents_listen).await?;
     tokio::spawn(maintain);
     tokio::spawn(answer);
@@ -73,9 +72,9 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         (true, Some(name)) => {
             let candidate = Candidate::new(client.clone(), &options.agent_namespace, name.clone());
             tokio::select! {
-                // A standby is as ready as it can be: it waits for nothing but its turn.
+                // A standby is ready: it waits for the lease alone.
                 leadership = candidate.acquire(|| ops.set_ready(true)) => {
-                    // Nor does the one that leads wait for a namespace that cannot be read.
+                    // So is the leader, even if a namespace cannot be read and its caches never sync.
                     ops.set_ready(true);
                     Some(leadership)
                 }
@@ -97,7 +96,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Ends at SIGTERM or SIGINT, and says so.
+/// Completes at SIGTERM or SIGINT, and marks the process as not ready.
 fn stop(ops: Ops) -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     Ok(async move {
@@ -110,7 +109,7 @@ fn stop(ops: Ops) -> std::io::Result<impl Future<Output = ()> + Send + 'static> 
     })
 }
 
-/// The controllers: one for all namespaces, or one for each that is watched.
+/// Builds the controllers: one for all namespaces, or one for each watched namespace.
 fn controllers(
     client: &kube::Client,
     options: &Options,
@@ -142,7 +141,7 @@ fn controllers(
     }
     let ready = async move {
         if join_all(synced).await.into_iter().all(|is_synced| is_synced) {
-            // Not where the process is about to end already.
+            // A stopping process stays not ready.
             tokio::select! {
                 biased;
                 () = stop => {}
@@ -155,7 +154,7 @@ fn controllers(
     })
 }
 
-/// What reconciles the plugins of one namespace, or of all.
+/// Builds the controller of the plugins in one namespace, or in all.
 fn controller(
     client: &kube::Client,
     options: &Options,
@@ -207,14 +206,14 @@ fn controller(
         .reconcile_all_on(agent_changes)
         .graceful_shutdown_on(stop)
         .run(reconcile, |guard, error, context| error_policy(&guard, error, &context), Arc::clone(&context))
-        // What failed is logged where it failed.
+        // `error_policy` has logged the failures.
         .for_each(|_| std::future::ready(()));
     (controller, context)
 }
 
 type Plugin = DeserializeGuard<WasmPlugin>;
 
-/// Which plugins name an object that changed: their contents are read again.
+/// Maps a changed object to the plugins that name it, and invalidates the cached versions of contents.
 fn plugins_naming<K>(
     kind: ObjectKind,
     plugins: Store<Plugin>,

@@ -1,4 +1,4 @@
-//! The status: what is true of a plugin, and what its author should do.
+//! The status of a plugin: its conditions, and messages that say what to fix.
 
 use std::collections::BTreeMap;
 
@@ -20,12 +20,12 @@ use crate::{
     revision::Revision,
 };
 
-/// The API server did not take the status.
+/// The status could not be written.
 #[derive(Debug, thiserror::Error)]
-#[error("the status could not be written: {0}")]
+#[error("failed to write the status: {0}")]
 pub(crate) struct Error(#[from] kube::Error);
 
-/// Writes the status where it differs, and gives it.
+/// Writes the status if it differs.
 pub(crate) async fn write(
     client: &Client,
     plugin: &WasmPlugin,
@@ -41,17 +41,17 @@ pub(crate) async fn write(
     Ok(())
 }
 
-/// How the newest revision fares on the chosen nodes.
+/// The states of the chosen nodes, counted.
 struct Tally {
     counts: NodeCounts,
-    /// The failures, by their reason: how many nodes, and the first with its message.
+    /// The failures by reason: the number of nodes, and the first node with its message.
     failures: BTreeMap<&'static str, (Reason, usize, String, String)>,
     /// Chosen nodes whose agents are not ready.
     unready: Vec<String>,
     functions: Vec<samovar_crds::FunctionStatus>,
 }
 
-/// What is true, from what was decided and what the agents report. Pure.
+/// Derives the status from the decisions and the agents' reports. Pure.
 pub(crate) fn status(
     plugin: &WasmPlugin,
     resolution: &Resolution,
@@ -87,7 +87,7 @@ pub(crate) fn status(
         resolved_image: resolution.revision.as_ref().map(|revision| revision.data.image.clone()),
         revision: resolution.revision.as_ref().map(|revision| revision.name.clone()),
         url: (!applied.service_is_foreign).then(|| names::url(&namespace, &plugin.name_any())),
-        // What was found stays known while the next revision is on its way.
+        // Keeps the known functions while the next revision is rolled out.
         functions: if tally.functions.is_empty() { before.functions } else { tally.functions },
         nodes: Some(tally.counts),
         conditions,
@@ -139,7 +139,7 @@ impl Tally {
     }
 }
 
-/// Why an assignment failed, in its agent's words.
+/// The reason and message with which the agent failed an assignment.
 fn failure(assignment: &PluginAssignment) -> Option<(Reason, String)> {
     let PluginAssignmentStatus { state, conditions, .. } = assignment.status.as_ref()?;
     if *state != Some(State::Failed) {
@@ -155,7 +155,7 @@ struct Ready {
     message: String,
 }
 
-/// Whether every chosen node answers with what the spec means, and if not, the first thing to mend.
+/// `Ready`: true if all chosen nodes serve the spec's revision, else with the first thing to fix.
 fn ready(
     plugin: &WasmPlugin,
     resolution: &Resolution,
@@ -174,7 +174,7 @@ fn ready(
         Outcome::Paused => {
             return not_ready(
                 Reason::Paused,
-                "the spec's change is held back while spec.paused is true".to_owned(),
+                "the new revision is held back while spec.paused is true".to_owned(),
             );
         }
         Outcome::Current => {}
@@ -183,11 +183,11 @@ fn ready(
         let name = plugin.name_any();
         return not_ready(
             Reason::NameConflict,
-            format!("a Service `{name}` is here that is not this plugin's: rename one of them"),
+            format!("a Service `{name}` exists that is not this plugin's: rename one of them"),
         );
     }
     if desired == 0 && plugin.spec.replicas == Some(0) {
-        return not_ready(Reason::ScaledToZero, "spec.replicas is 0: no node carries it".to_owned());
+        return not_ready(Reason::ScaledToZero, "spec.replicas is 0: no node serves the plugin".to_owned());
     }
     if placement.nodes.is_empty() {
         let message = "no Ready node with an agent matches spec.nodeSelector and spec.tolerations";
@@ -205,28 +205,28 @@ fn ready(
         };
         return not_ready(
             Reason::AgentUnavailable,
-            format!("the agent on node {node}{more} is not ready; look at its Pod"),
+            format!("the agent on node {node}{more} is not ready; check its Pod"),
         );
     }
     if placement.nodes.len() < placement.desired {
         let found = placement.nodes.len();
         return not_ready(
             Reason::NoMatchingNode,
-            format!("{found} nodes match, and spec.replicas asks for {desired}"),
+            format!("{found} nodes match, but spec.replicas is {desired}"),
         );
     }
     if updated < desired {
-        let message = format!("{updated} of {desired} nodes answer with the newest revision");
+        let message = format!("{updated} of {desired} nodes serve the newest revision");
         return Ready { is_true: false, reason: Reason::RolloutInProgress, message };
     }
     Ready {
         is_true: true,
         reason: Reason::AllNodesReady,
-        message: format!("{serving} of {desired} nodes answer calls"),
+        message: format!("{serving} of {desired} nodes serve calls"),
     }
 }
 
-/// What a failure leaves running.
+/// The clause about the revision that serves despite a failure.
 fn still_serving(resolution: &Resolution, tally: &Tally) -> String {
     match (&resolution.revision, tally.counts.ready) {
         (_, 0) | (None, _) => String::new(),
@@ -241,13 +241,13 @@ fn resolved(resolution: &Resolution) -> (Option<bool>, Reason, String) {
     match (&resolution.outcome, &resolution.revision) {
         (Outcome::Failed(reason, message), _) => (Some(false), *reason, message.clone()),
         (Outcome::Paused, _) => {
-            (None, Reason::Paused, "spec.image is not looked up while spec.paused is true".to_owned())
+            (None, Reason::Paused, "spec.image is not resolved while spec.paused is true".to_owned())
         }
         (Outcome::Current, Some(revision)) => {
-            (Some(true), Reason::ImageResolved, format!("the image is {}", revision.data.image))
+            (Some(true), Reason::ImageResolved, format!("the image is resolved to {}", revision.data.image))
         }
         (Outcome::Current, None) => {
-            (None, Reason::RolloutInProgress, "the image is being looked up".to_owned())
+            (None, Reason::RolloutInProgress, "the image is being resolved".to_owned())
         }
     }
 }
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn ready_means_every_chosen_node_answers_with_the_newest_revision() {
+    fn ready_means_that_all_chosen_nodes_serve_the_newest_revision() {
         let on = |number, nodes: &[&str]| {
             assigned(&revision(&format!("text-{number}"), number), &placement(nodes), &serving())
         };
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_node_is_named_with_its_agents_words_and_what_serves_is_said() {
+    fn a_failure_names_the_node_the_agents_message_and_the_serving_nodes() {
         let failed = json!({ "state": "Failed", "conditions": [{
             "type": "Ready", "status": "False", "reason": "ExportNotFound", "message": "no export `x`",
             "lastTransitionTime": "2026-01-01T00:00:00Z"
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_that_is_not_there_leaves_the_revision_before_serving() {
+    fn a_missing_image_leaves_the_previous_revision_serving() {
         let outcome = Outcome::Failed(Reason::ImageNotFound, "it is not there".to_owned());
         let resolution = Resolution { outcome, ..current(1) };
         let assignments = assigned(&revision("text-1", 1), &placement(&["a"]), &serving());
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn where_no_node_matches_or_an_agent_is_silent_that_is_said() {
+    fn no_matching_node_and_an_unready_agent_have_reasons_of_their_own() {
         assert_eq!(of(&current(1), &[], &[]).1, "NoMatchingNode");
         let mut unready = placement(&["a"]);
         unready.nodes[0].agents[0].is_ready = false;
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_changes_where_nothing_changed() {
+    fn an_unchanged_state_leaves_the_status_unchanged() {
         let assignments = assigned(&revision("text-1", 1), &placement(&["a"]), &serving());
         let applied = Applied { service_is_foreign: false };
         let first = status(&plugin(), &current(1), &placement(&["a"]), &assignments, &applied);

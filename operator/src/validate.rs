@@ -1,9 +1,9 @@
-//! Validating: what one object alone can show to be wrong, and the CRD's own rules did not catch.
+//! Validates a spec by itself: the image reference, and the CRD's rules, which an older CRD may lack.
 
 use samovar_crds::WasmPlugin;
 use samovar_registry::Reference;
 
-/// What is wrong with a spec, so that a person can mend it.
+/// A mistake in a spec, and the field to fix.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{field}: {why}")]
 pub(crate) struct Invalid {
@@ -11,10 +11,10 @@ pub(crate) struct Invalid {
     why: String,
 }
 
-/// A spec that can be acted on.
+/// The parsed parts of a valid spec.
 #[derive(Debug)]
 pub(crate) struct Valid {
-    /// The image as the spec names it.
+    /// The spec's image.
     pub(crate) image: Reference,
 }
 
@@ -24,7 +24,7 @@ pub(crate) fn validate(plugin: &WasmPlugin) -> Result<Valid, Invalid> {
             field: "spec.image",
             why: error.to_string(),
         })?;
-    // An API server whose CRD is older lets through what this one's rules refuse.
+    // An API server with an older CRD accepts specs that the current rules refuse.
     plugin.validate_cel().map_err(|errors| {
         let first = errors.iter().next();
         Invalid {
@@ -48,13 +48,13 @@ mod tests {
     }
 
     #[test]
-    fn an_image_that_is_no_reference_is_refused_with_the_form_to_write() {
+    fn an_invalid_image_reference_is_refused_with_the_expected_form() {
         let refusal = refusal(&serde_json::json!({ "image": "Not An Image" })).unwrap();
         assert!(refusal.starts_with("spec.image: `Not An Image` is not an image reference"), "{refusal}");
     }
 
     #[test]
-    fn what_an_older_crd_let_through_is_refused_all_the_same() {
+    fn a_spec_that_an_older_crd_accepted_is_refused() {
         assert_eq!(refusal(&serde_json::json!({ "image": "text:1" })), None);
         assert!(
             refusal(&serde_json::json!({ "image": "text:1", "replicas": -1 })).unwrap().contains("replicas")

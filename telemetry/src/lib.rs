@@ -1,4 +1,4 @@
-//! Logs, metrics and health: the same in every binary.
+//! Logs, metrics and health, the same in every program.
 
 pub mod logs;
 pub mod ops;

@@ -4,13 +4,13 @@ use std::{io::IsTerminal as _, str::FromStr};
 
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
-/// The form of a log line.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
-    /// For people.
+    /// Text for people.
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -21,14 +21,14 @@ impl FromStr for Format {
         match text {
             "text" => Ok(Self::Text),
             "json" => Ok(Self::Json),
-            other => Err(format!("`{other}` is no log format: it is `text` or `json`")),
+            other => Err(format!("`{other}` is not a log format: use `text` or `json`")),
         }
     }
 }
 
-/// Starts logging to stderr. `RUST_LOG` says what is logged; without it, `directives`.
+/// Starts logging to stderr. `RUST_LOG` filters the lines; without it `directives` do.
 ///
-/// A process that already logs, as tests do, goes on as it was.
+/// Does nothing in a process that logs already, as tests do.
 pub fn init(format: Format, directives: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(directives));
     let registry = tracing_subscriber::registry().with(filter);

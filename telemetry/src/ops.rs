@@ -24,7 +24,7 @@ use tokio::net::TcpListener;
 
 use crate::server::{self, Bounds};
 
-/// What the port tells. Cheap to clone.
+/// The state that the admin port shows. Cheap to clone.
 #[derive(Clone)]
 pub struct Ops {
     inner: Arc<Inner>,
@@ -35,7 +35,7 @@ struct Inner {
     registry: Registry,
 }
 
-/// The port could not be opened.
+/// The admin port could not be bound.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}: {source}; choose another address with --ops-listen")]
 pub struct ListenError {
@@ -50,18 +50,18 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 const BOUNDS: Bounds = Bounds { connections: 512, lifetime: Duration::from_secs(5) };
 
 impl Ops {
-    /// Not ready yet; `registry` holds every metric of this process.
+    /// Starts out not ready. `registry` holds all metrics of this process.
     pub fn new(registry: Registry) -> Self {
         Self { inner: Arc::new(Inner { ready: AtomicBool::new(false), registry }) }
     }
 
-    /// What `/readyz` answers from now on.
+    /// Sets the response of `/readyz`.
     pub fn set_ready(&self, ready: bool) {
         self.inner.ready.store(ready, Ordering::Release);
     }
 
-    /// Serves until the process ends, on a thread and a runtime of its own: nothing that guests or the control
-    /// plane do can stall it. Returns the address that it listens on.
+    /// Serves until the process ends, on a thread and a runtime of its own, so that neither guests nor the control
+    /// plane can stall it. Returns the bound address.
     pub fn serve(&self, address: SocketAddr) -> Result<SocketAddr, ListenError> {
         let refuse = |source| ListenError { address, source };
         let listener = std::net::TcpListener::bind(address).map_err(refuse)?;
@@ -76,7 +76,7 @@ impl Ops {
         let serve = async move {
             match TcpListener::from_std(listener) {
                 Ok(listener) => server::serve(listener, router, BOUNDS, |stream| ready(Some(stream))).await,
-                Err(error) => tracing::error!(%error, "the admin port did not start"),
+                Err(error) => tracing::error!(%error, "failed to start the admin server"),
             }
         };
         let named = thread::Builder::new().name("ops".to_owned());
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn it_says_whether_the_process_is_alive_and_ready_and_what_it_counts() {
+    fn health_readiness_and_metrics_are_served() {
         let mut registry = Registry::default();
         let counter = prometheus_client::metrics::counter::Counter::<u64>::default();
         registry.register("calls", "Calls", counter.clone());
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn callers_that_say_nothing_stall_nobody_and_are_let_go() {
+    fn silent_connections_stall_nobody_and_are_closed() {
         let address = Ops::new(Registry::default()).serve(([127, 0, 0, 1], 0).into()).unwrap();
         let mut silent: Vec<_> = (0..64).map(|_| TcpStream::connect(address).unwrap()).collect();
         assert!(get(address, "/healthz").starts_with("HTTP/1.1 200"));

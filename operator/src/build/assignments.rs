@@ -1,4 +1,4 @@
-//! Assignments: the newest revision on every placed agent, and beside it what serves until that is ready.
+//! Builds the assignments: the newest revision on every placed agent, and the serving one until the newest is ready.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ pub(super) fn build(
             let name = newest.metadata.name.clone();
             let here = || observed.iter().filter(|other| other.spec.agent == agent.reference);
             let newest_serves = here().any(|other| other.metadata.name == name && is_ready(other));
-            // What serves goes on serving until the newest does; one that never did has nothing to go on with.
+            // A ready revision stays until the newest is ready. One that never was ready is dropped.
             let serving = here().filter(|other| other.metadata.name != name && is_ready(other));
             let before = serving.max_by_key(|other| other.spec.revision_number).filter(|_| !newest_serves);
             if let Some(before) = before {
@@ -41,7 +41,7 @@ pub(super) fn build(
     wanted.into_values().collect()
 }
 
-/// Whether its agent answers calls with it.
+/// Returns true if the agent serves calls with the assignment.
 pub(crate) fn is_ready(assignment: &PluginAssignment) -> bool {
     assignment.status.as_ref().is_some_and(|status| status.state == Some(State::Ready))
 }
@@ -53,7 +53,7 @@ fn assignment(
     agent: &AgentRef,
 ) -> PluginAssignment {
     let agent_hash = &hex::encode(Sha256::digest(&agent.pod_uid))[..8];
-    // The number is in the name because a spec is never edited: going back to an old revision makes new objects.
+    // The number is in the name because specs are immutable: a rollback to an old revision needs new objects.
     let name = format!("{}-{}-{agent_hash}", revision.name, revision.number);
     with_metadata(
         owned,
@@ -70,7 +70,7 @@ fn assignment(
     )
 }
 
-/// An assignment that is there, as it was built.
+/// An observed assignment, as it was built.
 fn unchanged(owned: &Owned<'_>, observed: &PluginAssignment) -> PluginAssignment {
     with_metadata(owned, observed.metadata.name.as_deref().unwrap_or_default(), observed.spec.clone())
 }
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_serves_stays_until_the_newest_is_ready_on_that_agent() {
+    fn the_serving_revision_stays_until_the_newest_is_ready_on_that_agent() {
         let (old, new) = (revision("text-a", 1), revision("text-b", 2));
         let mut observed = assigned(&old, &placement(&["a", "bb"]), &ready());
         assert_eq!(
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn at_most_two_revisions_stand_on_one_agent() {
+    fn an_agent_has_at_most_two_revisions() {
         let observed: Vec<_> = [(1, ready()), (2, ready()), (3, json!({ "state": "Failed" }))]
             .into_iter()
             .flat_map(|(number, status)| {
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn going_back_makes_new_objects_beside_those_that_serve() {
+    fn a_rollback_makes_new_objects_beside_those_that_serve() {
         let observed = assigned(&revision("text-a", 1), &placement(&["a"]), &ready());
         let mut left = built(&revision("text-a", 3), &["a"], &observed);
         left.sort();
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_that_leaves_keeps_what_it_serves_and_gets_nothing_new() {
+    fn a_leaving_agent_keeps_its_revision_and_gets_no_new_one() {
         let owner = plugin();
         let observed = assigned(&revision("text-a", 1), &placement(&["a", "bb"]), &ready());
         let mut place = placement(&["a", "bb"]);
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_that_is_no_longer_placed_keeps_nothing() {
+    fn an_agent_that_is_no_longer_placed_has_no_assignment() {
         let observed = assigned(&revision("text-a", 1), &placement(&["gone"]), &ready());
         assert_eq!(built(&revision("text-a", 1), &["a"], &observed), [on(1, "a")]);
     }

@@ -1,4 +1,4 @@
-//! `EndpointSlices`: the agents that answer calls of the plugin, and those that may while no other does
+//! Builds the `EndpointSlices`: the agents that serve calls of the plugin, and those that are its last resort
 //! (`docs/decisions/0014`).
 
 use std::{
@@ -16,7 +16,7 @@ use samovar_crds::{PluginAssignment, names};
 use super::{Owned, assignments::is_ready};
 use crate::place::Placement;
 
-/// Endpoints in one slice: the control plane's own default.
+/// Endpoints in one slice: kube-controller-manager's default.
 const MAX_ENDPOINTS: usize = 100;
 
 pub(super) fn build(
@@ -33,7 +33,7 @@ pub(super) fn build(
     let chosen = placement.nodes.iter().map(|node| (node, true));
     for (node, stays) in chosen.chain(placement.leaving.iter().map(|node| (node, false))) {
         for agent in node.agents.iter().filter(|agent| serving.contains(&agent.reference)) {
-            // The others as terminating: to those kube-proxy sends calls while none is ready.
+            // Marks the others as terminating: kube-proxy sends calls to those while no endpoint is ready.
             let ready = stays && agent.is_ready;
             let (Some(ip), Some(port)) = (&agent.ip, agent.port) else { continue };
             let family = match ip.parse() {
@@ -72,7 +72,7 @@ fn slice(owned: &Owned<'_>, family: &str, port: i32, at: usize, endpoints: Vec<E
     let mut metadata = owned.metadata(format!("{plugin}-{}-{port}-{at}", family.to_ascii_lowercase()));
     let labels = metadata.labels.get_or_insert_default();
     labels.insert("kubernetes.io/service-name".to_owned(), plugin);
-    // The control plane's own controller leaves slices of other managers alone.
+    // kube-controller-manager leaves slices of other managers alone.
     labels.insert("endpointslice.kubernetes.io/managed-by".to_owned(), names::OPERATOR.to_owned());
     EndpointSlice {
         metadata,
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
     use crate::build::fixtures::{assigned, placement, plugin, ready, revision};
 
-    /// Each endpoint's node, and whether calls go there always (`ready`), or while no other is (`serving`, `terminating`).
+    /// Each endpoint's node and its conditions: `ready`, `serving`, `terminating`.
     fn endpoints(placement: &Placement, assignments: &[PluginAssignment]) -> Vec<(String, [bool; 3])> {
         let owner = plugin();
         let slices = build(&Owned { plugin: &owner }, placement, assignments);
@@ -107,7 +107,7 @@ mod tests {
     const LAST_RESORT: [bool; 3] = [false, true, true];
 
     #[test]
-    fn agents_that_serve_are_endpoints_and_those_that_are_not_ready_a_last_resort() {
+    fn serving_agents_are_endpoints_and_unready_ones_a_last_resort() {
         let mut placement = placement(&["a", "bb", "ccc"]);
         let mut assignments = assigned(&revision("text-a", 1), &placement, &ready());
         assignments.retain(|assignment| assignment.spec.node_name != "bb");
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_that_leaves_is_a_last_resort() {
+    fn a_leaving_agent_is_a_last_resort() {
         let mut placement = placement(&["a", "bb"]);
         let assignments = assigned(&revision("text-a", 1), &placement, &ready());
         placement.leaving = vec![placement.nodes.remove(0)];
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slice_holds_a_hundred_and_families_are_apart() {
+    fn slices_hold_a_hundred_endpoints_of_one_address_family() {
         let owner = plugin();
         let owned = Owned { plugin: &owner };
         let names: Vec<_> = (0..150).map(|at| format!("n{at:03}")).collect();

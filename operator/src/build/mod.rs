@@ -1,4 +1,4 @@
-//! Building: every object that a plugin wants, as it should be. Pure.
+//! Builds the desired objects of a plugin. Pure.
 
 mod assignments;
 mod endpoints;
@@ -16,7 +16,7 @@ pub(crate) use assignments::is_ready;
 
 use crate::{observe::Observed, place::Placement, revision::Revision};
 
-/// Everything that is to be there, before it is.
+/// The desired objects of a plugin, before they are applied.
 pub(crate) struct Prepared {
     pub(crate) revisions: Vec<ControllerRevision>,
     pub(crate) service: Service,
@@ -24,7 +24,7 @@ pub(crate) struct Prepared {
     pub(crate) slices: Vec<EndpointSlice>,
 }
 
-/// Builds what `plugin` wants: `revision` on the placed agents.
+/// Builds the objects of `plugin`, with `revision` on the placed agents.
 pub(crate) fn build(
     plugin: &WasmPlugin,
     revision: Option<&Revision>,
@@ -41,7 +41,7 @@ pub(crate) fn build(
     }
 }
 
-/// What every object of a plugin has in its metadata.
+/// The owner of the objects, from which their common metadata comes.
 struct Owned<'a> {
     plugin: &'a WasmPlugin,
 }

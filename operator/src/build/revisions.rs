@@ -1,4 +1,4 @@
-//! Revisions: the newest, those in use, and a bounded history.
+//! Builds the `ControllerRevisions`: the newest, those in use, and a bounded history.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -9,7 +9,7 @@ use samovar_crds::PluginAssignment;
 use super::Owned;
 use crate::revision::Revision;
 
-/// Revisions that are kept to go back to, besides those in use. As a Deployment's default.
+/// Revisions kept for rollbacks, besides those in use: a Deployment's default.
 const HISTORY: usize = 10;
 
 pub(super) fn build(
@@ -53,7 +53,7 @@ mod tests {
     use crate::build::fixtures::{assigned, placement, plugin, ready, revision};
 
     #[test]
-    fn history_is_bounded_and_what_is_in_use_is_kept() {
+    fn history_is_bounded_and_revisions_in_use_are_kept() {
         let owner = plugin();
         let owned = Owned { plugin: &owner };
         let observed: Vec<_> = (1..=20)

@@ -1,4 +1,5 @@
-//! The Service: a name and an address for the plugin. It has no selector; its endpoints are written beside it.
+//! Builds the Service: a DNS name and an address for the plugin. It has no selector, since `endpoints.rs` builds its
+//! `EndpointSlices`.
 
 use k8s_openapi::{
     api::core::v1::{Service, ServicePort, ServiceSpec},
@@ -9,7 +10,7 @@ use samovar_crds::names;
 
 use super::Owned;
 
-/// The port that callers use.
+/// The Service's port.
 const PORT: i32 = 80;
 
 pub(super) fn build(owned: &Owned<'_>) -> Service {

@@ -1,5 +1,5 @@
-//! The operator's authority and certificate as its Secret holds them: made, and made anew in time. Pure, but for the
-//! random numbers.
+//! Issues and renews the operator's CA and server certificate, in the form of its Secret. Pure, but for random numbers
+//! (`docs/decisions/0016`).
 
 use std::collections::BTreeMap;
 
@@ -15,16 +15,16 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use serde::{Deserialize, Serialize};
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
-/// How many days a certificate is valid, and how many before that it is renewed.
+/// The days for which the server certificate is valid, and the days before its expiry at which it is renewed.
 const SERVER: (i32, i32) = (90, 30);
-/// The same of the authority. Agents see a new one a minute late, and ask again until then.
+/// The same for the CA. Agents see a new one up to a minute late, and retry until then.
 const AUTHORITY: (i32, i32) = (3650, 365);
 
-/// What the Secret holds.
+/// The Secret's data.
 #[derive(Clone, PartialEq)]
 pub(super) struct Stored {
     pub(super) digest_key: Vec<u8>,
-    /// The newest authority first; the one before it is trusted too.
+    /// The newest CA first; the previous one is trusted too.
     pub(super) ca_certificates: String,
     ca_key: String,
     pub(super) certificate: String,
@@ -32,7 +32,7 @@ pub(super) struct Stored {
     metadata: Metadata,
 }
 
-/// What is to be known of the certificates without reading them.
+/// The facts that renewal needs, so that it need not parse certificates.
 #[derive(Clone, PartialEq, Deserialize, Serialize)]
 struct Metadata {
     hosts: Vec<String>,
@@ -40,18 +40,18 @@ struct Metadata {
     renew_authority: Timestamp,
 }
 
-/// Why none can be made.
+/// The failure to issue a certificate or a key.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum MakeError {
-    #[error("a certificate cannot be made for what --contents-host says: {0}")]
+    #[error("cannot issue a certificate for the hosts of --contents-host: {0}")]
     Certificate(#[from] rcgen::Error),
-    #[error("the system gives no random numbers")]
+    #[error("the system's random number generator failed")]
     Random,
 }
 
-/// Whether it is to be written.
+/// The data to use. `Renewed` data has to be written to the Secret.
 pub(super) enum Renewal {
-    Nothing(Stored),
+    Unchanged(Stored),
     Renewed(Stored),
 }
 
@@ -82,7 +82,7 @@ impl Stored {
         texts.chain([("digest.key".to_owned(), ByteString(digest_key))]).collect()
     }
 
-    /// What is there, or what is to take its place.
+    /// Keeps `before` if it is valid for `hosts`, and issues what is missing or due.
     pub(super) fn renewal(
         before: Option<Self>,
         hosts: &[String],
@@ -103,13 +103,13 @@ impl Stored {
             (stored.ca_certificates, stored.ca_key) = (certificate + &old, key);
             stored.metadata.renew_authority = renew;
         } else if stored.metadata.hosts == hosts && now < stored.metadata.renew {
-            return Ok(Renewal::Nothing(stored));
+            return Ok(Renewal::Unchanged(stored));
         }
         stored.metadata.hosts = hosts.to_vec();
         stored.signed(now)
     }
 
-    /// With a new certificate.
+    /// Issues a new server certificate.
     fn signed(mut self, now: Timestamp) -> Result<Renewal, MakeError> {
         let mut parameters = CertificateParams::new(self.metadata.hosts.clone())?;
         parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -124,13 +124,13 @@ impl Stored {
     }
 }
 
-/// The first certificate of several.
+/// The first of several PEM certificates.
 fn newest(certificates: &str) -> &str {
     const END: &str = "-----END CERTIFICATE-----\n";
     certificates.find(END).map_or(certificates, |at| &certificates[..at + END.len()])
 }
 
-/// A new authority: its certificate, its key, and when it is to be renewed.
+/// Issues a CA: its certificate, its key, and the time of its renewal.
 fn authority(now: Timestamp) -> Result<(String, String, Timestamp), MakeError> {
     let key = KeyPair::generate()?;
     let mut parameters = authority_parameters();
@@ -138,7 +138,7 @@ fn authority(now: Timestamp) -> Result<(String, String, Timestamp), MakeError> {
     Ok((parameters.self_signed(&key)?.pem(), key.serialize_pem(), renew))
 }
 
-/// What an authority is called and may do. The same for each, so that its key alone is enough to sign.
+/// The name and the usages of a CA. They are the same for each, so that a CA's key alone suffices to sign.
 fn authority_parameters() -> CertificateParams {
     let mut parameters = CertificateParams::default();
     parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -147,7 +147,7 @@ fn authority_parameters() -> CertificateParams {
     parameters
 }
 
-/// Makes it valid from yesterday, since clocks differ, for so many days. Gives when it is to be renewed.
+/// Sets the validity from yesterday, since clocks differ, until in `days` days. Returns the time of the renewal.
 fn set_validity(parameters: &mut CertificateParams, now: Timestamp, (days, before): (i32, i32)) -> Timestamp {
     let day = |at: Timestamp| {
         let date = at.to_zoned(TimeZone::UTC).date();
@@ -165,13 +165,13 @@ mod tests {
     pub(super) fn renewal(before: Option<Stored>, hosts: &[&str], now: Timestamp) -> (bool, Stored) {
         let hosts: Vec<_> = hosts.iter().map(ToString::to_string).collect();
         match Stored::renewal(before, &hosts, now).unwrap() {
-            Renewal::Nothing(stored) => (false, stored),
+            Renewal::Unchanged(stored) => (false, stored),
             Renewal::Renewed(stored) => (true, stored),
         }
     }
 
     #[test]
-    fn keys_are_made_once_and_renewed_in_time() {
+    fn keys_are_issued_once_and_renewed_before_they_expire() {
         let now = Timestamp::now();
         let (made, first) = renewal(None, &["operator.demo.svc"], now);
         assert!(made && Stored::read(&first.data()).as_ref() == Some(&first));

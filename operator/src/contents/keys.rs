@@ -1,8 +1,8 @@
-//! The operator's own keys: its authority and certificate, and what it hashes contents with. Made and renewed here,
-//! kept in a Secret of its own namespace, and its authority shown in a ConfigMap.
+//! The operator's own keys: its CA, its server certificate, and the key of the contents' hash. They are kept in a
+//! Secret of its own namespace, and the CA's certificate is published in a ConfigMap.
 //!
-//! Every replica may make them: each write names the version that it follows, so that of two the second finds what the
-//! first made.
+//! Every replica may issue them: each write names the resource version that it follows, so that of two at once the
+//! second fails and reads the first one's keys.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -21,21 +21,21 @@ use tokio::{sync::watch, time::sleep};
 
 use super::certificates::{MakeError, Renewal, Stored};
 
-/// The Secret with the keys, and the ConfigMap with the authority's certificate: empty ones are installed.
+/// The Secret with the keys, and the ConfigMap with the CA's certificate. The chart installs both empty.
 const SECRET: &str = "samovar-operator-keys";
 const CONFIG_MAP: &str = "samovar-operator-ca";
 
-/// How often they are looked at.
+/// The interval of checks for due renewals.
 const CHECK_INTERVAL: Duration = Duration::from_secs(30);
-/// The same while they are not to be had.
+/// The same after a failure.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// The keys as they are now. Cheap to clone.
+/// The current keys. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Keys(watch::Receiver<Option<ActiveKeys>>);
 
 struct ActiveKeys {
-    /// What they were read from.
+    /// The Secret's data from which the keys were parsed.
     stored: Stored,
     digest: Arc<hmac::Key>,
     certified: Arc<CertifiedKey>,
@@ -47,15 +47,15 @@ enum Error {
     Api { kind: &'static str, name: &'static str, namespace: String, source: ApiError },
     #[error(transparent)]
     Make(#[from] MakeError),
-    #[error("the operator's certificate cannot be used: {0}; empty Secret `{SECRET}` to have it made anew")]
+    #[error("the operator's certificate is unusable: {0}; empty the Secret `{SECRET}` to have it reissued")]
     Unusable(String),
 }
 
 #[derive(Debug, thiserror::Error)]
 enum ApiError {
-    #[error("is not there: the chart makes an empty one, for the operator to fill")]
+    #[error("does not exist: the chart installs an empty one, for the operator to fill")]
     Absent,
-    #[error("was changed by another operator meanwhile")]
+    #[error("was changed by another operator at the same time")]
     Conflict,
     #[error("could not be read or written: {0}")]
     Other(kube::Error),
@@ -72,7 +72,7 @@ impl From<kube::Error> for ApiError {
 }
 
 impl Keys {
-    /// The keys, and what keeps them: to be run for as long as they are used.
+    /// The keys, and the future that issues and renews them, which must run as long as they are used.
     pub(crate) fn maintain(
         client: Client,
         namespace: String,
@@ -88,11 +88,11 @@ impl Keys {
                         CHECK_INTERVAL
                     }
                     Err(error) => {
-                        // Once, not every time: it is looked at often.
+                        // Logged once for each error, since the check is repeated often.
                         if error.to_string() != logged {
                             logged = error.to_string();
                             tracing::warn!(
-                                "{logged}; agents are given no contents of ConfigMaps and Secrets until it is"
+                                "{logged}; until this is fixed, agents get no contents of ConfigMaps and Secrets"
                             );
                         }
                         RETRY
@@ -104,18 +104,18 @@ impl Keys {
         (Self(receiver), maintain)
     }
 
-    /// What contents are hashed with, once it is known.
+    /// The key of the contents' hash, once there is one.
     pub(super) fn digest(&self) -> Option<Arc<hmac::Key>> {
         self.0.borrow().as_ref().map(|keys| Arc::clone(&keys.digest))
     }
 
-    /// The certificate, once there is one.
+    /// The server certificate, once there is one.
     pub(super) fn certified(&self) -> Option<Arc<CertifiedKey>> {
         self.0.borrow().as_ref().map(|keys| Arc::clone(&keys.certified))
     }
 }
 
-/// Reads the keys, makes those that are missing or due, and tells of them.
+/// Reads the keys, issues those that are missing or due, and publishes them.
 async fn ensure(
     client: &Client,
     namespace: &str,
@@ -134,11 +134,11 @@ async fn ensure(
     let mut secret = secrets.get(SECRET).await.map_err(at("Secret", SECRET))?;
     let before = secret.data.as_ref().and_then(Stored::read);
     let stored = match Stored::renewal(before, hosts, Timestamp::now())? {
-        Renewal::Nothing(stored) => stored,
+        Renewal::Unchanged(stored) => stored,
         Renewal::Renewed(stored) => {
             secret.data = Some(stored.data());
             secrets.replace(SECRET, &PostParams::default(), &secret).await.map_err(at("Secret", SECRET))?;
-            tracing::info!("made the operator's certificate anew");
+            tracing::info!("issued a new certificate for the contents server");
             stored
         }
     };

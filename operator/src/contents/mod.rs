@@ -1,7 +1,7 @@
-//! Contents: which version of its ConfigMaps and Secrets a plugin runs with, and how agents are given it.
+//! Contents: the versions of the ConfigMaps and Secrets that plugins run with, and the server for agents.
 //!
-//! Denied object of ours holds contents. A revision and its assignments hold a keyed hash of them, and an agent that has
-//! an assignment asks for what that hash stands for.
+//! No object of Samovar holds contents. A revision and its assignments hold a keyed hash of them, and an agent that has
+//! an assignment requests the contents with that hash.
 
 mod certificates;
 mod keys;
@@ -29,47 +29,45 @@ pub(crate) use server::Server;
 pub(crate) enum ContentsVersion {
     /// The plugin names no ConfigMap and no Secret.
     None,
-    /// A keyed hash of what they hold.
+    /// A keyed hash of their values.
     Known(String),
-    /// They cannot be had, for a reason that a person can fix.
+    /// They are missing or unreadable, for a reason that a person can fix.
     Unavailable(Unavailable),
 }
 
-/// Why it is not known which contents a plugin is to run with. A person can mend it.
+/// The reason why the version of contents is unknown, which a person can fix.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unavailable {
     #[error("{0}")]
     Missing(#[from] Missing),
-    #[error(
-        "the operator may not read the ConfigMaps and Secrets of this namespace; does its Role still allow it?"
-    )]
+    #[error("the operator may not read the ConfigMaps and Secrets of this namespace: check its Role")]
     Forbidden,
-    #[error("the operator has no key to tell their versions apart yet; its log says why")]
+    #[error("the operator has no key yet to hash the ConfigMaps and Secrets with: see its log")]
     NoKey,
 }
 
-/// The API server did not say.
+/// A ConfigMap or a Secret could not be read.
 #[derive(Debug, thiserror::Error)]
-#[error("what the plugin's ConfigMaps and Secrets hold could not be read: {0}")]
+#[error("failed to read the plugin's ConfigMaps and Secrets: {0}")]
 pub(crate) struct ReadError(#[source] kube::Error);
 
-/// Knows the version of each plugin's contents, and reads them again after a change.
+/// Computes the versions of plugins' contents, and caches them until an object changes.
 pub(crate) struct Versions {
     keys: Keys,
-    /// Grows with each change of an object that a plugin names.
+    /// The number of changes of objects that plugins name.
     changes: AtomicU64,
-    /// What was read, by the plugin's UID.
+    /// The last version of each plugin, by its UID.
     cache: Mutex<HashMap<String, Cached>>,
 }
 
 struct Cached {
-    /// The changes there had been before it was read.
+    /// The number of changes before the objects were read.
     changes: u64,
     policy: SecurityPolicy,
     version: String,
 }
 
-/// Plugins that are remembered; past it all are read again.
+/// Plugins in the cache. Beyond it the cache is cleared.
 const CACHE_ENTRIES: usize = 10_000;
 
 impl Versions {
@@ -77,12 +75,12 @@ impl Versions {
         Self { keys, changes: AtomicU64::new(0), cache: Mutex::default() }
     }
 
-    /// An object that a plugin names has changed, or may have.
+    /// Invalidates the cache: an object that a plugin names has changed, or may have.
     pub(crate) fn changed(&self) {
         self.changes.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// The version of what the plugin's policy names.
+    /// The version of the contents that the plugin's policy names.
     pub(crate) async fn of(
         &self,
         client: &Client,
@@ -96,7 +94,7 @@ impl Versions {
         let Some(key) = self.keys.digest() else {
             return Ok(ContentsVersion::Unavailable(Unavailable::NoKey));
         };
-        // Before the read: a change that comes while it runs makes what it brings old.
+        // Loaded before the read, so that a change during the read makes its result stale.
         let changes = self.changes.load(Ordering::Acquire);
         let uid = plugin.uid().unwrap_or_default();
         if let Some(cached) = self.cached(&uid, policy, changes) {
@@ -134,8 +132,8 @@ impl Versions {
     }
 }
 
-/// What tells one version of contents from another. Without the key it tells nothing of them, not even whether two
-/// plugins have the same.
+/// The version of contents: a keyed hash. Without the key it reveals nothing of them, not even that two plugins have
+/// the same contents.
 fn version(key: &Arc<hmac::Key>, namespace: &str, plugin: &str, contents: &Contents) -> String {
     let message = serde_json::to_vec(&(namespace, plugin, contents)).unwrap_or_default();
     hex::encode(&hmac::sign(key, &message).as_ref()[..16])

@@ -1,4 +1,4 @@
-//! Reading the ConfigMaps and Secrets that a policy names: those, from the plugin's own namespace, and no others.
+//! Reads the ConfigMaps and Secrets that a policy names, from the plugin's own namespace alone.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{Api, Client};
 use samovar_crds::{Data, LocalObject, ObjectKind, config_map_data, secret_data};
 
-/// What each object holds that is there. They are read from the API server and kept nowhere.
+/// The values of those named objects that exist. They are read from the API server, and never cached.
 pub(super) async fn read(
     client: &Client,
     namespace: &str,

@@ -1,4 +1,4 @@
-//! The HTTPS port that gives an agent what its assignments' ConfigMaps and Secrets hold.
+//! The contents server: serves agents the contents of their assignments, over HTTPS.
 
 use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -29,16 +29,16 @@ use super::{
     version,
 };
 
-/// What answers agents.
+/// Serves contents to agents.
 pub(crate) struct Server {
     client: Client,
     keys: Keys,
     tokens: Tokens,
-    /// The namespaces that are watched; none: all.
+    /// The watched namespaces; empty for all.
     namespaces: Vec<String>,
 }
 
-/// The port could not be opened.
+/// The port could not be bound.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}: {source}; choose another address with --contents-listen")]
 pub(crate) struct ListenError {
@@ -48,7 +48,7 @@ pub(crate) struct ListenError {
 
 /// At most 64 connections of 20 s each.
 const BOUNDS: Bounds = Bounds { connections: 64, lifetime: Duration::from_secs(20) };
-/// How long a handshake may take, before these.
+/// The limit on a TLS handshake, before these 20 s.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
 impl Server {
@@ -63,7 +63,7 @@ impl Server {
         Self { client, keys, tokens, namespaces }
     }
 
-    /// Opens the port; what it returns answers for ever.
+    /// Binds the port. The returned future serves it, and never ends.
     pub(crate) async fn listen(
         self,
         address: SocketAddr,
@@ -92,7 +92,7 @@ impl Server {
         let assignments: Api<PluginAssignment> = Api::namespaced(self.client.clone(), namespace);
         let assignment =
             assignments.get_opt(name).await?.filter(|assignment| agent.is_assigned(&assignment.spec));
-        // Whether there is one is nobody else's to know.
+        // An agent cannot tell another's assignment from one that does not exist.
         let spec = assignment.ok_or(Denied::NotAssigned)?.spec;
         let policy = spec.template.security_policy.unwrap_or_default();
         let contents = policy.contents(&objects::read(&self.client, namespace, policy.objects()).await?)?;
@@ -102,7 +102,7 @@ impl Server {
     }
 }
 
-/// Why an agent is given nothing.
+/// The reason why a request is denied.
 #[derive(Debug, thiserror::Error)]
 enum Denied {
     #[error("{0}")]
@@ -111,11 +111,11 @@ enum Denied {
     NotAssigned,
     #[error("{0}")]
     Missing(#[from] Missing),
-    #[error("they have changed since this revision was made; the next is on its way")]
+    #[error("the contents have changed since this revision was made; the next revision is on its way")]
     Outdated,
     #[error("the operator has no key yet")]
     NoKey,
-    #[error("the API server did not answer: {0}")]
+    #[error("a request to the API server failed: {0}")]
     Api(#[from] kube::Error),
 }
 
@@ -140,7 +140,7 @@ async fn answer(
     Path((namespace, name)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Response {
-    // A name that is none would be another path of the API server's.
+    // An invalid name would lead to another path of the API server.
     if !names::is_dns_label(&namespace) || !names::is_dns_subdomain(&name) {
         return Denied::NotAssigned.into_response();
     }
@@ -152,13 +152,13 @@ async fn answer(
             (headers, serde_json::to_vec(&contents).unwrap_or_default()).into_response()
         }
         Err(denied) => {
-            tracing::warn!(namespace, assignment = name, "an agent was given no contents: {denied}");
+            tracing::warn!(namespace, assignment = name, "denied a request for contents: {denied}");
             denied.into_response()
         }
     }
 }
 
-/// The certificate as it is at each handshake.
+/// Resolves the current certificate at each handshake.
 struct Certificate(Keys);
 
 impl fmt::Debug for Certificate {

@@ -1,4 +1,4 @@
-//! Who asks: an agent's token, as the API server reviews it.
+//! Authenticates agents by their tokens, which the API server reviews.
 
 use std::{
     collections::HashMap,
@@ -11,23 +11,24 @@ use kube::{Api, Client, api::PostParams};
 use samovar_crds::{PluginAssignmentSpec, names};
 use sha2::{Digest, Sha256};
 
-/// Reviews tokens, and remembers for a moment what came of it.
+/// Reviews tokens, and caches the results for a moment.
 pub(super) struct Tokens {
     reviews: Api<TokenReview>,
-    /// The ServiceAccount of the agents, as the API server calls it.
+    /// The user name of the agents' ServiceAccount.
     agents: String,
     cache: Mutex<HashMap<[u8; 32], Cached>>,
+    /// Bounds the reviews.
     rate: Mutex<TokenBucket>,
 }
 
 struct Cached {
     until: Instant,
     agent: Option<Agent>,
-    /// How often it may ask.
+    /// Bounds the token's requests.
     rate: TokenBucket,
 }
 
-/// An agent, as its token says.
+/// An agent, as the claims of its token identify it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Agent {
     node_name: String,
@@ -35,22 +36,25 @@ pub(super) struct Agent {
     pod_uid: String,
 }
 
-/// Why a token does not say who asks.
+/// The reason why a token does not authenticate an agent.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TokenError {
-    #[error("the token is no agent's, for the audience {}, and valid", names::OPERATOR)]
+    #[error(
+        "the token is invalid, expired, for another audience than {}, or not an agent's",
+        names::OPERATOR
+    )]
     Invalid,
-    #[error("too many questions at once; ask again in a second")]
+    #[error("too many requests; retry in a second")]
     Throttled,
-    #[error("the API server did not review the token: {0}")]
+    #[error("failed to review the token: {0}")]
     Unavailable(kube::Error),
 }
 
-/// How long a review counts. A Pod that is gone may be answered for so long.
+/// The lifetime of a cached review. For that long the token of a deleted Pod may be accepted.
 const CACHE_TTL: Duration = Duration::from_secs(10);
-/// Tokens that are remembered; past it what has run out is forgotten, and then all.
+/// Tokens in the cache. Beyond it expired entries are dropped, and if that does not suffice, all.
 const CACHE_ENTRIES: usize = 4096;
-/// The longest token that is looked at.
+/// The length of the longest token; a longer one is refused without a review.
 const MAX_TOKEN_BYTES: usize = 16 << 10;
 
 impl Tokens {
@@ -63,7 +67,7 @@ impl Tokens {
         }
     }
 
-    /// The agent that the token was made for.
+    /// The agent that the token was issued to.
     pub(super) async fn agent(&self, token: &str) -> Result<Agent, TokenError> {
         if token.is_empty() || token.len() > MAX_TOKEN_BYTES {
             return Err(TokenError::Invalid);
@@ -85,7 +89,7 @@ impl Tokens {
         let spec = TokenReviewSpec { token: Some(token.to_owned()), audiences: Some(audiences.clone()) };
         let review = TokenReview { spec, ..TokenReview::default() };
         let status = self.reviews.create(&PostParams::default(), &review).await?.status.unwrap_or_default();
-        // An API server that knows nothing of audiences names none, and has not checked them.
+        // An API server without support for audiences returns none, and has not checked them.
         let is_valid = status.authenticated == Some(true) && status.audiences == Some(audiences);
         let user = status.user.unwrap_or_default();
         let is_agent = is_valid && user.username.as_ref() == Some(&self.agents);
@@ -116,7 +120,7 @@ impl Tokens {
 }
 
 impl Agent {
-    /// As the claims of a token say that is bound to a Pod on a node; `None` for one that is not.
+    /// Reads the claims of a token that is bound to a Pod on a node; `None` for any other.
     fn from_claims(user: &UserInfo) -> Option<Self> {
         let extra = user.extra.as_ref()?;
         let claim = |name: &str| match extra.get(&format!("authentication.kubernetes.io/{name}"))?.as_slice()
@@ -131,7 +135,7 @@ impl Agent {
         })
     }
 
-    /// Whether the assignment is this agent's own.
+    /// Returns true if the assignment is this agent's.
     pub(super) fn is_assigned(&self, assignment: &PluginAssignmentSpec) -> bool {
         let Self { node_name, pod_name, pod_uid } = self;
         let agent = &assignment.agent;
@@ -139,7 +143,7 @@ impl Agent {
     }
 }
 
-/// So many at once after a pause, and so many in a second.
+/// A token bucket: bounds the requests of a burst after a pause, and those per second.
 struct TokenBucket {
     burst: f64,
     per_second: f64,
@@ -147,9 +151,10 @@ struct TokenBucket {
     at: Instant,
 }
 
-/// Reviews of tokens: enough for every agent of a large cluster to come back, and too few to trouble an API server.
+/// The burst and the rate of reviews: enough for all agents of a large cluster to reconnect, and too few to overload an
+/// API server.
 const REVIEW_RATE: (f64, f64) = (200.0, 100.0);
-/// Questions of one agent.
+/// The burst and the rate of one token's requests.
 const AGENT_RATE: (f64, f64) = (100.0, 20.0);
 
 impl TokenBucket {
@@ -187,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn an_assignment_is_its_own_agents_and_nobody_elses() {
+    fn an_assignment_belongs_to_its_own_agent_alone() {
         let assignment: PluginAssignmentSpec = serde_json::from_value(json!({
             "nodeName": "node", "agent": { "podName": "agent", "podUid": "uid" },
             "plugin": "text", "revision": "text-1", "revisionNumber": 1, "image": "r/text@sha256:1",
@@ -208,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn reviews_are_bounded_and_come_back_with_time() {
+    fn a_token_bucket_is_bounded_and_refills_with_time() {
         let mut rate = TokenBucket::of((200.0, 1.0));
         assert_eq!((0..1000).filter(|_| rate.take()).count(), 200);
         rate.at = Instant::now().checked_sub(Duration::from_secs(2)).unwrap();

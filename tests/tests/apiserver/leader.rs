@@ -58,7 +58,7 @@ async fn a_standby_takes_over_when_the_leader_ends_dies_or_hangs() -> Result<()>
     let mut second = Replica::start(&stage, "second").await?;
     stage.apply("of-the-first", &image, "").await?;
     stage.all_ready("of-the-first").await?;
-    ensure!(!second.process.log().contains("leads identity=second"), "two lead at once");
+    ensure!(!second.process.log().contains("became the leader identity=second"), "two lead at once");
 
     // One that ends gives the lease back: the other need not wait until it runs out.
     ensure!(first.process.terminate(SOON).await?.success());
@@ -78,7 +78,7 @@ async fn a_standby_takes_over_when_the_leader_ends_dies_or_hangs() -> Result<()>
     led_by(&stage, fourth.name).await?;
     third.process.resume()?;
     ensure!(!third.process.ended(Duration::from_secs(10)).await?.success());
-    ensure!(third.process.log().contains("the lease was lost"));
+    ensure!(third.process.log().contains("lost the lease"));
     stage.apply("of-the-fourth", &image, "").await?;
     stage.all_ready("of-the-fourth").await.map(drop)
 }
