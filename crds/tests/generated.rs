@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
 
-use samovar_crds::{WasmPlugin, all};
+use samovar_crds::{LoadStats, PluginAssignmentStatus, WasmPlugin, all};
 use serde_json::{Value, json};
 
 fn plugin(spec: &Value) -> WasmPlugin {
@@ -57,4 +57,21 @@ fn every_field_that_people_write_is_described() {
         undescribed("", &schema["openAPIV3Schema"]["properties"]["spec"], &mut found);
         assert_eq!(found, Vec::<String>::new(), "{}", crd.spec.names.kind);
     }
+}
+
+#[test]
+fn the_status_of_an_older_agent_fits_the_schema() {
+    let assignments = all().into_iter().find(|crd| crd.spec.names.kind == "PluginAssignment").unwrap();
+    let schema = serde_json::to_value(&assignments.spec.versions[0].schema).unwrap();
+    let status = &schema["openAPIV3Schema"]["properties"]["status"];
+    for field in ["figures", "loadStats"] {
+        let fields = status["properties"][field]["properties"].as_object().unwrap();
+        assert!(fields.contains_key("codeBytes"), "{field}: {fields:?}");
+    }
+    assert_eq!(status["required"], Value::Null);
+
+    let older: PluginAssignmentStatus =
+        serde_json::from_value(json!({ "state": "Ready", "figures": { "codeBytes": 7 } })).unwrap();
+    assert_eq!(older.figures, Some(LoadStats { code_bytes: 7, ..LoadStats::default() }));
+    assert_eq!(older.load_stats, None);
 }

@@ -3,7 +3,13 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
+use samovar_crds::{PluginAssignment, names};
 use samovar_tests::{Cluster, eventually};
+use serde_json::json;
 
 use crate::stage::SOON;
 
@@ -76,6 +82,25 @@ async fn fields_are_explained_and_plugins_scaled() -> Result<()> {
     let columns = cluster.kubectl(&["get", "wplug", "-o", "wide"]).await?;
     let columns: Vec<_> = columns.lines().next().unwrap_or_default().split_whitespace().collect();
     assert_eq!(columns, ["NAME", "READY", "REASON", "REVISION", "URL", "IMAGE", "AGE"]);
+    Ok(())
+}
+
+/// An agent of the previous release writes `figures` by server-side apply, which knows the schema's fields alone.
+#[tokio::test]
+async fn the_status_of_an_older_agent_is_accepted() -> Result<()> {
+    let cluster = Cluster::new("older-agent").await?;
+    cluster
+        .apply("{apiVersion: samovar.dev/v1alpha1, kind: PluginAssignment, metadata: {name: text-1}, spec: {nodeName: node, agent: {podName: agent, podUid: uid}, plugin: text, revision: text-1, revisionNumber: 1, image: 'r/text@sha256:1'}}")
+        .await?;
+    let assignments: Api<PluginAssignment> = cluster.api();
+    let status = json!({
+        "apiVersion": samovar_crds::API_VERSION, "kind": "PluginAssignment",
+        "status": { "state": "Ready", "figures": { "codeBytes": 7 } }
+    });
+    let params = PatchParams::apply(names::AGENT).force();
+    let applied = assignments.patch_status("text-1", &params, &Patch::Apply(status)).await?;
+    let figures = applied.status.and_then(|status| status.figures);
+    assert_eq!(figures.map(|figures| figures.code_bytes), Some(7));
     Ok(())
 }
 
