@@ -4,11 +4,12 @@
 //! nothing by it. A seccomp filter does this, since it needs no right that a Pod of the `restricted` standard lacks;
 //! a network namespace would.
 
-use std::io;
+use std::{env::consts::ARCH, io};
 
-use libc::{
-    BPF_ABS, BPF_JEQ, BPF_JMP, BPF_JSET, BPF_K, BPF_LD, BPF_RET, BPF_W, SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO,
-    SECCOMP_RET_KILL_PROCESS, c_long, sock_filter, sock_fprog,
+use libc::c_long;
+use seccompiler::{
+    BackendError, BpfProgram, Error, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
+    SeccompFilter, SeccompRule, apply_filter_all_threads,
 };
 
 /// What is allowed whatever its arguments.
@@ -42,97 +43,38 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_exit_group,
 ];
 
-/// The kernel's name for this CPU's system calls.
-const ARCHITECTURE: u32 = if cfg!(target_arch = "x86_64") {
-    0xC000_003E
-} else if cfg!(target_arch = "aarch64") {
-    0xC000_00B7
-} else {
-    panic!("the filter below does not know this CPU")
-};
-
-/// Where the filter finds the call's number, its architecture and the low half of its first argument.
-const NUMBER: u32 = 0;
-const CALLS_ARCHITECTURE: u32 = 4;
-const FIRST_ARGUMENT: u32 = 16;
-
 /// From now on, and for good, this process has only what is allowed here; the rest fails with `EPERM`.
-#[expect(unsafe_code, reason = "no safe interface sets a filter")]
 pub(crate) fn lock_down() -> io::Result<()> {
-    let mut filter = filter();
-    let program = sock_fprog {
-        len: u16::try_from(filter.len()).map_err(io::Error::other)?,
-        filter: filter.as_mut_ptr(),
-    };
-    // SAFETY: it takes four numbers.
-    let kept = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
-    if kept != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: `program` and the filter that it points to live until the call ends; the kernel copies and checks them.
-    let set = unsafe {
-        libc::syscall(
-            libc::SYS_seccomp,
-            libc::SECCOMP_SET_MODE_FILTER,
-            libc::SECCOMP_FILTER_FLAG_TSYNC,
-            &raw const program,
-        )
-    };
-    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    install().map_err(|error| match error {
+        Error::Prctl(error) | Error::Seccomp(error) => error,
+        error => io::Error::other(error),
+    })
 }
 
-fn filter() -> Vec<sock_filter> {
-    let refused = SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned();
-    let mut filter = vec![
-        load(CALLS_ARCHITECTURE),
-        unless(BPF_JEQ, ARCHITECTURE),
-        answer(SECCOMP_RET_KILL_PROCESS),
-        load(NUMBER),
-    ];
-    // Its flags are out of a filter's sight. C libraries that are told that there is none use `clone`.
-    filter.extend([
-        when(BPF_JEQ, number(libc::SYS_clone3)),
-        answer(SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned()),
-    ]);
-    for &call in ALLOWED {
-        filter.extend([when(BPF_JEQ, number(call)), answer(SECCOMP_RET_ALLOW)]);
+fn install() -> Result<(), Error> {
+    // The allowlist comes last, since it refuses `seccomp` itself.
+    for filter in [hide_clone3()?, allowlist()?] {
+        apply_filter_all_threads(&BpfProgram::try_from(filter)?)?;
     }
+    Ok(())
+}
+
+/// Answers `clone3` with `ENOSYS`: a filter cannot see its flags, and a C library that gets this answer uses `clone`.
+fn hide_clone3() -> Result<SeccompFilter, BackendError> {
+    let rules = [(libc::SYS_clone3, Vec::new())];
+    let absent = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
+    SeccompFilter::new(rules.into(), SeccompAction::Allow, absent, ARCH.try_into()?)
+}
+
+fn allowlist() -> Result<SeccompFilter, BackendError> {
     // Threads, and no processes.
-    filter.extend([
-        unless(BPF_JEQ, number(libc::SYS_clone)),
-        answer(refused),
-        load(FIRST_ARGUMENT),
-        when(BPF_JSET, libc::CLONE_THREAD.cast_unsigned()),
-        answer(SECCOMP_RET_ALLOW),
-        answer(refused),
-    ]);
-    filter
-}
-
-fn number(call: c_long) -> u32 {
-    u32::try_from(call).expect("the kernel's system calls have small numbers")
-}
-
-fn load(offset: u32) -> sock_filter {
-    instruction(BPF_LD | BPF_W | BPF_ABS, offset, 0, 0)
-}
-
-fn answer(action: u32) -> sock_filter {
-    instruction(BPF_RET | BPF_K, action, 0, 0)
-}
-
-/// Goes on with the next instruction where the comparison holds, and with the one after it where it does not.
-fn when(comparison: u32, value: u32) -> sock_filter {
-    instruction(BPF_JMP | comparison | BPF_K, value, 0, 1)
-}
-
-/// The same the other way round.
-fn unless(comparison: u32, value: u32) -> sock_filter {
-    instruction(BPF_JMP | comparison | BPF_K, value, 1, 0)
-}
-
-fn instruction(code: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
-    sock_filter { code: u16::try_from(code).expect("BPF's codes have 16 bits"), jt, jf, k }
+    let flag = libc::CLONE_THREAD.cast_unsigned().into();
+    let is_thread = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(flag), flag)?;
+    // The kernel takes the strictest answer of all filters: `clone3` is allowed here and refused by the other one.
+    let always = ALLOWED.iter().copied().chain([libc::SYS_clone3]).map(|call| (call, Vec::new()));
+    let rules = always.chain([(libc::SYS_clone, vec![SeccompRule::new(vec![is_thread])?])]);
+    let refused = SeccompAction::Errno(libc::EPERM.cast_unsigned());
+    SeccompFilter::new(rules.collect(), refused, SeccompAction::Allow, ARCH.try_into()?)
 }
 
 #[cfg(test)]
@@ -186,5 +128,51 @@ mod tests {
         println!("held");
         // The test harness would ask for more than a locked process has.
         std::process::exit(0);
+    }
+
+    #[test]
+    fn a_refused_call_fails_with_eperm_and_clone3_with_enosys() {
+        if env::var_os(LOCKED).is_none() {
+            let test = "compile::seccomp::tests::a_refused_call_fails_with_eperm_and_clone3_with_enosys";
+            let mut this = Command::new(env::current_exe().unwrap());
+            let ran = this.args(["--exact", test, "--nocapture"]).env(LOCKED, "1").output().unwrap();
+            let said = String::from_utf8_lossy(&ran.stdout);
+            assert!(ran.status.success() && said.contains("held"), "{ran:?}");
+            return;
+        }
+        lock_down().unwrap();
+        let refused = [
+            (libc::SYS_clone3, 0, libc::ENOSYS),
+            (libc::SYS_clone, libc::SIGCHLD, libc::EPERM),
+            // Past the filter, and invalid for the kernel: threads share their memory and signal handlers.
+            (libc::SYS_clone, libc::CLONE_THREAD, libc::EINVAL),
+            (libc::SYS_execve, 0, libc::EPERM),
+            (libc::SYS_io_uring_setup, 0, libc::EPERM),
+            (libc::SYS_kill, 0, libc::EPERM),
+            (libc::SYS_memfd_create, 0, libc::EPERM),
+            (libc::SYS_openat, 0, libc::EPERM),
+            (libc::SYS_prctl, 0, libc::EPERM),
+            (libc::SYS_process_vm_readv, 0, libc::EPERM),
+            (libc::SYS_seccomp, 0, libc::EPERM),
+            (libc::SYS_socket, 0, libc::EPERM),
+            // No kernel has so many: the filter answers before the kernel looks for it.
+            (1 << 20, 0, libc::EPERM),
+            // x86-64's own second number for `read`, which is allowed under its first.
+            (0x4000_0000, 0, libc::EPERM),
+        ];
+        for (call, argument, errno) in refused {
+            let result = refused_call(call, argument);
+            assert_eq!(result.unwrap_err().raw_os_error(), Some(errno), "{call} {argument}");
+        }
+        println!("held");
+        // The test harness would ask for more than a locked process has.
+        std::process::exit(0);
+    }
+
+    #[expect(unsafe_code, reason = "most of these calls have no safe interface")]
+    fn refused_call(call: c_long, argument: i32) -> io::Result<()> {
+        // SAFETY: the filter or the kernel refuses each of these calls before it takes effect.
+        let result = unsafe { libc::syscall(call, argument, 0, 0, 0, 0, 0) };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 }
