@@ -84,15 +84,16 @@ fn module(wasm: &[u8]) -> Result<Option<Vec<u8>>, BulkError> {
     const CODE: u8 = SectionId::Code as u8;
 
     let found = Found::in_module(wasm)?;
-    let Found { types, functions, memories, bulk } = &found;
+    let Found { types, functions, memories, bulk, long } = &found;
     if bulk.is_empty() {
         return Ok(None);
     }
+    let mut long = long.iter();
     let mut split = each_section(wasm, |id, data| {
         Ok(Some(match id {
             TYPE => longer(data, bulk.iter().map(|bulk| bulk.ty(memories)))?.into(),
             FUNCTION => longer(data, (0..bulk.len() as u32).map(|at| encoded(types + at)))?.into(),
-            CODE => found.code(data)?.into(),
+            CODE => found.code(data, &mut long)?.into(),
             CUSTOM if is_by_place(data)? => return Ok(None),
             _ => data.into(),
         }))
@@ -147,6 +148,8 @@ struct Found {
     memories: Vec<MemoryType>,
     /// Its long instructions, of each kind one. The functions that are added are in this order.
     bulk: BTreeSet<Bulk>,
+    /// The long instructions of each of its functions, in the order of the functions' bodies.
+    long: Vec<Vec<Long>>,
 }
 
 impl Found {
@@ -180,11 +183,12 @@ impl Found {
                     }
                 }
                 Payload::CodeSectionEntry(body) => {
-                    for (_, bulk) in long(&body)? {
-                        // Where it has no such memory it is not valid, which is for others to say.
-                        let is_there = |memory: u32| (memory as usize) < found.memories.len();
-                        found.bulk.extend(bulk.memories().into_iter().all(is_there).then_some(bulk));
-                    }
+                    // Where it has no such memory it is not valid, which is for others to say.
+                    let is_there = |memory: u32| (memory as usize) < found.memories.len();
+                    let mut long = long(&body)?;
+                    long.retain(|(_, bulk)| bulk.memories().into_iter().all(is_there));
+                    found.bulk.extend(long.iter().map(|(_, bulk)| *bulk));
+                    found.long.push(long);
                 }
                 _ => {}
             }
@@ -192,21 +196,25 @@ impl Found {
         Ok(found)
     }
 
-    /// The section of functions' bodies, with calls of the functions that are added, and these.
-    fn code(&self, section: &[u8]) -> Result<Vec<u8>, BulkError> {
+    /// The section of functions' bodies, with calls of the functions that are added, and these. Takes of `long` what
+    /// its bodies have.
+    fn code<'a>(
+        &self,
+        section: &[u8],
+        long: &mut impl Iterator<Item = &'a Vec<Long>>,
+    ) -> Result<Vec<u8>, BulkError> {
         let Self { functions, memories, bulk: kinds, .. } = self;
         let bodies = CodeSectionReader::new(BinaryReader::new(section, 0))?;
         let mut code = Vec::with_capacity(section.len());
         bodies.count().saturating_add(kinds.len() as u32).encode(&mut code);
-        for body in bodies {
+        for (body, long) in bodies.into_iter().zip(long) {
             let body = body?;
             let bytes = body.as_bytes();
             let mut written = Vec::with_capacity(bytes.len());
             let mut end = 0;
-            for (place, bulk) in long(&body)? {
-                let added = kinds.iter().zip(*functions..).find(|(kind, _)| **kind == bulk);
-                let Some((_, function)) = added else { continue };
+            for (place, bulk) in long {
                 written.extend(&bytes[end..place.start]);
+                let function = functions + kinds.range(..bulk).count() as u32;
                 Instruction::Call(function).encode(&mut written);
                 end = place.end;
             }
@@ -220,8 +228,11 @@ impl Found {
     }
 }
 
-/// The instructions of a function that may be long, and where in its bytes they are.
-fn long(body: &FunctionBody<'_>) -> Result<Vec<(Range<usize>, Bulk)>, BulkError> {
+/// An instruction that may be long, and where in its function's bytes it is.
+type Long = (Range<usize>, Bulk);
+
+/// The instructions of a function that may be long.
+fn long(body: &FunctionBody<'_>) -> Result<Vec<Long>, BulkError> {
     let mut long = Vec::new();
     let mut reader = body.get_operators_reader()?;
     let at = |reader: &OperatorsReader<'_>| (reader.original_position() - body.range().start) as usize;
