@@ -32,6 +32,7 @@
 //! ```
 
 mod abi;
+pub mod atomic_file;
 mod call;
 mod compile;
 mod config;

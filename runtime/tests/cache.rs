@@ -80,7 +80,8 @@ async fn a_damaged_cut_or_foreign_file_is_removed_and_never_loaded() {
 #[tokio::test]
 async fn what_a_crash_left_half_written_is_swept_up() {
     let setup = Setup::new();
-    let [left, being_written] = ["left.tmp", "new.tmp"].map(|name| setup.directory.path().join(name));
+    let [left, being_written] =
+        ["a", "b"].map(|name| setup.directory.path().join(format!(".half-written-{name}")));
     for file in [&left, &being_written] {
         fs::write(file, b"half").unwrap();
     }

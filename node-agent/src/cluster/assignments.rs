@@ -13,12 +13,10 @@ use kube::{
     runtime::{WatchStreamExt as _, watcher},
 };
 use samovar_crds::PluginAssignment;
+use samovar_runtime::atomic_file;
 use tokio::sync::watch;
 
-use crate::{
-    desired::{Desired, DesiredRevision, Key, Source},
-    disk::modules::{was_left, write_whole},
-};
+use crate::desired::{Desired, DesiredRevision, Key, Source};
 
 /// The last known assignments on disk, for a start while the API server is unreachable.
 pub(crate) struct Checkpoint {
@@ -33,7 +31,7 @@ impl Checkpoint {
         for entry in std::fs::read_dir(state).into_iter().flatten().flatten() {
             let is_anothers = entry.path() != file
                 && entry.file_name().to_str().is_some_and(|name| name.starts_with("assignments-"));
-            if is_anothers && was_left(&entry) {
+            if is_anothers && atomic_file::is_stale(&entry) {
                 let _ = std::fs::remove_file(entry.path());
             }
         }
@@ -52,8 +50,9 @@ impl Checkpoint {
 
     fn save(&self, desired: &Desired) {
         let entries: Vec<_> = desired.iter().collect();
-        let written =
-            serde_json::to_vec(&entries).map_err(Into::into).and_then(|json| write_whole(&self.file, &json));
+        let written = serde_json::to_vec(&entries)
+            .map_err(Into::into)
+            .and_then(|json| atomic_file::write(&self.file, 0o600, &[&json]));
         if let Err(error) = written {
             tracing::warn!(%error, "the assignments could not be checkpointed; a restart without the API server would not know them");
         }

@@ -1,14 +1,13 @@
 //! Modules on disk: the module of each image, and the module's bytes, verified on each read.
 
 use std::{
-    fs,
-    io::{self, Write as _},
+    fs, io,
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use bytes::Bytes;
-use samovar_runtime::ModuleDigest;
+use samovar_runtime::{ModuleDigest, atomic_file};
 use sha2::{Digest, Sha256};
 
 /// The modules that this agent has pulled. An image is named by digest, so it is immutable, and its module is known
@@ -18,8 +17,8 @@ pub(crate) struct Modules {
     by_digest: PathBuf,
 }
 
-/// What the names of half-written files begin with.
-const TEMPORARY: &str = ".half-written-";
+/// Only the agent reads and replaces its files.
+const MODE: u32 = 0o600;
 
 impl Modules {
     pub(crate) fn open(state: &Path) -> io::Result<Self> {
@@ -27,7 +26,7 @@ impl Modules {
         fs::create_dir_all(&by_image)?;
         fs::create_dir_all(&by_digest)?;
         for folder in [state, &by_image, &by_digest] {
-            remove_half_written(folder)?;
+            atomic_file::remove_stale(folder)?;
         }
         Ok(Self { by_image, by_digest })
     }
@@ -56,12 +55,12 @@ impl Modules {
 
     /// Writes a module.
     pub(crate) fn keep(&self, digest: &ModuleDigest, wasm: &[u8]) -> io::Result<()> {
-        write_whole(&self.module_file(digest), wasm)
+        atomic_file::write(&self.module_file(digest), MODE, &[wasm])
     }
 
     /// Records that an image contains a module.
     pub(crate) fn link(&self, image: &str, path: Option<&str>, digest: &ModuleDigest) -> io::Result<()> {
-        write_whole(&self.image_file(image, path), digest.to_string().as_bytes())
+        atomic_file::write(&self.image_file(image, path), MODE, &[digest.to_string().as_bytes()])
     }
 
     /// The modules on disk: the digest, the time of the last release, or of the write if there was none, and the size.
@@ -93,7 +92,8 @@ impl Modules {
 
     /// Removes the records of images whose modules are gone.
     pub(crate) fn forget_images(&self) -> io::Result<()> {
-        for entry in fs::read_dir(&self.by_image)?.flatten().filter(|entry| !is_half_written(entry)) {
+        for entry in fs::read_dir(&self.by_image)?.flatten().filter(|entry| !atomic_file::is_temporary(entry))
+        {
             let names = fs::read_to_string(entry.path()).ok().and_then(|digest| digest.trim().parse().ok());
             if names.is_none_or(|digest| !self.module_file(&digest).exists()) {
                 remove(&entry.path())?;
@@ -114,30 +114,6 @@ impl Modules {
     }
 }
 
-/// No write takes so long: a temporary file that has not changed for this time was left by a crash. A younger one
-/// may be another agent's, which shares the folder while a DaemonSet replaces its Pods.
-const LEFT: Duration = Duration::from_mins(10);
-
-/// Removes the temporary files that a crash left behind.
-fn remove_half_written(folder: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(folder)?.flatten() {
-        if is_half_written(&entry) && was_left(&entry) {
-            remove(&entry.path())?;
-        }
-    }
-    Ok(())
-}
-
-/// Whether nobody has written to a file for long.
-pub(crate) fn was_left(entry: &fs::DirEntry) -> bool {
-    let modified = entry.metadata().and_then(|metadata| metadata.modified());
-    modified.ok().and_then(|modified| modified.elapsed().ok()).is_some_and(|age| age > LEFT)
-}
-
-fn is_half_written(entry: &fs::DirEntry) -> bool {
-    entry.file_name().to_str().is_some_and(|name| name.starts_with(TEMPORARY))
-}
-
 /// Removes a file that another agent on this node may have removed already.
 pub(crate) fn remove(file: &Path) -> io::Result<()> {
     match fs::remove_file(file) {
@@ -146,20 +122,10 @@ pub(crate) fn remove(file: &Path) -> io::Result<()> {
     }
 }
 
-/// Writes a whole file or none: a temporary one, synced, then renamed.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    // What it says of an error names the path, which is no one's business.
-    let file = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(folder);
-    let mut file = file.map_err(|error| error.kind())?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    fs::File::open(folder)?.sync_all()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -183,11 +149,11 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let modules = Modules::open(state.path()).unwrap();
         let [left, being_written] =
-            ["x", "y"].map(|name| modules.by_digest.join(format!("{TEMPORARY}{name}")));
+            ["x", "y"].map(|name| modules.by_digest.join(format!(".half-written-{name}")));
         for file in [&left, &being_written] {
             fs::write(file, b"mod").unwrap();
         }
-        fs::File::open(&left).unwrap().set_modified(SystemTime::now() - LEFT - LEFT).unwrap();
+        fs::File::open(&left).unwrap().set_modified(SystemTime::now() - Duration::from_hours(1)).unwrap();
         Modules::open(state.path()).unwrap();
         assert!(!left.exists() && being_written.exists());
     }

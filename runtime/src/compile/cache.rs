@@ -4,11 +4,10 @@ use std::{
     collections::HashMap,
     fs,
     hash::{Hash, Hasher},
-    io::{self, Read as _, Write as _},
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    io::{self, Read as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -16,7 +15,7 @@ use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    Artifact, CompileError, Compiler, Engine, Kind, Metering, ModuleDigest,
+    Artifact, CompileError, Compiler, Engine, Kind, Metering, ModuleDigest, atomic_file,
     compile::{ARTIFACT_BYTES, expected_memory},
     engine::{artifact::WeakArtifact, build::Build},
     printable::sanitized,
@@ -84,26 +83,11 @@ const HEADER: usize = MAGIC.len() + 1 + 32;
 /// The largest file that is read, in bytes.
 const LARGEST: u64 = HEADER as u64 + ARTIFACT_BYTES;
 
-/// No write takes so long: a temporary file that has not changed for this time was left by a crash.
-const LEFT: Duration = Duration::from_mins(10);
-
-fn was_left(file: &fs::Metadata) -> bool {
-    file.modified().ok().and_then(|modified| modified.elapsed().ok()).is_some_and(|age| age > LEFT)
-}
-
 impl ArtifactCache {
     /// Opens the cache in `directory`, making it where it is missing and removing what a crash left half-written.
     pub fn open(directory: PathBuf, engine: Engine, compiler: Compiler) -> Result<Self, CacheError> {
         fs::create_dir_all(&directory)?;
-        for entry in fs::read_dir(&directory)?.flatten() {
-            if entry.path().extension().is_some_and(|extension| extension == "tmp") {
-                // Not one that another agent of this directory writes just now.
-                let is_old = entry.metadata().is_ok_and(|metadata| was_left(&metadata));
-                if is_old {
-                    let _ = fs::remove_file(entry.path());
-                }
-            }
-        }
+        atomic_file::remove_stale(&directory)?;
         let maker = maker(&engine);
         let inner = Inner { directory, engine, compiler, maker, loaded: Mutex::default() };
         Ok(Self { inner: Arc::new(inner), metering: Metering::Off })
@@ -166,7 +150,7 @@ impl ArtifactCache {
         let artifact = tokio::task::spawn_blocking(move || {
             let Compiled { digest, kind, build, serialized } = compiled;
             let path = inner.path(&digest, build.metering);
-            if let Err(error) = write(&inner.directory, &path, kind, build, &serialized) {
+            if let Err(error) = write(&path, kind, build, &serialized) {
                 tracing::warn!(module = %digest, %error, "an artifact could not be kept; it is compiled again next time");
             }
             deserialize(&inner.engine, kind, build, &serialized)
@@ -261,24 +245,13 @@ fn seal(path: &Path, form: u8, serialized: &[u8]) -> [u8; 32] {
     sealed.chain_update(serialized).finalize().into()
 }
 
-/// Writes a whole artifact or none: a temporary file, synced, then renamed.
-fn write(directory: &Path, path: &Path, kind: Kind, build: Build, serialized: &[u8]) -> io::Result<()> {
+fn write(path: &Path, kind: Kind, build: Build, serialized: &[u8]) -> io::Result<()> {
     let form = match (kind, build.is_concurrent) {
         (Kind::Core, _) => CORE,
         (Kind::Component, false) => COMPONENT,
         (Kind::Component, true) => CONCURRENT,
     };
-    // What it says of an error names the path, which is no one's business.
-    let file = tempfile::Builder::new().suffix(".tmp").tempfile_in(directory);
-    let mut file = file.map_err(|error| error.kind())?;
-    file.write_all(MAGIC)?;
-    file.write_all(&[form])?;
-    file.write_all(&seal(path, form, serialized))?;
-    file.write_all(serialized)?;
-    file.as_file().set_permissions(fs::Permissions::from_mode(0o400))?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    fs::File::open(directory)?.sync_all()
+    atomic_file::write(path, 0o400, &[MAGIC, &[form], &seal(path, form, serialized), serialized])
 }
 
 /// What made an artifact, as 16 hexadecimal digits: this version of Samovar and all that wasmtime says decides
