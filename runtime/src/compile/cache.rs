@@ -15,8 +15,8 @@ use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    Artifact, CompileError, Compiler, Engine, Kind, Metering, ModuleDigest, atomic_file,
-    compile::{ARTIFACT_BYTES, expected_memory},
+    Artifact, CompileError, Compiler, Engine, Metering, ModuleDigest, atomic_file,
+    compile::{ARTIFACT_BYTES, expected_memory, form::Form, kind},
     engine::{artifact::WeakArtifact, build::Build},
     printable::sanitized,
 };
@@ -43,8 +43,8 @@ struct Inner {
 /// A compiled module that is not kept yet.
 pub struct Compiled {
     digest: ModuleDigest,
-    kind: Kind,
-    build: Build,
+    metering: Metering,
+    form: Form,
     serialized: Vec<u8>,
 }
 
@@ -74,11 +74,7 @@ pub struct ArtifactFile {
 pub struct CacheError(#[from] io::Error);
 
 const MAGIC: &[u8; 8] = b"samovar1";
-/// What an artifact is of.
-const CORE: u8 = 0;
-const COMPONENT: u8 = 1;
-const CONCURRENT: u8 = 2;
-/// Magic, kind, and the digest that seals both the rest and the file's name.
+/// Magic, form, and the digest that seals both the rest and the file's name.
 const HEADER: usize = MAGIC.len() + 1 + 32;
 /// The largest file that is read, in bytes.
 const LARGEST: u64 = HEADER as u64 + ARTIFACT_BYTES;
@@ -130,17 +126,16 @@ impl ArtifactCache {
 
     /// Compiles a module, for [`ArtifactCache::keep`]: in between its size is known and nothing is written.
     pub async fn compile_only(&self, digest: &ModuleDigest, wasm: Bytes) -> Result<Compiled, CompileError> {
-        let kind = Kind::of(&wasm).ok_or_else(|| {
-            CompileError::Invalid("it does not begin as a WebAssembly binary does".to_owned())
-        })?;
+        // Before it takes memory and a child.
+        kind(&wasm)?;
         // A child's memory is this process's cgroup's too. Never more than a quarter is asked for, so that a node with
         // little compiles large modules when it is quiet, and more than one at once.
         let memory = self.inner.engine.memory();
         let most = memory.total().map_or(u64::MAX, |total| total / 4);
         let reservation = memory.mapped_reservation();
         reservation.try_grow(expected_memory(wasm.len()).min(most))?;
-        let (build, serialized) = self.inner.compiler.compile(self.metering, wasm).await?;
-        Ok(Compiled { digest: *digest, kind, build, serialized })
+        let (form, serialized) = self.inner.compiler.compile(self.metering, wasm).await?;
+        Ok(Compiled { digest: *digest, metering: self.metering, form, serialized })
     }
 
     /// Keeps what was compiled. Where the disk refuses, the artifact is used all the same.
@@ -148,12 +143,12 @@ impl ArtifactCache {
         let inner = Arc::clone(&self.inner);
         let digest = compiled.digest;
         let artifact = tokio::task::spawn_blocking(move || {
-            let Compiled { digest, kind, build, serialized } = compiled;
-            let path = inner.path(&digest, build.metering);
-            if let Err(error) = write(&path, kind, build, &serialized) {
+            let Compiled { digest, metering, form, serialized } = compiled;
+            let path = inner.path(&digest, metering);
+            if let Err(error) = write(&path, form, &serialized) {
                 tracing::warn!(module = %digest, %error, "an artifact could not be kept; it is compiled again next time");
             }
-            deserialize(&inner.engine, kind, build, &serialized)
+            deserialize(&inner.engine, metering, form, &serialized)
         })
         .await
         .map_err(|error| CompileError::Failed(error.to_string()))?
@@ -215,43 +210,34 @@ fn read(engine: &Engine, metering: Metering, path: &Path) -> io::Result<Artifact
     file.take(metadata.len()).read_to_end(&mut bytes)?;
     let (header, serialized) = bytes.split_at_checked(HEADER).ok_or_else(|| refuse("it is cut short"))?;
     let rest = header.strip_prefix(MAGIC).ok_or_else(|| refuse("it is not an artifact of Samovar"))?;
-    let (kind, is_concurrent) = match rest[0] {
-        CORE => (Kind::Core, false),
-        COMPONENT => (Kind::Component, false),
-        CONCURRENT => (Kind::Component, true),
-        _ => return Err(refuse("it is of no known kind")),
-    };
-    if rest[1..] != seal(path, rest[0], serialized) {
+    let form = Form::from_byte(rest[0]).ok_or_else(|| refuse("it is of no known form"))?;
+    if rest[1..] != seal(path, form, serialized) {
         return Err(refuse("it is damaged"));
     }
-    deserialize(engine, kind, Build { metering, is_concurrent }, serialized)
+    deserialize(engine, metering, form, serialized)
 }
 
 #[expect(unsafe_code, reason = "the one place where compiled code is loaded; see Artifact::deserialize")]
-fn deserialize(engine: &Engine, kind: Kind, build: Build, serialized: &[u8]) -> io::Result<Artifact> {
+fn deserialize(engine: &Engine, metering: Metering, form: Form, serialized: &[u8]) -> io::Result<Artifact> {
+    let build = Build { metering, is_concurrent: form.is_concurrent() };
     let invalid = |error: wasmtime::Error| io::Error::new(io::ErrorKind::InvalidData, format!("{error:#}"));
     let variant = engine.variant(build).map_err(|error| invalid(error.into()))?;
     // SAFETY: `serialized` either came out of this program's compiler a moment ago, or was read from a file in
     // the agent's own directory whose name and digest say that it did, and is checked and loaded from one
     // buffer, so that a file swapped meanwhile changes nothing.
-    unsafe { Artifact::deserialize(&variant.wasmtime, engine.memory(), kind, build, serialized) }
+    unsafe { Artifact::deserialize(&variant.wasmtime, engine.memory(), form.kind(), build, serialized) }
         .map_err(invalid)
 }
 
 /// The digest of an artifact under its file's name, so that none is taken for another module's.
-fn seal(path: &Path, form: u8, serialized: &[u8]) -> [u8; 32] {
+fn seal(path: &Path, form: Form, serialized: &[u8]) -> [u8; 32] {
     let name = path.file_name().unwrap_or_default().as_encoded_bytes();
-    let sealed = Sha256::new().chain_update(name).chain_update([form]);
+    let sealed = Sha256::new().chain_update(name).chain_update([form as u8]);
     sealed.chain_update(serialized).finalize().into()
 }
 
-fn write(path: &Path, kind: Kind, build: Build, serialized: &[u8]) -> io::Result<()> {
-    let form = match (kind, build.is_concurrent) {
-        (Kind::Core, _) => CORE,
-        (Kind::Component, false) => COMPONENT,
-        (Kind::Component, true) => CONCURRENT,
-    };
-    atomic_file::write(path, 0o400, &[MAGIC, &[form], &seal(path, form, serialized), serialized])
+fn write(path: &Path, form: Form, serialized: &[u8]) -> io::Result<()> {
+    atomic_file::write(path, 0o400, &[MAGIC, &[form as u8], &seal(path, form, serialized), serialized])
 }
 
 /// What made an artifact, as 16 hexadecimal digits: this version of Samovar and all that wasmtime says decides

@@ -2,6 +2,7 @@
 
 pub(crate) mod bulk;
 pub(crate) mod cache;
+mod form;
 pub(crate) mod seccomp;
 
 use std::{
@@ -23,6 +24,7 @@ use tokio::{
 
 use crate::{
     Kind, Metering, NoMemory,
+    compile::form::Form,
     engine::{self, build::Build},
     printable::sanitized,
 };
@@ -117,8 +119,6 @@ const CHILD_BYTES_EACH: u64 = 32;
 
 /// The largest artifact that is taken, in bytes.
 pub(crate) const ARTIFACT_BYTES: u64 = 1 << 30;
-/// What the byte after an artifact says of one that is concurrent.
-const CONCURRENT: u8 = 1;
 /// The most that is read of what the child says, in bytes.
 const MESSAGE_BYTES: u64 = 4096;
 /// The child's exit code for bytes that are no valid module.
@@ -134,12 +134,8 @@ pub(crate) fn expected_memory(wasm: usize) -> u64 {
 }
 
 impl Compiler {
-    /// The serialized artifact of `wasm`, and how it was made.
-    pub(crate) async fn compile(
-        &self,
-        metering: Metering,
-        wasm: Bytes,
-    ) -> Result<(Build, Vec<u8>), CompileError> {
+    /// The serialized artifact of `wasm`, and its form.
+    async fn compile(&self, metering: Metering, wasm: Bytes) -> Result<(Form, Vec<u8>), CompileError> {
         let mut serialized = match self {
             Self::InProcess => tokio::task::spawn_blocking(move || compile(metering, &wasm))
                 .await
@@ -152,8 +148,9 @@ impl Compiler {
                     .map_err(|_| CompileError::TimeLimit(limits.time))?
             }
         }?;
-        let is_concurrent = serialized.pop() == Some(CONCURRENT);
-        Ok((Build { metering, is_concurrent }, serialized))
+        let form = serialized.pop().and_then(Form::from_byte);
+        let form = form.ok_or_else(|| CompileError::Failed("its artifact is incomplete".to_owned()))?;
+        Ok((form, serialized))
     }
 }
 
@@ -269,28 +266,35 @@ fn limited_compile() -> Result<(), CompileError> {
     io::stdout().lock().write_all(&artifact).map_err(CompileError::Run)
 }
 
-/// The serialized artifact of `wasm`, and one byte more: whether it is concurrent. What need not be is not.
+/// What a module is, as its first bytes say.
+fn kind(wasm: &[u8]) -> Result<Kind, CompileError> {
+    Kind::of(wasm)
+        .ok_or_else(|| CompileError::Invalid("it does not begin as a WebAssembly binary does".to_owned()))
+}
+
+/// The serialized artifact of `wasm`, and one byte more: its form. What need not be concurrent is not.
 fn compile(metering: Metering, wasm: &[u8]) -> Result<Vec<u8>, CompileError> {
-    let kind = Kind::of(wasm)
-        .ok_or_else(|| CompileError::Invalid("it does not begin as a WebAssembly binary does".to_owned()))?;
+    let kind = kind(wasm)?;
     let invalid = |otherwise: &dyn fmt::Display| match wasmparser::validate(wasm) {
         Err(invalid) => CompileError::Invalid(sanitized(invalid)),
         Ok(_) => CompileError::Failed(sanitized(otherwise)),
     };
     let pieces = bulk::in_pieces(kind, wasm).map_err(|error| invalid(&error))?;
-    let precompile = |is_concurrent| {
-        let engine = wasmtime::Engine::new(&engine::config(Build { metering, is_concurrent }))?;
-        match kind {
+    let precompile = |form: Form| {
+        let build = Build { metering, is_concurrent: form.is_concurrent() };
+        let engine = wasmtime::Engine::new(&engine::config(build))?;
+        let serialized = match kind {
             Kind::Core => engine.precompile_module(&pieces),
             Kind::Component => engine.precompile_component(&pieces),
-        }
+        };
+        serialized.map(|serialized| (form, serialized))
     };
-    let (form, serialized) = match precompile(false) {
+    let compiled = match kind {
+        Kind::Core => precompile(Form::Core),
         // What needs to be concurrent is not valid without.
-        Err(_) if kind == Kind::Component => (CONCURRENT, precompile(true)),
-        plain => (0, plain),
+        Kind::Component => precompile(Form::Component).or_else(|_| precompile(Form::ConcurrentComponent)),
     };
-    let mut serialized = serialized.map_err(|error| invalid(&format_args!("{error:#}")))?;
-    serialized.push(form);
+    let (form, mut serialized) = compiled.map_err(|error| invalid(&format_args!("{error:#}")))?;
+    serialized.push(form as u8);
     Ok(serialized)
 }
