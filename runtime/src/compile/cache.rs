@@ -1,4 +1,4 @@
-//! The artifact cache: compiled once, found by content, never trusted when it is not whole and our own.
+//! The artifact cache: compiles each module once, and loads only intact artifacts that this build made.
 
 use std::{
     collections::HashMap,
@@ -23,9 +23,10 @@ use crate::{
 
 /// Compiled artifacts in a directory, one file each. Cheap to clone.
 ///
-/// A file's name says the module's digest, what made it (this build of Samovar, wasmtime's own compatibility
-/// hash, and so the CPU's features), and whether it counts fuel. Its first bytes say what kind it is and the digest of what
-/// follows, under that name. A file that does not match is removed and compiled again.
+/// A file's name consists of the module's digest, a hash of its maker (this build of Samovar and wasmtime's
+/// compatibility hash, which covers the CPU's features), and a suffix if the code counts fuel. Its header holds the
+/// artifact's form, and a digest of the name, the form and the code. A file that does not match is removed and compiled
+/// again.
 #[derive(Clone)]
 pub struct ArtifactCache {
     inner: Arc<Inner>,
@@ -40,7 +41,7 @@ struct Inner {
     loaded: Mutex<HashMap<(ModuleDigest, Metering), WeakArtifact>>,
 }
 
-/// A compiled module that is not kept yet.
+/// A compiled module that is not in the cache yet.
 pub struct Compiled {
     digest: ModuleDigest,
     metering: Metering,
@@ -58,29 +59,29 @@ impl Compiled {
 /// One artifact in the cache's directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArtifactFile {
-    /// Its module.
+    /// The module's digest.
     pub digest: ModuleDigest,
     /// The size of the file.
     pub bytes: u64,
-    /// Whether this very build made it, for a CPU like this one: no other is ever loaded.
+    /// True if this very build made the artifact for this CPU's features: no other is ever loaded.
     pub is_current: bool,
-    /// Where it is.
+    /// The file's path.
     pub path: PathBuf,
 }
 
-/// The cache's directory cannot be used.
+/// The cache's directory cannot be created, read or cleaned up.
 #[derive(Debug, thiserror::Error)]
 #[error("the artifact cache cannot be used: {0}; the state directory must be writable")]
 pub struct CacheError(#[from] io::Error);
 
 const MAGIC: &[u8; 8] = b"samovar1";
-/// Magic, form, and the digest that seals both the rest and the file's name.
+/// Length of the header: magic, form, and the digest that seals the code, the form and the file's name.
 const HEADER: usize = MAGIC.len() + 1 + 32;
-/// The largest file that is read, in bytes.
+/// Largest file that is read, in bytes.
 const LARGEST: u64 = HEADER as u64 + ARTIFACT_BYTES;
 
 impl ArtifactCache {
-    /// Opens the cache in `directory`, making it where it is missing and removing what a crash left half-written.
+    /// Opens the cache in `directory`: creates it if it is missing, and removes temporary files that a crash left.
     pub fn open(directory: PathBuf, engine: Engine, compiler: Compiler) -> Result<Self, CacheError> {
         fs::create_dir_all(&directory)?;
         atomic_file::remove_stale(&directory)?;
@@ -89,13 +90,13 @@ impl ArtifactCache {
         Ok(Self { inner: Arc::new(inner), metering: Metering::Off })
     }
 
-    /// The same cache, of code that counts so.
+    /// Returns the same cache for code with this metering.
     #[must_use]
     pub fn metered(&self, metering: Metering) -> Self {
         Self { inner: Arc::clone(&self.inner), metering }
     }
 
-    /// The artifact of a module, if the cache holds it whole and made by this very build.
+    /// Loads a module's artifact, if the cache holds an intact one of this very build.
     pub async fn get(&self, digest: &ModuleDigest) -> Option<Artifact> {
         if let Some(artifact) = self.loaded(digest) {
             return Some(artifact);
@@ -118,18 +119,18 @@ impl ArtifactCache {
         Some(artifact)
     }
 
-    /// Compiles a module and keeps its artifact.
+    /// Compiles a module and stores its artifact.
     pub async fn compile(&self, digest: &ModuleDigest, wasm: Bytes) -> Result<Artifact, CompileError> {
         let compiled = self.compile_only(digest, wasm).await?;
         self.keep(compiled).await
     }
 
-    /// Compiles a module, for [`ArtifactCache::keep`]: in between its size is known and nothing is written.
+    /// Compiles a module without storing it, so that the caller can make room before [`ArtifactCache::keep`].
     pub async fn compile_only(&self, digest: &ModuleDigest, wasm: Bytes) -> Result<Compiled, CompileError> {
-        // Before it takes memory and a child.
+        // Refuses other files before it reserves memory and starts a child.
         kind(&wasm)?;
-        // A child's memory is this process's cgroup's too. Never more than a quarter is asked for, so that a node with
-        // little compiles large modules when it is quiet, and more than one at once.
+        // The child's memory counts against this process's cgroup. The reservation is at most a quarter of the budget,
+        // so that a small node compiles large modules when it is quiet, and more than one at once.
         let memory = self.inner.engine.memory();
         let most = memory.total().map_or(u64::MAX, |total| total / 4);
         let reservation = memory.mapped_reservation();
@@ -138,7 +139,7 @@ impl ArtifactCache {
         Ok(Compiled { digest: *digest, metering: self.metering, form, serialized })
     }
 
-    /// Keeps what was compiled. Where the disk refuses, the artifact is used all the same.
+    /// Stores a compiled module and loads it. If the write fails, the artifact is loaded all the same.
     pub async fn keep(&self, compiled: Compiled) -> Result<Artifact, CompileError> {
         let inner = Arc::clone(&self.inner);
         let digest = compiled.digest;
@@ -157,7 +158,7 @@ impl ArtifactCache {
         Ok(artifact)
     }
 
-    /// The artifacts that are kept. Artifacts that are loaded go on working when their files are removed.
+    /// Lists the stored artifacts. Loaded artifacts keep working when their files are removed.
     pub fn files(&self) -> io::Result<Vec<ArtifactFile>> {
         let suffixes = [Metering::Off, Metering::Fuel].map(|metering| self.inner.suffix(metering));
         let files = fs::read_dir(&self.inner.directory)?.flatten().filter_map(|entry| {
@@ -190,7 +191,7 @@ impl Inner {
         self.directory.join(digest.hex() + &self.suffix(metering))
     }
 
-    /// What follows the digest in the names of artifacts that this very build made.
+    /// The part after the digest in the file names of this very build.
     fn suffix(&self, metering: Metering) -> String {
         let metered = if metering == Metering::Fuel { "-fuel" } else { "" };
         format!("-{}{metered}.artifact", self.maker)
@@ -199,20 +200,20 @@ impl Inner {
 
 fn read(engine: &Engine, metering: Metering, path: &Path) -> io::Result<Artifact> {
     let refuse = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why);
-    // A link is not followed, and a pipe not waited for.
+    // Does not follow a link, nor wait for the writer of a pipe.
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = fs::File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() || metadata.len() > LARGEST {
-        return Err(refuse("it is no file that was written here"));
+        return Err(refuse("it is too large or not a regular file"));
     }
     let mut bytes = Vec::new();
     file.take(metadata.len()).read_to_end(&mut bytes)?;
-    let (header, serialized) = bytes.split_at_checked(HEADER).ok_or_else(|| refuse("it is cut short"))?;
-    let rest = header.strip_prefix(MAGIC).ok_or_else(|| refuse("it is not an artifact of Samovar"))?;
-    let form = Form::from_byte(rest[0]).ok_or_else(|| refuse("it is of no known form"))?;
+    let (header, serialized) = bytes.split_at_checked(HEADER).ok_or_else(|| refuse("it is truncated"))?;
+    let rest = header.strip_prefix(MAGIC).ok_or_else(|| refuse("it is not a Samovar artifact"))?;
+    let form = Form::from_byte(rest[0]).ok_or_else(|| refuse("it has an unknown form"))?;
     if rest[1..] != seal(path, form, serialized) {
-        return Err(refuse("it is damaged"));
+        return Err(refuse("its digest does not match"));
     }
     deserialize(engine, metering, form, serialized)
 }
@@ -223,13 +224,13 @@ fn deserialize(engine: &Engine, metering: Metering, form: Form, serialized: &[u8
     let invalid = |error: wasmtime::Error| io::Error::new(io::ErrorKind::InvalidData, format!("{error:#}"));
     let variant = engine.variant(build).map_err(|error| invalid(error.into()))?;
     // SAFETY: `serialized` either came out of this program's compiler a moment ago, or was read from a file in
-    // the agent's own directory whose name and digest say that it did, and is checked and loaded from one
-    // buffer, so that a file swapped meanwhile changes nothing.
+    // the agent's own directory whose name and digest prove that it did. The same buffer is checked and loaded,
+    // so that swapping the file in between has no effect.
     unsafe { Artifact::deserialize(&variant.wasmtime, engine.memory(), form.kind(), build, serialized) }
         .map_err(invalid)
 }
 
-/// The digest of an artifact under its file's name, so that none is taken for another module's.
+/// Digests an artifact together with its file's name, so that no artifact passes for another module's.
 fn seal(path: &Path, form: Form, serialized: &[u8]) -> [u8; 32] {
     let name = path.file_name().unwrap_or_default().as_encoded_bytes();
     let sealed = Sha256::new().chain_update(name).chain_update([form as u8]);
@@ -240,8 +241,8 @@ fn write(path: &Path, form: Form, serialized: &[u8]) -> io::Result<()> {
     atomic_file::write(path, 0o400, &[MAGIC, &[form as u8], &seal(path, form, serialized), serialized])
 }
 
-/// What made an artifact, as 16 hexadecimal digits: this version of Samovar and all that wasmtime says decides
-/// whether compiled code fits, CPU features among it.
+/// Hashes the maker of artifacts to 16 hexadecimal digits: this version of Samovar, and all that decides in wasmtime
+/// whether compiled code fits, such as CPU features.
 fn maker(engine: &Engine) -> String {
     struct Sha(Sha256);
     impl Hasher for Sha {
@@ -249,7 +250,7 @@ fn maker(engine: &Engine) -> String {
             self.0.update(bytes);
         }
         fn finish(&self) -> u64 {
-            // Never asked: the whole digest is taken below.
+            // Never called: the whole digest is taken below.
             0
         }
     }

@@ -1,4 +1,4 @@
-//! The form of an artifact, in the one byte that a cached file's header and the compiling child's output hold of it.
+//! Encodes the form of an artifact in one byte, for the header of a cached file and the output of the compiling child.
 
 use crate::Kind;
 

@@ -1,4 +1,4 @@
-//! Compiling: a module's bytes to machine code, in a child process with limits of its own.
+//! Compiles modules to machine code, in a child process with limits of its own.
 
 pub(crate) mod bulk;
 pub(crate) mod cache;
@@ -29,27 +29,27 @@ use crate::{
     printable::sanitized,
 };
 
-/// Where modules are compiled.
+/// Selects the process that compiles modules.
 #[derive(Clone, Debug)]
 pub enum Compiler {
-    /// In this process. For tools that end soon; an agent wants a child, whose memory and time are bounded
-    /// and whose crash is not the agent's.
+    /// This process, for short-lived tools. An agent uses a child, which bounds memory and time and keeps a
+    /// compiler crash out of the agent.
     InProcess,
-    /// In a child process: `program args..` must call [`compile_child`].
+    /// A child process: `program args..` must call [`compile_child`].
     Child {
         /// The program, usually this very one.
         program: PathBuf,
-        /// Its arguments.
+        /// The program's arguments.
         args: Vec<OsString>,
-        /// How much it may take.
+        /// Limits of the child.
         limits: CompileLimits,
     },
 }
 
-/// How much a child that compiles may take.
+/// Limits of a child that compiles.
 #[derive(Clone, Copy, Debug)]
 pub struct CompileLimits {
-    /// The longest that one module may compile. The CPU time over all the child's threads may be twice that.
+    /// Wall-clock time for one module. The CPU time of all the child's threads together may be twice that.
     pub time: Duration,
     /// The child's address space, in bytes.
     pub memory: u64,
@@ -61,7 +61,7 @@ impl Default for CompileLimits {
     }
 }
 
-/// What a child is told before the module, as a line of JSON.
+/// Parameters of one compilation: a line of JSON on the child's stdin, before the module.
 #[derive(serde::Deserialize, serde::Serialize)]
 struct Order {
     metering: Metering,
@@ -69,39 +69,39 @@ struct Order {
     cpu_seconds: u64,
 }
 
-/// Why a module has no compiled code.
+/// A module could not be compiled.
 #[derive(Debug, thiserror::Error)]
 pub enum CompileError {
     /// The bytes are not a valid module or component.
     #[error("not a valid WebAssembly module: {0}; build it again, or look at it with `samovar inspect`")]
     Invalid(String),
-    /// The compiler gave up.
+    /// The compiler returned an error.
     #[error("the compiler failed: {0}")]
     Failed(String),
-    /// It took too long.
+    /// Compilation exceeded its time limit.
     #[error(
         "the compiler took longer than its limit of {} s and was stopped; \
          make the module smaller, or give the agent more with --compile-timeout",
         .0.as_secs_f64()
     )]
     TimeLimit(Duration),
-    /// It had too little memory, or met a fault of its own.
+    /// The child ran out of memory, or hit a bug of the compiler.
     #[error(
-        "the compiler crashed, as it does where its limit of {limit} bytes of address space is too little; \
+        "the compiler crashed, most likely because its limit of {limit} bytes of address space is too low; \
          make the module smaller, or give the agent more with --compile-memory ({message})"
     )]
     Crashed {
-        /// The limit.
+        /// The limit of address space, in bytes.
         limit: u64,
-        /// What it said.
+        /// The child's stderr.
         message: String,
     },
-    /// The compiler could not be run.
+    /// The child could not be started, or the pipes to it failed.
     #[error("the compiler could not be run: {0}")]
     Run(#[source] io::Error),
-    /// The memory budget has too little left for a compile.
+    /// The memory budget refused the reservation for a compilation.
     #[error(
-        "this node has no memory left to compile a module; it is tried again, and compiles when calls use less"
+        "this node has no memory left to compile a module; the agent retries, and succeeds once calls use less"
     )]
     NodeMemory,
 }
@@ -112,29 +112,29 @@ impl From<NoMemory> for CompileError {
     }
 }
 
-/// What a child takes for the smallest module. Measured, as is the next, over modules of 35 KB to 2.3 MB.
+/// Memory of a child for the smallest module. This and the next were measured over modules of 35 KB to 2.3 MB.
 const CHILD_BYTES: u64 = 32 << 20;
-/// What it takes more for each byte of the module.
+/// Additional memory for each byte of the module.
 const CHILD_BYTES_EACH: u64 = 32;
 
-/// The largest artifact that is taken, in bytes.
+/// Largest accepted artifact, in bytes.
 pub(crate) const ARTIFACT_BYTES: u64 = 1 << 30;
-/// The most that is read of what the child says, in bytes.
+/// Length to which the child's stderr is truncated, in bytes.
 const MESSAGE_BYTES: u64 = 4096;
-/// The child's exit code for bytes that are no valid module.
+/// The child's exit code for an invalid module.
 const INVALID: u8 = 2;
-/// For less memory than it takes to begin.
+/// The child's exit code for too little memory to start.
 const NO_MEMORY: u8 = 3;
-/// Rust's own, for a panic.
+/// Rust's exit code for a panic.
 const PANICKED: i32 = 101;
 
-/// The memory that compiling a module of so many bytes is expected to take.
+/// Estimates the memory of compiling a module of `wasm` bytes.
 pub(crate) fn expected_memory(wasm: usize) -> u64 {
     CHILD_BYTES.saturating_add(CHILD_BYTES_EACH.saturating_mul(wasm as u64))
 }
 
 impl Compiler {
-    /// The serialized artifact of `wasm`, and its form.
+    /// Compiles `wasm` to a serialized artifact.
     async fn compile(&self, metering: Metering, wasm: Bytes) -> Result<(Form, Vec<u8>), CompileError> {
         let mut serialized = match self {
             Self::InProcess => tokio::task::spawn_blocking(move || compile(metering, &wasm))
@@ -149,7 +149,7 @@ impl Compiler {
             }
         }?;
         let form = serialized.pop().and_then(Form::from_byte);
-        let form = form.ok_or_else(|| CompileError::Failed("its artifact is incomplete".to_owned()))?;
+        let form = form.ok_or_else(|| CompileError::Failed("its output is truncated".to_owned()))?;
         Ok((form, serialized))
     }
 }
@@ -173,12 +173,12 @@ async fn in_child(
     else {
         return Err(CompileError::Run(io::Error::other("the child has no pipes")));
     };
-    // Whoever waits for the compile ends it sooner; this ends a child that nobody waits for any more.
+    // The caller's timeout kills the child sooner; this limit ends one whose parent is gone.
     let cpu_seconds = (2 * limits.time).as_secs().max(1);
     let order = Order { metering, memory: limits.memory, cpu_seconds };
     let order = serde_json::to_string(&order).map_err(|error| CompileError::Run(error.into()))? + "\n";
     let write = async move {
-        // A child that refuses the module early closes its end; what it then says is the error.
+        // A child that refuses the module early closes the pipe; its stderr then explains the error.
         let _ = stdin.write_all(order.as_bytes()).await;
         let _ = stdin.write_all(&wasm).await;
     };
@@ -190,7 +190,7 @@ async fn in_child(
     ended(status.map_err(CompileError::Run)?, limits, message).map(|()| artifact)
 }
 
-/// What the end of a child means.
+/// Turns the child's exit status into a result.
 fn ended(status: ExitStatus, limits: CompileLimits, message: String) -> Result<(), CompileError> {
     match (status.code(), status.signal().and_then(Signal::from_named_raw)) {
         (Some(0), _) => Ok(()),
@@ -200,7 +200,7 @@ fn ended(status: ExitStatus, limits: CompileLimits, message: String) -> Result<(
         }
         (None, Some(Signal::XCPU)) => Err(CompileError::TimeLimit(limits.time)),
         (None, Some(Signal::KILL)) => Err(CompileError::Failed(
-            "it was killed, as the kernel does where this node's memory runs out; give the agent more memory"
+            "it was killed, most likely by the kernel because the node ran out of memory; give the agent more memory"
                 .to_owned(),
         )),
         _ => {
@@ -210,17 +210,17 @@ fn ended(status: ExitStatus, limits: CompileLimits, message: String) -> Result<(
     }
 }
 
-/// What the child says, as much of it as helps.
+/// Reads the child's stderr, truncated and sanitized.
 async fn message(mut stderr: ChildStderr) -> String {
     let mut message = Vec::new();
     let _ = (&mut stderr).take(MESSAGE_BYTES).read_to_end(&mut message).await;
-    // The rest is read too: with its pipe full, the child would wait for ever.
+    // The rest is drained: with a full pipe the child would block forever.
     let _ = tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await;
     sanitized(String::from_utf8_lossy(&message).trim())
 }
 
-/// The whole life of the compiling child: limits itself, reads a module from stdin, writes its artifact to
-/// stdout. To be called before the process starts a thread. Its exit code and stderr are for the process that started it.
+/// Main function of the compiling child: limits itself, reads a module from stdin, writes its artifact to stdout.
+/// Must be called before the process starts a thread. The parent interprets the exit code and stderr.
 pub fn compile_child() -> ExitCode {
     match limited_compile() {
         Ok(()) => ExitCode::SUCCESS,
@@ -242,7 +242,7 @@ pub fn compile_child() -> ExitCode {
 }
 
 fn limited_compile() -> Result<(), CompileError> {
-    // What it says becomes part of a status: what happened, and nothing of where this was built.
+    // The message becomes part of a status, so it must not contain the paths of the machine that built this program.
     std::panic::set_hook(Box::new(|panic| eprintln!("{}", panic.payload_as_str().unwrap_or("it panicked"))));
     let mut stdin = io::stdin().lock();
     let mut order = String::new();
@@ -254,7 +254,7 @@ fn limited_compile() -> Result<(), CompileError> {
             .map_err(|error| CompileError::Run(error.into()))
     };
     set(Resource::As, memory, memory)?;
-    // Its own signal comes before the last one, so that this end can be told from others.
+    // SIGXCPU at the soft limit precedes SIGKILL at the hard one, so that the parent recognizes this end.
     set(Resource::Cpu, cpu_seconds, cpu_seconds + 1)?;
     for resource in [Resource::Core, Resource::Fsize, Resource::Nofile] {
         set(resource, 0, 0)?;
@@ -266,13 +266,15 @@ fn limited_compile() -> Result<(), CompileError> {
     io::stdout().lock().write_all(&artifact).map_err(CompileError::Run)
 }
 
-/// What a module is, as its first bytes say.
+/// Detects the kind of a module by its first bytes.
 fn kind(wasm: &[u8]) -> Result<Kind, CompileError> {
-    Kind::of(wasm)
-        .ok_or_else(|| CompileError::Invalid("it does not begin as a WebAssembly binary does".to_owned()))
+    Kind::of(wasm).ok_or_else(|| {
+        CompileError::Invalid("it does not begin with the header of a WebAssembly binary".to_owned())
+    })
 }
 
-/// The serialized artifact of `wasm`, and one byte more: its form. What need not be concurrent is not.
+/// Compiles `wasm` to a serialized artifact, followed by one byte for its form. Concurrency slows calls down, so a
+/// component gets it only if it needs it.
 fn compile(metering: Metering, wasm: &[u8]) -> Result<Vec<u8>, CompileError> {
     let kind = kind(wasm)?;
     let invalid = |otherwise: &dyn fmt::Display| match wasmparser::validate(wasm) {
@@ -291,7 +293,7 @@ fn compile(metering: Metering, wasm: &[u8]) -> Result<Vec<u8>, CompileError> {
     };
     let compiled = match kind {
         Kind::Core => precompile(Form::Core),
-        // What needs to be concurrent is not valid without.
+        // A component that needs concurrency is invalid without it.
         Kind::Component => precompile(Form::Component).or_else(|_| precompile(Form::ConcurrentComponent)),
     };
     let (form, mut serialized) = compiled.map_err(|error| invalid(&format_args!("{error:#}")))?;

@@ -1,8 +1,8 @@
-//! What a process that compiles may ask of the kernel: memory, threads, and the pipes that it has.
+//! The seccomp filter of the compiling child, which allows memory, threads and the pipes that are open already.
 //!
-//! Nothing else: no file, no socket, no program, no other process. A module that takes the compiler over gains
-//! nothing by it. A seccomp filter does this, since it needs no right that a Pod of the `restricted` standard lacks;
-//! a network namespace would.
+//! It refuses files, sockets, programs and other processes, so that a module that takes over the compiler gains
+//! nothing. A seccomp filter needs no privilege that a Pod of the `restricted` standard lacks; a network namespace
+//! would.
 
 use std::{env::consts::ARCH, io};
 
@@ -12,7 +12,7 @@ use seccompiler::{
     SeccompFilter, SeccompRule, apply_filter_all_threads,
 };
 
-/// What is allowed whatever its arguments.
+/// System calls that are allowed with any arguments.
 const ALLOWED: &[c_long] = &[
     libc::SYS_read,
     libc::SYS_write,
@@ -43,7 +43,7 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_exit_group,
 ];
 
-/// From now on, and for good, this process has only what is allowed here; the rest fails with `EPERM`.
+/// Limits this process irrevocably to the allowed system calls; others fail with `EPERM`.
 pub(crate) fn lock_down() -> io::Result<()> {
     install().map_err(|error| match error {
         Error::Prctl(error) | Error::Seccomp(error) => error,
@@ -52,14 +52,14 @@ pub(crate) fn lock_down() -> io::Result<()> {
 }
 
 fn install() -> Result<(), Error> {
-    // The allowlist comes last, since it refuses `seccomp` itself.
+    // The allowlist must come last, since it refuses `seccomp` itself.
     for filter in [hide_clone3()?, allowlist()?] {
         apply_filter_all_threads(&BpfProgram::try_from(filter)?)?;
     }
     Ok(())
 }
 
-/// Answers `clone3` with `ENOSYS`: a filter cannot see its flags, and a C library that gets this answer uses `clone`.
+/// Answers `clone3` with `ENOSYS`: a filter cannot read its flags, and C libraries then fall back to `clone`.
 fn hide_clone3() -> Result<SeccompFilter, BackendError> {
     let rules = [(libc::SYS_clone3, Vec::new())];
     let absent = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
@@ -67,10 +67,10 @@ fn hide_clone3() -> Result<SeccompFilter, BackendError> {
 }
 
 fn allowlist() -> Result<SeccompFilter, BackendError> {
-    // Threads, and no processes.
+    // Allows threads but no processes.
     let flag = libc::CLONE_THREAD.cast_unsigned().into();
     let is_thread = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(flag), flag)?;
-    // The kernel takes the strictest answer of all filters: `clone3` is allowed here and refused by the other one.
+    // The kernel takes the strictest answer of all filters, so the other filter still refuses `clone3`.
     let always = ALLOWED.iter().copied().chain([libc::SYS_clone3]).map(|call| (call, Vec::new()));
     let rules = always.chain([(libc::SYS_clone, vec![SeccompRule::new(vec![is_thread])?])]);
     let refused = SeccompAction::Errno(libc::EPERM.cast_unsigned());
@@ -89,7 +89,7 @@ mod tests {
 
     use super::*;
 
-    /// Set for the process that this test starts, which is itself.
+    /// Set in the process that a test starts, which runs that test again.
     const LOCKED: &str = "SAMOVAR_TEST_LOCKED";
 
     #[test]
@@ -126,7 +126,7 @@ mod tests {
             32 << 20
         );
         println!("held");
-        // The test harness would ask for more than a locked process has.
+        // The test harness would need calls that the filter refuses.
         std::process::exit(0);
     }
 
@@ -144,7 +144,7 @@ mod tests {
         let refused = [
             (libc::SYS_clone3, 0, libc::ENOSYS),
             (libc::SYS_clone, libc::SIGCHLD, libc::EPERM),
-            // Past the filter, and invalid for the kernel: threads share their memory and signal handlers.
+            // Passes the filter; the kernel refuses a thread that does not share memory and signal handlers.
             (libc::SYS_clone, libc::CLONE_THREAD, libc::EINVAL),
             (libc::SYS_execve, 0, libc::EPERM),
             (libc::SYS_io_uring_setup, 0, libc::EPERM),
@@ -155,9 +155,9 @@ mod tests {
             (libc::SYS_process_vm_readv, 0, libc::EPERM),
             (libc::SYS_seccomp, 0, libc::EPERM),
             (libc::SYS_socket, 0, libc::EPERM),
-            // No kernel has so many: the filter answers before the kernel looks for it.
+            // Unknown to every kernel, whose own answer would be ENOSYS.
             (1 << 20, 0, libc::EPERM),
-            // x86-64's own second number for `read`, which is allowed under its first.
+            // x32's number for `read`, which is allowed under the number of x86-64.
             (0x4000_0000, 0, libc::EPERM),
         ];
         for (call, argument, errno) in refused {
@@ -165,7 +165,7 @@ mod tests {
             assert_eq!(result.unwrap_err().raw_os_error(), Some(errno), "{call} {argument}");
         }
         println!("held");
-        // The test harness would ask for more than a locked process has.
+        // The test harness would need calls that the filter refuses.
         std::process::exit(0);
     }
 

@@ -1,4 +1,4 @@
-//! The memory budget of this process: what guests' demand takes is drawn from it first, and given back when it is freed.
+//! The memory budget of this process: memory that guests demand is reserved before it is allocated.
 
 use std::sync::{
     Arc, Mutex, PoisonError, Weak,
@@ -9,8 +9,7 @@ use bytes::Bytes;
 
 use crate::memory::allocator;
 
-/// One budget for all that guests' demand takes: their instances, their stacks, the bodies of their calls.
-/// Cheap to clone.
+/// One budget for all memory that guests demand: instances, stacks, and the bodies of calls. Cheap to clone.
 #[derive(Clone)]
 pub struct MemoryBudget {
     inner: Arc<Inner>,
@@ -18,11 +17,11 @@ pub struct MemoryBudget {
 
 struct Inner {
     total: u64,
-    /// What is drawn, and what was freed and may still be the allocator's.
+    /// Bytes that are reserved, plus those that were freed and may still be the allocator's.
     used: AtomicU64,
-    /// What was freed of that.
+    /// The freed part of `used`.
     freed: AtomicU64,
-    /// Held while freed memory is given back.
+    /// Held while the allocator is trimmed.
     trimming: Mutex<()>,
     /// Evicted, in this order, when a call finds too little left.
     reclaimable: Mutex<Vec<Weak<dyn Reclaim>>>,
@@ -34,7 +33,7 @@ pub(crate) trait Reclaim: Send + Sync {
     fn drop_idle(&self);
 }
 
-/// What one holder has drawn. It goes back when this is dropped, however the call ended.
+/// Bytes that one holder has reserved. Dropping it releases them, however the call ended.
 pub struct Reservation {
     budget: MemoryBudget,
     bytes: AtomicU64,
@@ -42,22 +41,22 @@ pub struct Reservation {
     kind: Kind,
 }
 
-/// Where memory goes when it is freed.
+/// The way in which freed memory returns to the system.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// Back to the system at once: instances, stacks, code, children.
+    /// At once: instances, stacks, code, children.
     Mapped,
-    /// To the allocator, and from there to the system when that is told to.
+    /// Through the allocator, which keeps it until it is trimmed.
     Heap,
 }
 
-/// The budget is used up.
+/// The budget is exhausted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("this node has no memory left for another call")]
 pub struct NoMemory;
 
 impl MemoryBudget {
-    /// A budget of so many bytes; `None`: there is no bound, and what is used is only counted.
+    /// Creates a budget of so many bytes. `None` means no bound: reservations are only counted.
     pub(crate) fn new(bytes: Option<u64>) -> Self {
         let inner = Inner {
             total: bytes.unwrap_or(u64::MAX),
@@ -70,51 +69,52 @@ impl MemoryBudget {
         Self { inner: Arc::new(inner) }
     }
 
-    /// The whole budget in bytes, where there is one.
+    /// The budget in bytes, unless it is unbounded.
     pub fn total(&self) -> Option<u64> {
         (self.inner.total < u64::MAX).then_some(self.inner.total)
     }
 
-    /// The bytes that are drawn now.
+    /// The bytes that are reserved now.
     pub fn used(&self) -> u64 {
         let freed = self.inner.freed.load(Ordering::Relaxed);
         self.inner.used.load(Ordering::Relaxed).saturating_sub(freed)
     }
 
-    /// Tells the allocator to give back what was freed; only then others may have it. To be called now and then: a
-    /// call that finds nothing left does so only where that is much.
+    /// Trims the allocator, and so makes freed memory available again. Must be called periodically: a call that
+    /// exhausts the budget trims only if much is pending.
     pub fn trim_freed(&self) {
-        // Before the rest, since what is freed meanwhile may not go back this time.
         self.trim_past(0);
     }
 
-    /// The same where more than so many bytes were freed. Whoever comes while another does it waits: then it is done.
+    /// Trims the allocator if more than `bytes` are pending. Concurrent callers wait on the lock and find nothing
+    /// left to do.
     fn trim_past(&self, bytes: u64) {
         let _one_at_a_time = self.inner.trimming.lock().unwrap_or_else(PoisonError::into_inner);
         if self.inner.freed.load(Ordering::Relaxed) > bytes {
+            // Swapped first, since memory that is freed during the trim may miss it.
             let freed = self.inner.freed.swap(0, Ordering::AcqRel);
             allocator::trim();
             self.inner.used.fetch_sub(freed, Ordering::AcqRel);
         }
     }
 
-    /// An empty share, for what a call allocates.
+    /// Creates an empty reservation, for memory that a call allocates.
     pub fn reservation(&self) -> Reservation {
         self.reservation_of(0, false, Kind::Heap)
     }
 
-    /// An empty share, for what a call maps.
+    /// Creates an empty reservation, for memory that a call maps.
     pub(crate) fn mapped_reservation(&self) -> Reservation {
         self.reservation_of(0, false, Kind::Mapped)
     }
 
-    /// An empty share for what is made before any call needs it. A quarter of the budget is out of its reach, so
-    /// that readiness for calls that may come takes nothing from those that are here.
+    /// Creates an empty reservation for warm instances. It cannot use the last quarter of the budget, so that
+    /// readiness for future calls takes nothing from the current ones.
     pub(crate) fn warm_reservation(&self) -> Reservation {
         self.reservation_of(0, true, Kind::Mapped)
     }
 
-    /// A share of what is there already and cannot be refused. It leaves less for others.
+    /// Accounts memory that exists already and cannot be refused. It leaves less for others.
     pub(crate) fn account(&self, bytes: u64) -> Reservation {
         self.inner.used.fetch_add(bytes, Ordering::AcqRel);
         self.reservation_of(bytes, false, Kind::Mapped)
@@ -138,20 +138,20 @@ impl MemoryBudget {
     }
 
     fn try_reserve(&self, bytes: u64, most: u64) -> bool {
-        let drawn = self.inner.used.try_update(Ordering::AcqRel, Ordering::Acquire, |used| {
+        let reserved = self.inner.used.try_update(Ordering::AcqRel, Ordering::Acquire, |used| {
             used.checked_add(bytes).filter(|&used| used <= most)
         });
-        drawn.is_ok()
+        reserved.is_ok()
     }
 
-    /// Draws after giving back what no call holds, as little of it as will do.
+    /// Reserves `bytes`, evicting idle instances pool by pool until the reservation fits.
     fn evict_and_reserve(&self, bytes: u64) -> bool {
         let total = self.inner.total;
         if bytes > total {
-            // No room would do.
+            // No eviction would suffice.
             return false;
         }
-        // Each time costs a walk over all that was ever allocated: not for a little.
+        // A trim walks the allocator's whole heap, so it must be worth it.
         self.trim_past(total / 16);
         let reclaimable = self.inner.reclaimable.lock().unwrap_or_else(PoisonError::into_inner).clone();
         self.try_reserve(bytes, total)
@@ -163,27 +163,27 @@ impl MemoryBudget {
 }
 
 impl Reservation {
-    /// Draws more. A call for which too little is left gets what idle instances hold, or is refused.
+    /// Reserves more. If too little is left, a call evicts idle instances, or is refused.
     pub fn try_grow(&self, bytes: u64) -> Result<(), NoMemory> {
         let total = self.budget.inner.total;
-        let drawn = if self.is_warm.load(Ordering::Relaxed) {
+        let reserved = if self.is_warm.load(Ordering::Relaxed) {
             self.budget.try_reserve(bytes, total - total / 4)
         } else {
             self.budget.try_reserve(bytes, total) || self.budget.evict_and_reserve(bytes)
         };
-        if !drawn {
+        if !reserved {
             return Err(NoMemory);
         }
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         Ok(())
     }
 
-    /// An empty share of the same budget, for what the same call allocates and frees earlier or later.
+    /// Creates an empty reservation in the same budget, for memory that the same call frees at another time.
     pub(crate) fn new_empty(&self) -> Self {
         self.budget.reservation()
     }
 
-    /// Draws for these bytes, and counts them for as long as anybody holds them.
+    /// Reserves memory for `bytes`, until their last clone is dropped.
     pub fn hold(self, bytes: impl AsRef<[u8]> + Send + 'static) -> Result<Bytes, NoMemory> {
         struct Held<B> {
             bytes: B,
@@ -198,7 +198,7 @@ impl Reservation {
         Ok(Bytes::from_owner(Held { bytes, _reservation: self }))
     }
 
-    /// What was made ahead of the calls now serves one, and has the same right to memory.
+    /// Lifts the bound of a warm instance's reservation, since it now serves a call.
     pub(crate) fn promote_to_call(&self) {
         self.is_warm.store(false, Ordering::Relaxed);
     }
@@ -221,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_drawn_is_refused_past_the_budget_and_goes_back_when_dropped() {
+    fn reservations_past_the_budget_are_refused_and_dropped_ones_released() {
         let budget = MemoryBudget::new(Some(100));
         let (first, second) = (budget.reservation(), budget.reservation());
         first.try_grow(40).unwrap();
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_allocator_has_not_given_back_is_nobodys() {
+    fn freed_memory_is_available_again_after_a_trim() {
         let budget = MemoryBudget::new(Some(160));
         let little = budget.reservation();
         little.try_grow(9).unwrap();
@@ -247,11 +247,11 @@ mod tests {
         let much = budget.reservation();
         much.try_grow(152).unwrap();
         drop(much);
-        assert_eq!(budget.reservation().try_grow(152), Ok(()), "much is given back when it is needed");
+        assert_eq!(budget.reservation().try_grow(152), Ok(()), "a call trims if much is pending");
     }
 
     #[test]
-    fn the_last_quarter_is_for_calls() {
+    fn warm_instances_cannot_use_the_last_quarter() {
         let budget = MemoryBudget::new(Some(100));
         let is_warm = budget.warm_reservation();
         is_warm.try_grow(75).unwrap();
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_refused_leaves_less_for_others() {
+    fn accounted_memory_leaves_less_for_others() {
         let budget = MemoryBudget::new(Some(100));
         let code = budget.account(150);
         assert_eq!(budget.reservation().try_grow(1), Err(NoMemory));
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_bound_all_is_counted_and_nothing_refused() {
+    fn an_unbounded_budget_counts_and_refuses_nothing() {
         let budget = MemoryBudget::new(None);
         let reservation = budget.reservation();
         reservation.try_grow(1 << 60).unwrap();
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_that_draw_at_once_never_have_more_than_the_budget() {
+    fn concurrent_reservations_never_exceed_the_budget() {
         let budget = MemoryBudget::new(Some(1000));
         thread::scope(|scope| {
             for _ in 0..8 {

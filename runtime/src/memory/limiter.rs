@@ -1,4 +1,4 @@
-//! How much memory one instance may have: its linear memories and tables together.
+//! The memory limit of one instance, for its linear memories and tables together.
 
 use std::sync::Arc;
 
@@ -6,13 +6,13 @@ use wasmtime::{Error, ResourceLimiter};
 
 use crate::memory::budget::Reservation;
 
-/// The bytes that a table's element takes in the host.
+/// Size of a table's element in the host, in bytes.
 const TABLE_ELEMENT: usize = size_of::<usize>();
 
-/// Refusals after which a guest that goes on asking is stopped: it does not look at the answer.
+/// Refusals after which a guest that still requests memory is stopped: it ignores the results.
 const REFUSALS: u32 = 1000;
 
-/// Counts what an instance has, refuses growth past its limit, and draws the rest from the node's budget.
+/// Counts an instance's memory, refuses growth past its limit, and reserves the rest from the process's budget.
 pub(crate) struct MemoryLimiter {
     limit: usize,
     used: usize,
@@ -36,19 +36,19 @@ impl MemoryLimiter {
         Self { limit, used: 0, refusals: 0, reservation, node_is_full: false }
     }
 
-    /// From now on it serves a call with this limit, which may be less than it has already.
+    /// Sets the limit of the next call, which fails if the instance has more already.
     pub(crate) fn serves(&mut self, limit: u64) -> Result<(), Refusal> {
         self.limit = usize::try_from(limit).unwrap_or(usize::MAX);
         self.refusals = 0;
         if self.used > self.limit { Err(Refusal::Limit(limit)) } else { Ok(()) }
     }
 
-    /// The bytes that it has.
+    /// The instance's memory, in bytes.
     pub(crate) fn used(&self) -> u64 {
         self.used as u64
     }
 
-    /// Why growth was refused in this call, if it was: a trap that follows is that refusal's doing.
+    /// The reason why growth was refused in this call, if it was: a trap that follows is due to that refusal.
     pub(crate) fn refusal(&self) -> Option<Refusal> {
         if self.node_is_full {
             return Some(Refusal::Budget);
@@ -60,7 +60,7 @@ impl MemoryLimiter {
         let used = self.used.saturating_add(bytes);
         if used <= self.limit {
             self.used = used;
-            // The guest is within its rights, and could only fail where it is told no: the call ends here.
+            // The guest is within its limit and could only fail on a refusal, so the call ends here.
             return self.reservation.try_grow(bytes as u64).map(|()| true).map_err(|full| {
                 self.node_is_full = true;
                 full.into()
@@ -68,7 +68,7 @@ impl MemoryLimiter {
         }
         self.refusals += 1;
         if self.refusals > REFUSALS {
-            return Err(Error::msg("it went on asking for memory that it was refused"));
+            return Err(Error::msg("it kept requesting memory after it was refused"));
         }
         Ok(false)
     }
@@ -81,7 +81,7 @@ impl ResourceLimiter for MemoryLimiter {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        // Growth past the module's own maximum fails anyway, and is not this limit's doing.
+        // Growth past the module's own maximum fails anyway, and not because of this limit.
         if maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
         }
@@ -135,14 +135,14 @@ mod tests {
     }
 
     #[test]
-    fn a_modules_own_maximum_is_not_the_limits_doing() {
+    fn growth_past_a_modules_own_maximum_does_not_count_as_a_refusal() {
         let mut limiter = limiter(1 << 30);
         assert!(!limiter.memory_growing(0, 2 << 16, Some(1 << 16)).unwrap());
         assert!(limiter.refusal().is_none());
     }
 
     #[test]
-    fn growth_that_the_node_refuses_ends_the_call_and_is_not_the_limits_doing() {
+    fn growth_past_the_budget_ends_the_call_and_is_not_a_memory_limit_error() {
         let budget = MemoryBudget::new(Some(1 << 16));
         let mut limiter = MemoryLimiter::new(1 << 30, Arc::new(budget.reservation()));
         assert!(limiter.memory_growing(0, 1 << 16, None).unwrap());

@@ -1,4 +1,4 @@
-//! Memory that guests take: the budget of the process, the limit of an instance, and what the allocator keeps.
+//! Memory of guests: the budget of the process, the limit of an instance, and trimming of the allocator.
 
 pub(crate) mod allocator;
 pub(crate) mod budget;

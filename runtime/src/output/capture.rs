@@ -1,4 +1,4 @@
-//! A command's stdout and the end of its stderr, kept for its caller.
+//! Captures a command's stdout and the end of its stderr for the caller.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,29 +10,29 @@ use crate::{
     output::{log::GuestStream, stream::Sink},
 };
 
-/// What is kept of stderr's end, in bytes.
+/// Length of the captured end of stderr, in bytes.
 const STDERR_BYTES: usize = 4096;
 
-/// What a command writes to one of its streams. Clones are the same stream.
+/// A captured output stream of a command. Clones share the stream.
 #[derive(Clone)]
 pub(crate) struct Captured {
     stream: Arc<Mutex<Stream>>,
 }
 
 enum Stream {
-    /// All of it, up to a limit, drawn into a share of the node's budget.
+    /// Captures everything up to a limit, in a reservation of the process's budget.
     Whole { bytes: BytesMut, limit: u64, reservation: Reservation, refusal: Option<CallError> },
-    /// Its end; all of it is logged.
+    /// Captures the end, and logs everything.
     End { bytes: Vec<u8>, log: GuestStream },
 }
 
 impl Captured {
-    /// A stream that is kept whole. A guest that writes more than `limit` is stopped.
+    /// Captures a whole stream. A guest that writes more than `limit` is stopped.
     pub(crate) fn whole(limit: u64, reservation: Reservation) -> Self {
         Self::new(Stream::Whole { bytes: BytesMut::new(), limit, reservation, refusal: None })
     }
 
-    /// A stream of which only the end is kept.
+    /// Captures the end of a stream.
     pub(crate) fn end(log: GuestStream) -> Self {
         Self::new(Stream::End { bytes: Vec::new(), log })
     }
@@ -41,7 +41,7 @@ impl Captured {
         Self { stream: Arc::new(Mutex::new(stream)) }
     }
 
-    /// What was written, or its end; or why the guest was stopped while it wrote.
+    /// Takes the captured bytes, or the reason why the guest was stopped while it wrote.
     pub(crate) fn take(&self) -> Result<Bytes, CallError> {
         match &mut *self.lock() {
             Stream::Whole { bytes, refusal, .. } => {
@@ -57,7 +57,7 @@ impl Captured {
 }
 
 impl Stream {
-    /// Whether the guest may go on.
+    /// Takes bytes in; `false` stops the guest.
     fn write(&mut self, written: &[u8]) -> bool {
         match self {
             Self::Whole { bytes, limit, reservation, refusal } => {
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_stream_is_kept_up_to_its_limit_and_the_guest_is_stopped_past_it() {
+    fn a_whole_stream_is_captured_and_the_guest_stopped_past_the_limit() {
         let stdout = Captured::whole(5, MemoryBudget::new(None).reservation());
         assert!(write(&stdout, b"abc") && write(&stdout, b"de"));
         assert_eq!(stdout.take().unwrap(), "abcde");
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_stream_is_drawn_from_the_budget() {
+    fn a_whole_stream_is_reserved_from_the_budget() {
         let budget = MemoryBudget::new(Some(4));
         let stdout = Captured::whole(100, budget.reservation());
         assert!(write(&stdout, b"abc") && !write(&stdout, b"de"));
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn of_stderr_the_end_is_kept() {
+    fn the_end_of_stderr_is_captured() {
         let stderr = Captured::end(GuestLog::new("demo/text", 100).stream("stderr"));
         assert!(write(&stderr, &[b'x'; 3 * STDERR_BYTES]) && write(&stderr, b"the end"));
         let end = stderr.take().unwrap();

@@ -1,4 +1,4 @@
-//! A guest's stdout and stderr become log lines of its plugin, bounded in length and rate.
+//! Turns a guest's stdout and stderr into log lines of its plugin, bounded in length and rate.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -7,12 +7,12 @@ use std::{
 
 use crate::{output::stream::Sink, printable::printable};
 
-/// What is over a plugin's lines a second is counted and dropped, and its number logged when the second is over.
+/// Interval of the rate limit. Lines over the limit are dropped, and their number is logged at the end of the interval.
 const SECOND: Duration = Duration::from_secs(1);
-/// The longest line, in bytes; a longer one is logged in parts.
+/// Longest line, in bytes; a longer one is logged in parts.
 pub(crate) const LINE_BYTES: usize = 4096;
 
-/// Where the lines of one plugin's instances go.
+/// The log of one plugin, shared by its instances.
 #[derive(Clone)]
 pub(crate) struct GuestLog {
     plugin: Arc<str>,
@@ -38,7 +38,7 @@ impl GuestLog {
         Self { plugin: plugin.into(), lines_per_second, rate: Arc::new(Mutex::new(rate)) }
     }
 
-    /// A new stream into the log.
+    /// Creates a stream into the log.
     pub(crate) fn stream(&self, name: &'static str) -> GuestStream {
         GuestStream { log: self.clone(), name, line: Arc::default() }
     }
@@ -61,9 +61,9 @@ impl GuestLog {
         tracing::info!(target: "samovar::guest", plugin = &*self.plugin, stream, "{}", printable(line));
     }
 
-    /// Says how much was dropped when the second is over, whether or not more comes then.
+    /// Logs the number of dropped lines at the end of the interval, even if no more lines come.
     fn sum_up_after(&self, rest: Duration) {
-        // Lines come from calls, and calls run in a runtime; an instance that is dropped outside of one is the last.
+        // Calls run in a tokio runtime; an instance that is dropped outside of one is the last.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let log = self.clone();
         runtime.spawn(async move {
@@ -88,7 +88,7 @@ impl GuestLog {
 pub(crate) struct GuestStream {
     log: GuestLog,
     name: &'static str,
-    /// What was written since the last newline.
+    /// Bytes since the last newline.
     line: Arc<Mutex<Vec<u8>>>,
 }
 
@@ -109,7 +109,7 @@ impl GuestStream {
     }
 }
 
-/// What was written without a last newline is logged when the instance ends.
+/// Logs the last line of an instance that ends without a newline.
 impl Drop for GuestStream {
     fn drop(&mut self) {
         if Arc::strong_count(&self.line) == 1 {
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_without_end_is_cut_and_a_flood_is_dropped() {
+    fn an_endless_line_is_logged_in_parts_and_a_flood_is_dropped() {
         let log = GuestLog::new("demo/text", 7);
         let stream = log.stream("stdout");
         stream.take(&vec![b'x'; 10 * LINE_BYTES]);

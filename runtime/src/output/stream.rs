@@ -1,4 +1,4 @@
-//! What a guest writes to an output stream, in each form in which WASI asks for one.
+//! Implements the output streams of each WASI version on top of one sink.
 
 use std::{
     io,
@@ -14,16 +14,16 @@ use wasmtime_wasi::{
     p2::{OutputStream, Pollable, StreamError, StreamResult},
 };
 
-/// What a guest may write at once, in bytes.
+/// Permitted length of one write, in bytes.
 const WRITE_BYTES: usize = 64 << 10;
 
-/// Takes what a guest writes, at once. Clones are the same stream.
+/// Takes a guest's output synchronously. Clones share the stream.
 pub(crate) trait Sink: Clone + Send + Sync + 'static {
-    /// Takes the bytes, or says why the guest is stopped.
+    /// Takes the bytes, or returns the reason why the guest is stopped.
     fn take_in(&self, bytes: &[u8]) -> Result<(), &'static str>;
 }
 
-/// A sink as WASI's stream.
+/// Adapts a sink to WASI's streams.
 #[derive(Clone)]
 pub(crate) struct GuestOutput<S>(pub(crate) S);
 

@@ -1,16 +1,16 @@
-//! Long instructions, made of shorter ones.
+//! Rewrites `memory.fill` and `memory.copy` into chunked loops, so that epoch interruption can preempt them.
 //!
-//! A guest's deadline is looked at where a function begins and where a loop begins again, not within an instruction;
-//! and `memory.fill` and `memory.copy` are one instruction each, over all the memory there is if the guest likes. Before
-//! a module is compiled, each of them that may be long becomes a call of a function that is added to the module and does
-//! the same piece by piece. What it does with the module's memory and where it traps is as
-//! [the specification](https://webassembly.github.io/spec/core/exec/instructions.html#memory-instructions) has it.
+//! A guest checks its epoch deadline at function entries and loop back-edges, never within an instruction; and these
+//! [bulk memory operations](https://webassembly.github.io/spec/core/exec/instructions.html#memory-instructions) are one
+//! instruction each, over all of the memory if the guest likes. Before a module is compiled, each of them that may be
+//! long is replaced by a call of a function that is added to the module and does the same in pieces. Its effect on
+//! memory and its traps are those of the specification.
 //!
-//! The other bulk instructions are short: they are bounded by a module's own data and by the tables' limit.
+//! The other bulk operations are short: a module's own data and the limit of tables bound them.
 
 #![allow(
     clippy::cast_possible_truncation,
-    reason = "a module that is taken is smaller than 4 GiB, and so is whatever is counted in it"
+    reason = "an accepted module is smaller than 4 GiB, and so is every count and offset in it"
 )]
 
 mod pieces;
@@ -30,25 +30,25 @@ use wasmparser::{
 use self::pieces::{Bulk, PIECE};
 use crate::Kind;
 
-/// The deepest that components may be nested. Those that tools make have two or three levels.
+/// Deepest nesting of components. Those that tools make have two or three levels.
 const LEVELS: usize = 32;
-/// What begins a module or component: the magic bytes, the version, the layer.
+/// Length of a module's or component's preamble: the magic bytes, the version, the layer.
 const PREAMBLE: usize = 8;
-/// How sections begin that speak of instructions by their place in a function, which is another after this.
-const BY_PLACE: &str = "metadata.code.";
+/// Prefix of custom sections that name instructions by their offset in a function, which the rewrite changes.
+const BY_OFFSET: &str = "metadata.code.";
 
-/// Why a module's long instructions could not be found.
+/// A module could not be rewritten.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BulkError {
-    /// It is not what its first bytes say.
+    /// It does not parse as what its first bytes claim.
     #[error(transparent)]
     Malformed(#[from] BinaryReaderError),
-    /// Each level takes stack and a copy.
+    /// Each level costs stack and a copy.
     #[error("its components are nested more than {LEVELS} deep")]
     TooDeep,
 }
 
-/// `wasm` without long instructions; itself where it has none.
+/// Rewrites the long instructions of `wasm`; borrows it if it has none.
 pub(crate) fn in_pieces(kind: Kind, wasm: &[u8]) -> Result<Cow<'_, [u8]>, BulkError> {
     let split = match kind {
         Kind::Core => module(wasm)?,
@@ -57,14 +57,14 @@ pub(crate) fn in_pieces(kind: Kind, wasm: &[u8]) -> Result<Cow<'_, [u8]>, BulkEr
     Ok(split.map_or(Cow::Borrowed(wasm), Cow::Owned))
 }
 
-/// A component with the long instructions of its modules in pieces; `None` where there are none.
+/// Rewrites the modules of a component, at any level; `None` if none has long instructions.
 fn component(wasm: &[u8], levels: usize) -> Result<Option<Vec<u8>>, BulkError> {
     const MODULE: u8 = ComponentSectionId::CoreModule as u8;
     const COMPONENT: u8 = ComponentSectionId::Component as u8;
 
     let levels = levels.checked_sub(1).ok_or(BulkError::TooDeep)?;
     let mut is_split = false;
-    let split = each_section(wasm, |id, data| {
+    let split = map_sections(wasm, |id, data| {
         let inner = match id {
             MODULE => module(data)?,
             COMPONENT => component(data, levels)?,
@@ -76,7 +76,7 @@ fn component(wasm: &[u8], levels: usize) -> Result<Option<Vec<u8>>, BulkError> {
     Ok(is_split.then_some(split))
 }
 
-/// A module with its long instructions in pieces; `None` where there are none.
+/// Rewrites a module; `None` if it has no long instructions.
 fn module(wasm: &[u8]) -> Result<Option<Vec<u8>>, BulkError> {
     const CUSTOM: u8 = SectionId::Custom as u8;
     const TYPE: u8 = SectionId::Type as u8;
@@ -89,12 +89,12 @@ fn module(wasm: &[u8]) -> Result<Option<Vec<u8>>, BulkError> {
         return Ok(None);
     }
     let mut long = long.iter();
-    let mut split = each_section(wasm, |id, data| {
+    let mut split = map_sections(wasm, |id, data| {
         Ok(Some(match id {
-            TYPE => longer(data, bulk.iter().map(|bulk| bulk.ty(memories)))?.into(),
-            FUNCTION => longer(data, (0..bulk.len() as u32).map(|at| encoded(types + at)))?.into(),
+            TYPE => with_items(data, bulk.iter().map(|bulk| bulk.ty(memories)))?.into(),
+            FUNCTION => with_items(data, (0..bulk.len() as u32).map(|at| encoded(types + at)))?.into(),
             CODE => found.code(data, &mut long)?.into(),
-            CUSTOM if is_by_place(data)? => return Ok(None),
+            CUSTOM if is_by_offset(data)? => return Ok(None),
             _ => data.into(),
         }))
     })?;
@@ -106,8 +106,8 @@ fn module(wasm: &[u8]) -> Result<Option<Vec<u8>>, BulkError> {
     Ok(Some(split))
 }
 
-/// All sections of a module or component, each as it then is, without those that are then none.
-fn each_section<'a>(
+/// Maps the sections of a module or component; `None` drops one.
+fn map_sections<'a>(
     wasm: &'a [u8],
     mut section: impl FnMut(u8, &'a [u8]) -> Result<Option<Cow<'a, [u8]>>, BulkError>,
 ) -> Result<Vec<u8>, BulkError> {
@@ -123,8 +123,8 @@ fn each_section<'a>(
     Ok(written)
 }
 
-/// A section that is a list, and more items at its end.
-fn longer(data: &[u8], more: impl ExactSizeIterator<Item = Vec<u8>>) -> Result<Vec<u8>, BulkError> {
+/// Appends items to a section that is a list.
+fn with_items(data: &[u8], more: impl ExactSizeIterator<Item = Vec<u8>>) -> Result<Vec<u8>, BulkError> {
     let mut reader = BinaryReader::new(data, 0);
     let count = reader.read_var_u32()?;
     let mut written = Vec::with_capacity(data.len());
@@ -140,15 +140,15 @@ fn encoded(item: impl Encode) -> Vec<u8> {
     bytes
 }
 
-/// What of a module is needed to add functions to it.
+/// The result of the first pass over a module: all that is needed to add functions to it.
 #[derive(Default)]
 struct Found {
     types: u32,
     functions: u32,
     memories: Vec<MemoryType>,
-    /// Its long instructions, of each kind one. The functions that are added are in this order.
+    /// One of each kind of its long instructions. The added functions have this order.
     bulk: BTreeSet<Bulk>,
-    /// The long instructions of each of its functions, in the order of the functions' bodies.
+    /// The long instructions of each function body, in the order of the bodies.
     long: Vec<Vec<Long>>,
 }
 
@@ -183,7 +183,7 @@ impl Found {
                     }
                 }
                 Payload::CodeSectionEntry(body) => {
-                    // Where it has no such memory it is not valid, which is for others to say.
+                    // An index of no memory makes the module invalid, which the compiler will report.
                     let is_there = |memory: u32| (memory as usize) < found.memories.len();
                     let mut long = long(&body)?;
                     long.retain(|(_, bulk)| bulk.memories().into_iter().all(is_there));
@@ -196,8 +196,8 @@ impl Found {
         Ok(found)
     }
 
-    /// The section of functions' bodies, with calls of the functions that are added, and these. Takes of `long` what
-    /// its bodies have.
+    /// Rewrites a code section: replaces long instructions by calls, and appends the bodies of the added functions.
+    /// Advances `long` by one item for each body.
     fn code<'a>(
         &self,
         section: &[u8],
@@ -228,10 +228,10 @@ impl Found {
     }
 }
 
-/// An instruction that may be long, and where in its function's bytes it is.
+/// An instruction that may be long, and its range in the bytes of its function.
 type Long = (Range<usize>, Bulk);
 
-/// The instructions of a function that may be long.
+/// Finds the instructions of a function that may be long.
 fn long(body: &FunctionBody<'_>) -> Result<Vec<Long>, BulkError> {
     let mut long = Vec::new();
     let mut reader = body.get_operators_reader()?;
@@ -245,7 +245,7 @@ fn long(body: &FunctionBody<'_>) -> Result<Vec<Long>, BulkError> {
             Operator::MemoryCopy { dst_mem, src_mem } => Some(Bulk::Copy { to: dst_mem, from: src_mem }),
             _ => None,
         };
-        // Most are of a length that the instruction before them says.
+        // The instruction before most of them pushes a constant length.
         if let Some(bulk) = bulk
             && length.is_none_or(|length| length > PIECE)
         {
@@ -260,6 +260,6 @@ fn long(body: &FunctionBody<'_>) -> Result<Vec<Long>, BulkError> {
     Ok(long)
 }
 
-fn is_by_place(custom: &[u8]) -> Result<bool, BulkError> {
-    Ok(CustomSectionReader::new(BinaryReader::new(custom, 0))?.name().starts_with(BY_PLACE))
+fn is_by_offset(custom: &[u8]) -> Result<bool, BulkError> {
+    Ok(CustomSectionReader::new(BinaryReader::new(custom, 0))?.name().starts_with(BY_OFFSET))
 }

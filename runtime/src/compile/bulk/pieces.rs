@@ -1,12 +1,12 @@
-//! The functions that do a long instruction piece by piece.
+//! Generates the functions that do a long instruction in pieces.
 
 use wasm_encoder::{BlockType, Encode as _, Function, InstructionSink, ValType};
 use wasmparser::MemoryType;
 
-/// The most that is done at once, in bytes: some tenths of a millisecond where the memory is touched for the first time.
+/// Length of a piece, in bytes: some tenths of a millisecond where the memory is touched for the first time.
 pub(super) const PIECE: u64 = 1 << 20;
 
-/// An instruction on as many bytes as the guest says, and the memories that it is on.
+/// An instruction whose length the guest chooses, and the memories that it accesses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Bulk {
     /// `memory.fill`.
@@ -15,10 +15,10 @@ pub(super) enum Bulk {
     Copy { to: u32, from: u32 },
 }
 
-// The operands, in the instruction's order.
+// Operands, in the order of the instruction's stack.
 const TO: u32 = 0;
-/// A byte, or where to copy from.
-const WHAT: u32 = 1;
+/// The byte to fill with, or the source address.
+const SOURCE: u32 = 1;
 const LENGTH: u32 = 2;
 
 impl Bulk {
@@ -36,14 +36,14 @@ impl Bulk {
         }
     }
 
-    /// The types of its operands.
+    /// Types of the operands.
     fn operands(self, memories: &[MemoryType]) -> [ValType; 3] {
         let address =
             |memory: u32| if memories[memory as usize].memory64 { ValType::I64 } else { ValType::I32 };
         match self {
             Self::Fill(memory) => [address(memory), ValType::I32, address(memory)],
             Self::Copy { to, from } => {
-                // The length is of the smaller type of the two.
+                // The length has the smaller of the two address types.
                 let both = [address(to), address(from)];
                 let length = if both == [ValType::I64; 2] { ValType::I64 } else { ValType::I32 };
                 [both[0], both[1], length]
@@ -51,7 +51,7 @@ impl Bulk {
         }
     }
 
-    /// The function's type, as an item of the section of types.
+    /// Encodes the function's type as an item of the type section.
     pub(super) fn ty(self, memories: &[MemoryType]) -> Vec<u8> {
         let operands = self.operands(memories);
         let mut ty = vec![FUNCTION_TYPE];
@@ -63,12 +63,12 @@ impl Bulk {
         ty
     }
 
-    /// The function's body.
+    /// Generates the function's body.
     pub(super) fn body(self, memories: &[MemoryType]) -> Function {
         let operands = self.operands(memories);
         let mut body = Function::new([(operands.len() as u32, ValType::I64)]);
         let mut code = Code { to: body.instructions(), bulk: self, operands };
-        // All reckoning is in 64 bits, whatever the operands are.
+        // All arithmetic is in 64 bits, whatever the types of the operands.
         for operand in 0..operands.len() as u32 {
             code.to.local_get(operand);
             if operands[operand as usize] == ValType::I32 {
@@ -82,9 +82,9 @@ impl Bulk {
         code.to.return_().end();
         match self {
             Self::Fill(_) => code.upwards(),
-            // Where the two overlap, what is copied last must not be written over before.
+            // With overlapping ranges, the order must not overwrite bytes that are still to be copied.
             Self::Copy { .. } => {
-                code.to.local_get(WIDE + TO).local_get(WIDE + WHAT).i64_le_u().if_(BlockType::Empty);
+                code.to.local_get(WIDE + TO).local_get(WIDE + SOURCE).i64_le_u().if_(BlockType::Empty);
                 code.upwards();
                 code.to.return_().end();
                 code.downwards();
@@ -95,10 +95,10 @@ impl Bulk {
     }
 }
 
-/// How a function's type begins in the binary format.
+/// First byte of a function type in the binary format.
 const FUNCTION_TYPE: u8 = 0x60;
 const NO_RESULTS: u32 = 0;
-/// The first of the locals that hold the operands in 64 bits.
+/// Index of the first of the locals that hold the operands in 64 bits.
 const WIDE: u32 = 3;
 
 struct Code<'a> {
@@ -108,7 +108,7 @@ struct Code<'a> {
 }
 
 impl Code<'_> {
-    /// The operand as the instruction takes it.
+    /// Pushes an operand in its own type.
     fn operand(&mut self, operand: u32) {
         self.to.local_get(WIDE + operand);
         self.narrow(operand);
@@ -127,25 +127,25 @@ impl Code<'_> {
         };
     }
 
-    /// The instruction itself, on all that is left.
+    /// Emits the instruction itself, for all that is left.
     fn rest(&mut self) {
-        for operand in [TO, WHAT, LENGTH] {
+        for operand in [TO, SOURCE, LENGTH] {
             self.operand(operand);
         }
         self.instruction();
     }
 
-    /// The operands that are places in a memory.
-    fn places(&self) -> impl Iterator<Item = (u32, u32)> + use<> {
+    /// The operands that are addresses, each with its memory.
+    fn addresses(&self) -> impl Iterator<Item = (u32, u32)> + use<> {
         let [to, from] = self.bulk.memories();
-        [(TO, to), (WHAT, from)].into_iter().take(if matches!(self.bulk, Bulk::Fill(_)) { 1 } else { 2 })
+        [(TO, to), (SOURCE, from)].into_iter().take(if matches!(self.bulk, Bulk::Fill(_)) { 1 } else { 2 })
     }
 
-    /// Whether there is only one piece, or a place that is outside of its memory: then the instruction traps, and has
-    /// done nothing before.
+    /// Pushes a condition: there is only one piece, or a range exceeds its memory, where the instruction itself traps
+    /// before it has an effect.
     fn short_or_outside(&mut self, memories: &[MemoryType]) {
         self.to.local_get(WIDE + LENGTH).i64_const(PIECE.cast_signed()).i64_le_u();
-        for (place, memory) in self.places() {
+        for (address, memory) in self.addresses() {
             let ty = &memories[memory as usize];
             let size = |code: &mut Self| {
                 code.to.memory_size(memory);
@@ -156,39 +156,43 @@ impl Code<'_> {
             };
             size(self);
             self.to.local_get(WIDE + LENGTH).i64_lt_u().i32_or();
-            self.to.local_get(WIDE + place);
+            self.to.local_get(WIDE + address);
             size(self);
             self.to.local_get(WIDE + LENGTH).i64_sub().i64_gt_u().i32_or();
         }
     }
 
-    /// The pieces from the lowest on.
+    /// Emits the loop over the pieces in ascending order.
     fn upwards(&mut self) {
         self.to.loop_(BlockType::Empty);
-        for operand in [TO, WHAT] {
+        for operand in [TO, SOURCE] {
             self.operand(operand);
         }
         self.piece();
-        for (place, _) in self.places() {
-            self.to.local_get(WIDE + place).i64_const(PIECE.cast_signed()).i64_add().local_set(WIDE + place);
+        for (address, _) in self.addresses() {
+            self.to
+                .local_get(WIDE + address)
+                .i64_const(PIECE.cast_signed())
+                .i64_add()
+                .local_set(WIDE + address);
         }
         self.one_less();
         self.again();
     }
 
-    /// The pieces from the highest on.
+    /// Emits the loop over the pieces in descending order.
     fn downwards(&mut self) {
         self.to.loop_(BlockType::Empty);
         self.one_less();
-        for (place, _) in self.places() {
-            self.to.local_get(WIDE + place).local_get(WIDE + LENGTH).i64_add();
-            self.narrow(place);
+        for (address, _) in self.addresses() {
+            self.to.local_get(WIDE + address).local_get(WIDE + LENGTH).i64_add();
+            self.narrow(address);
         }
         self.piece();
         self.again();
     }
 
-    /// The instruction on one piece, its places being there.
+    /// Emits the instruction for one piece, whose addresses are on the stack.
     fn piece(&mut self) {
         self.to.i64_const(PIECE.cast_signed());
         self.narrow(LENGTH);
@@ -199,7 +203,7 @@ impl Code<'_> {
         self.to.local_get(WIDE + LENGTH).i64_const(PIECE.cast_signed()).i64_sub().local_set(WIDE + LENGTH);
     }
 
-    /// The end of the loop, and of the function's work: the last piece is what is left.
+    /// Emits the end of the loop, and the last piece after it.
     fn again(&mut self) {
         self.to.local_get(WIDE + LENGTH).i64_const(PIECE.cast_signed()).i64_gt_u().br_if(0).end();
         self.rest();

@@ -1,4 +1,4 @@
-//! The instructions and their pieces side by side.
+//! Differential tests: the instructions beside their chunked loops.
 
 use std::sync::LazyLock;
 
@@ -14,7 +14,7 @@ fn pieces(wat: &str) -> Vec<u8> {
     split
 }
 
-/// How a call of `f` ends, and what the memories then hold.
+/// Calls `f`, and returns its trap and the contents of the memories.
 fn run(module: &Module, operands: &[Val]) -> (Option<Trap>, Vec<Vec<u8>>) {
     let mut store = Store::new(module.engine(), ());
     let instance = Instance::new(&mut store, module, &[]).unwrap();
@@ -28,7 +28,7 @@ fn run(module: &Module, operands: &[Val]) -> (Option<Trap>, Vec<Vec<u8>>) {
     (trap, memories.iter().map(|memory| memory.data(&store).to_vec()).collect())
 }
 
-/// The instruction and its pieces do the same.
+/// Asserts that the instruction and its rewrite have the same effect.
 fn assert_same(wat: &str, of: impl IntoIterator<Item = [Val; 3]>) {
     let engine = Engine::default();
     let [whole, split] =
@@ -42,16 +42,16 @@ fn val(ty: &str, value: u64) -> Val {
     if ty == "i32" { Val::I32((value as u32).cast_signed()) } else { Val::I64(value.cast_signed()) }
 }
 
-/// How large the memories are: three pieces and a page.
+/// Size of the memories: three pieces and a page.
 const PAGES: u64 = 3 * PIECE / 65536 + 1;
-/// No two pieces of it are the same.
+/// Contents of which no two pieces are equal.
 static DISTINCT: LazyLock<Vec<u8>> = LazyLock::new(|| {
     (1..)
         .flat_map(|at: u32| at.wrapping_mul(0x9e37_79b9).to_le_bytes())
         .take((PAGES << 16) as usize)
         .collect()
 });
-/// None, one piece, a byte more or less, many, past the end, past all addresses.
+/// Zero, one piece, one byte more or less, many pieces, past the end, past all addresses.
 const LENGTHS: [u64; 7] = [0, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE + 12345, PAGES << 16, u32::MAX as u64];
 const PLACES: [u64; 4] = [0, 7, PIECE + 1, PAGES << 16];
 
@@ -72,7 +72,7 @@ fn a_fill_in_pieces_does_what_the_instruction_does() {
 #[test]
 fn a_copy_in_pieces_does_what_the_instruction_does() {
     let wide = ["i64", "i64"];
-    // Within one memory, and between two of other addresses.
+    // Within one memory, and between two with different address types.
     for (types, to, from) in
         [(["i32", "i64"], 0, 0), (wide, 1, 1), (["i64", "i32"], 0, 1), (["i32", "i64"], 0, 1)]
     {
@@ -93,8 +93,8 @@ fn a_copy_in_pieces_does_what_the_instruction_does() {
 }
 
 #[test]
-fn past_the_last_address_it_traps_and_does_not_begin_anew() {
-    // All that 32 bits can address, of which nothing is touched.
+fn past_the_last_address_it_traps_and_does_not_wrap_around() {
+    // All that 32 bits can address; no page of it is touched.
     let split = pieces(
         r#"(module (memory (export "a") 65536) (func (export "f") (param i32 i32 i32)
             (memory.fill (local.get 0) (local.get 1) (local.get 2))))"#,
@@ -113,7 +113,7 @@ fn past_the_last_address_it_traps_and_does_not_begin_anew() {
 }
 
 #[test]
-fn what_is_short_stays_as_it_is_and_what_is_long_is_found_in_each_module_of_a_component() {
+fn short_instructions_stay_and_long_ones_of_every_module_are_rewritten() {
     let short = wat::parse_str(format!(
         "(module (memory 64) (func (param i32) (memory.fill (local.get 0) (i32.const 0) (i32.const {PIECE}))))"
     ));
@@ -133,7 +133,7 @@ fn what_is_short_stays_as_it_is_and_what_is_long_is_found_in_each_module_of_a_co
 }
 
 #[test]
-fn components_too_deep_and_bytes_that_are_none_are_refused() {
+fn too_deep_components_and_truncated_modules_are_refused() {
     let nested = |levels: usize| {
         let wat = format!("{}{}", "(component".repeat(levels), ")".repeat(levels));
         in_pieces(Kind::Component, &wat::parse_str(wat).unwrap()).map(drop)
