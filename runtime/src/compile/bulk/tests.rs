@@ -146,5 +146,13 @@ fn too_deep_components_and_truncated_modules_are_refused() {
     for end in PREAMBLE..whole.len() {
         let _ = in_pieces(Kind::Core, &whole[..end]);
     }
+    let component = [&b"\0asm\x0d\0\x01\0\x01"[..], &[whole.len() as u8], &whole].concat();
+    assert!(matches!(in_pieces(Kind::Component, &component), Ok(Cow::Owned(_))));
+    for end in PREAMBLE + 1..component.len() {
+        assert!(
+            matches!(in_pieces(Kind::Component, &component[..end]), Err(BulkError::Malformed(_))),
+            "{end}"
+        );
+    }
     assert!(matches!(in_pieces(Kind::Core, &whole[..whole.len() - 1]), Err(BulkError::Malformed(_))));
 }
