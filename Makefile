@@ -23,9 +23,9 @@ CARGO_DENY := $(SAMOVAR_CACHE)/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-
 # Checks what the targets need while make reads this file: before any recipe, even under -j. Not under -n, -q and -t,
 # which run nothing.
 ifeq ($(strip $(foreach flag,n q t,$(findstring $(flag),$(filter-out --%,$(firstword -$(MAKEFLAGS)))))),)
-lacking := $(shell tests/testbed/needs.sh $(or $(MAKECMDGOALS),help))
+lacking := $(shell testbed/needs.sh $(or $(MAKECMDGOALS),help))
 ifneq ($(.SHELLSTATUS),0)
-$(error $(or $(lacking),tests/testbed/needs.sh cannot run: it needs bash and a make of 4.2 or newer))
+$(error $(or $(lacking),testbed/needs.sh cannot run: it needs bash and a make of 4.2 or newer))
 endif
 endif
 
@@ -54,7 +54,7 @@ test: testbed test-needs test-unit test-standalone test-hostile test-apiserver t
 
 .PHONY: test-needs
 test-needs: ## Test how `make test` reports or installs missing packages. Needs root and a mirror of Debian or Ubuntu.
-	tests/testbed/test-needs.sh
+	testbed/test-needs.sh
 
 .PHONY: test-unit
 test-unit: ## Run the unit and integration tests of each crate. Needs Rust and a C compiler.
@@ -62,12 +62,12 @@ test-unit: ## Run the unit and integration tests of each crate. Needs Rust and a
 
 .PHONY: test-apiserver
 test-apiserver: programs ## Test on a real kube-apiserver, etcd and registry. Needs Go to build these.
-	bed=$$(tests/testbed/build.sh)
+	bed=$$(testbed/build.sh)
 	SAMOVAR_TESTBED_BIN=$$bed cargo test --workspace --test apiserver
 
 .PHONY: test-standalone
 test-standalone: programs ## Test `samovar` without a cluster. Needs Go to build a registry.
-	bed=$$(tests/testbed/build.sh)
+	bed=$$(testbed/build.sh)
 	SAMOVAR_TESTBED_BIN=$$bed cargo test --workspace --test standalone
 
 .PHONY: test-hostile
@@ -84,17 +84,17 @@ fuzz: $(CARGO_FUZZ) ## Fuzz the parsers of untrusted input, each target of fuzz/
 
 .PHONY: test-chart
 test-chart: ## Lint the Helm chart, run its unit tests, and check the table in its README.
-	bed=$$(tests/testbed/build.sh)
+	bed=$$(testbed/build.sh)
 	PATH=$$bed:$$PATH charts/check.sh
 
 .PHONY: test-cluster
 test-cluster: programs ## Test on a cluster: that of KUBECONFIG (SAMOVAR_TEST_CLUSTER=existing), else kind's where Docker works, else a test bed on this machine.
-	bed=$$(tests/testbed/build.sh)
-	SAMOVAR_TESTBED_BIN=$$bed tests/testbed/with-cluster.sh cargo test --workspace --test cluster
+	bed=$$(testbed/build.sh)
+	SAMOVAR_TESTBED_BIN=$$bed testbed/with-cluster.sh cargo test --workspace --test cluster
 
 .PHONY: cluster-up
 cluster-up: programs ## Start a cluster of three nodes on this machine, with Samovar's images in its registry. Needs root.
-	bed=$$(tests/testbed/build.sh)
+	bed=$$(testbed/build.sh)
 	SAMOVAR_TESTBED_BIN=$$bed $(SAMOVAR_BIN_DIR)/samovar-testbed up
 
 .PHONY: cluster-down
@@ -112,7 +112,7 @@ programs:
 
 .PHONY: testbed
 testbed: ## Build the servers of the tests, once for each version, and print their folder.
-	@tests/testbed/build.sh
+	@testbed/build.sh
 
 .PHONY: bench
 bench: ## Run the benchmarks: calls and compiles in process, and HTTP against an empty server and `wasmtime serve`. Needs jq.
@@ -122,7 +122,7 @@ bench: ## Run the benchmarks: calls and compiles in process, and HTTP against an
 
 .PHONY: chart-readme
 chart-readme: ## Regenerate the table of values in the chart's README from the comments in values.yaml.
-	bed=$$(tests/testbed/build.sh)
+	bed=$$(testbed/build.sh)
 	$$bed/helm-docs --chart-search-root charts/samovar
 
 .PHONY: fmt

@@ -10,7 +10,7 @@ oha=$SAMOVAR_CACHE/tools/oha-$version/bin/oha
 seconds=${SECONDS_EACH:-5}
 rounds=${ROUNDS:-3}
 connections=${CONNECTIONS:-32}
-tests/testbed/needs.sh bench >&2
+testbed/needs.sh bench >&2
 [ -x "$oha" ] || cargo install --locked --no-default-features --features rustls --version "$version" --root "$SAMOVAR_CACHE/tools/oha-$version" oha
 cargo build --release -p samovar-cli -p samovar-bench --bins
 bin=$CARGO_TARGET_DIR/release

@@ -14,7 +14,7 @@ seconds=${SECONDS_EACH:-5}
 rounds=${ROUNDS:-5}
 connections=${CONNECTIONS:-32}
 guest=tests/guests/http/http.wasm
-tests/testbed/needs.sh bench >&2
+testbed/needs.sh bench >&2
 [ -x "$oha" ] || cargo install --locked --no-default-features --features rustls --version "$oha_version" --root "$SAMOVAR_CACHE/tools/oha-$oha_version" oha
 [ -x "$wasmtime" ] || cargo install --locked --no-default-features --version "$wasmtime_version" --root "$SAMOVAR_CACHE/tools/wasmtime-$wasmtime_version" \
   --features run,serve,cranelift,compile,parallel-compilation,pooling-allocator,component-model,component-model-async,threads,gc,gc-drc wasmtime-cli

@@ -89,7 +89,11 @@ fn document(value: &Value) -> Result<Document, String> {
         ("v1", "ConfigMap") => {
             let read: ConfigMap = object(value, &kind, &name)?;
             let metadata = read.metadata.clone();
-            return Ok(Document::Data(DataObject::new(ObjectKind::ConfigMap, metadata, config_map_data(read))));
+            return Ok(Document::Data(DataObject::new(
+                ObjectKind::ConfigMap,
+                metadata,
+                config_map_data(read),
+            )));
         }
         ("v1", "Secret") => {
             let read: Secret = object(value, &kind, &name)?;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-use samovar_tests::{Cluster, Helm};
+use samovar_testbed::{Cluster, Helm};
 
 /// Values that together touch every part that is optional and needs no CRD of others.
 const SETS: [&[&str]; 4] = [

@@ -9,7 +9,7 @@ use kube::{
     Api, Resource as _, ResourceExt,
     api::{DeleteParams, ListParams, PostParams, WatchParams},
 };
-use samovar_tests::{ApiProxy, Cluster, Link, Registry};
+use samovar_testbed::{ApiProxy, Cluster, Link, Registry};
 use serde_json::json;
 
 const SOON: Duration = Duration::from_secs(10);

@@ -6,7 +6,7 @@ use anyhow::Result;
 use k8s_openapi::api::{apps::v1::ControllerRevision, core::v1::Service, discovery::v1::EndpointSlice};
 use kube::{ResourceExt, api::ListParams};
 use samovar_crds::PluginAssignment;
-use samovar_tests::{ApiProxy, Cluster, ControlPlane};
+use samovar_testbed::{ApiProxy, Cluster, ControlPlane};
 
 use crate::stage::{ADD, Operator, SOON, Stage};
 

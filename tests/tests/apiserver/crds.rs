@@ -8,7 +8,7 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use samovar_crds::{PluginAssignment, names};
-use samovar_tests::{Cluster, eventually};
+use samovar_testbed::{Cluster, eventually};
 use serde_json::json;
 
 use crate::stage::SOON;

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::{apps::v1::ControllerRevision, core::v1::ConfigMap};
 use kube::{Api, ResourceExt as _, api::ListParams};
 use samovar_crds::PluginAssignment;
-use samovar_tests::{AGENT_NAMESPACE, AgentPod, Cluster, ControlPlane, jwt, scratch};
+use samovar_testbed::{AGENT_NAMESPACE, AgentPod, Cluster, ControlPlane, jwt, scratch};
 use serde_json::{Value, json};
 use tokio::time::{Instant, interval};
 

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, runtime::wait::await_condition};
-use samovar_tests::{AGENT_NAMESPACE, Cluster, ControlPlane, Process, free_port};
+use samovar_testbed::{AGENT_NAMESPACE, Cluster, ControlPlane, Process, free_port};
 use tokio::time::timeout;
 
 use crate::stage::{ADD, SOON, Stage};

@@ -3,7 +3,7 @@
 use std::{fs, time::Duration};
 
 use anyhow::Result;
-use samovar_tests::{AGENT_NAMESPACE, ApiProxy, Link, scratch};
+use samovar_testbed::{AGENT_NAMESPACE, ApiProxy, Link, scratch};
 use serde_json::{Value, json};
 
 use crate::stage::{ADD, Agent, SOON, Stage};

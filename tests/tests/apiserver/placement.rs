@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointSlice};
 use kube::api::ListParams;
 use samovar_crds::{PluginAssignment, WasmPlugin};
-use samovar_tests::{AgentPod, eventually};
+use samovar_testbed::{AgentPod, eventually};
 
 use crate::stage::{ADD, SOON, Stage};
 

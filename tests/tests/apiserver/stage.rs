@@ -4,8 +4,8 @@ use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use samovar_crds::WasmPlugin;
-pub use samovar_tests::{ADD, MULTIPLY, condition, message};
-use samovar_tests::{
+pub use samovar_testbed::{ADD, MULTIPLY, condition, message};
+use samovar_testbed::{
     AGENT_NAMESPACE, AgentPod, Cluster, ControlPlane, Process, Registry, eventually, free_port, scratch,
 };
 use serde_json::Value;

@@ -5,7 +5,7 @@ use std::{fs, time::Instant};
 use anyhow::{Context as _, Result, ensure};
 use kube::ResourceExt as _;
 use samovar_crds::WasmPlugin;
-use samovar_tests::{Process, free_port};
+use samovar_testbed::{Process, free_port};
 
 use crate::stage::{ADD, MULTIPLY, SOON, Stage, eventually, files, project};
 

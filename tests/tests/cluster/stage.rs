@@ -14,8 +14,8 @@ use kube::{
     api::{ListParams, PostParams},
 };
 use samovar_crds::WasmPlugin;
-pub use samovar_tests::{ADD, MULTIPLY, condition, message};
-use samovar_tests::{CLIENT, Cluster, Helm, Registry, TestBed, push_client, push_images, scratch};
+pub use samovar_testbed::{ADD, MULTIPLY, condition, message};
+use samovar_testbed::{CLIENT, Cluster, Helm, Registry, TestBed, push_client, push_images, scratch};
 use tokio::sync::{OnceCell, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 /// What takes a moment, on a machine that runs many tests at once. A kubelet whose connection was cut may need 45 s
@@ -253,7 +253,7 @@ impl<W: Deref<Target = World>> Stage<W> {
 
 /// Tries again and again until it works; past [`SOON`] gives the last error.
 pub async fn eventually<T>(attempt: impl AsyncFnMut() -> Result<T>) -> Result<T> {
-    samovar_tests::eventually(SOON, Duration::from_millis(100), attempt).await
+    samovar_testbed::eventually(SOON, Duration::from_millis(100), attempt).await
 }
 
 /// The folder `name` of the project.

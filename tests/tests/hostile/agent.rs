@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Result, ensure};
-use samovar_tests::server::{Server, file, folder, plugin};
+use samovar_testbed::server::{Server, file, folder, plugin};
 
 use crate::{cases::case, count};
 

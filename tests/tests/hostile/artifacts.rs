@@ -12,7 +12,7 @@ use bytes::Bytes;
 use samovar_runtime::{
     ArtifactCache, Compiler, Engine, EngineOptions, Metering, ModuleDigest, Plugin, PluginSpec,
 };
-use samovar_tests::scratch;
+use samovar_testbed::scratch;
 
 /// What an artifact's file begins with; the byte after it says of what form it is.
 const MAGIC: &[u8] = b"samovar1";

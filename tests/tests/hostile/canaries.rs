@@ -8,7 +8,7 @@ use samovar_runtime::{
     ArtifactCache, Call, CallError, Compiler, Engine, EngineOptions, FilesGrant, Format, Grants, Instances,
     Limits, ModuleDigest, Mount, MountSource, Plugin, PluginSpec, Reuse,
 };
-use samovar_tests::scratch;
+use samovar_testbed::scratch;
 
 use crate::{count, numbers::Numbers};
 

@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use futures::{StreamExt as _, stream};
 use reqwest::Body;
-use samovar_tests::server::{Server, file, folder, plugin, problem};
+use samovar_testbed::server::{Server, file, folder, plugin, problem};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{

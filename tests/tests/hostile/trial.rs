@@ -7,7 +7,7 @@ use samovar_runtime::{
     ArtifactCache, Call, CallError, CompileError, CompileLimits, Compiler, Engine, EngineOptions, Format,
     Instances, Limits, LoadError, ModuleDigest, Plugin, PluginSpec,
 };
-use samovar_tests::scratch;
+use samovar_testbed::scratch;
 use tokio::time::{Instant, timeout};
 
 /// How long one function may run.

@@ -87,7 +87,7 @@ fn validate_takes_what_the_api_server_would_take() -> Result<()> {
 #[tokio::test]
 async fn a_module_goes_into_a_registry_and_out_again() -> Result<()> {
     let folder = folder("registry")?;
-    let registry = samovar_tests::Registry::start().await?;
+    let registry = samovar_testbed::Registry::start().await?;
     let text = file("examples/text/text.wasm").display().to_string();
     let reference = format!("{}/demo/text:1.0", registry.address());
     let (code, pinned) = printed(&["push", &text, &reference])?;

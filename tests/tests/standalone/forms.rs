@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use anyhow::Result;
-use samovar_tests::Registry;
+use samovar_testbed::Registry;
 
 use crate::{commands::printed, server::folder};
 

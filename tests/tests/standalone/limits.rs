@@ -4,7 +4,7 @@ use std::{fs, time::Duration};
 
 use anyhow::Result;
 use futures::future::join_all;
-use samovar_tests::Process;
+use samovar_testbed::Process;
 use tokio::time::Instant;
 
 use crate::server::{SOON, Server, file, folder, plugin};

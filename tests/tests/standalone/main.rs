@@ -11,4 +11,4 @@ mod https;
 mod limits;
 mod run;
 
-use samovar_tests::server;
+use samovar_testbed::server;

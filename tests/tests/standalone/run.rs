@@ -3,7 +3,7 @@
 use std::{fs, time::Duration};
 
 use anyhow::Result;
-use samovar_tests::Process;
+use samovar_testbed::Process;
 
 use crate::{
     commands::printed,

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use anyhow::{Result, ensure};
 use kube::ResourceExt as _;
 use samovar_crds::WasmPlugin;
-use samovar_tests::{Cluster, Helm, TestBed, push_images};
+use samovar_testbed::{Cluster, Helm, TestBed, push_images};
 
 use crate::stage::{ADD, SOON, SYSTEM, condition, eventually, files, project};
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use samovar_tests::Server;
+use samovar_testbed::Server;
 
 use crate::stage::{ADD, Alone, SOON, eventually, message};
 

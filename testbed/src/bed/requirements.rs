@@ -8,7 +8,7 @@ use crate::scratch;
 
 /// Programs that the bed runs and that are not built with it, and the package of Debian and Ubuntu of each. `needs.sh`
 /// looks for them before anything is built; this is for a bed that make did not start.
-const NEEDS: &str = include_str!("../../testbed/needs.txt");
+const NEEDS: &str = include_str!("../../needs.txt");
 
 /// Kubelets, containerds and kube-proxies watch files; the usual 128 a user are too few for three nodes.
 const INOTIFY_INSTANCES: u32 = 1024;

@@ -223,7 +223,7 @@ impl Upstream {
         let mut answer =
             self.client.send(Request::from_parts(head, Body::from(body.to_bytes().to_vec()))).await?;
         answer.headers_mut().remove(header::TRANSFER_ENCODING);
-        answer.headers_mut().insert("via", HeaderValue::from_static("1.1 samovar-tests"));
+        answer.headers_mut().insert("via", HeaderValue::from_static("1.1 samovar-testbed"));
         Ok(answer)
     }
 }

@@ -38,15 +38,15 @@ enter() {
   mount --rbind /dev "$root/dev"
   # An overlay leaves out mounts, which these two are in a container.
   cp --dereference --remove-destination /etc/resolv.conf /etc/hosts "$root/etc/"
-  mkdir -p "$root/samovar/tests" "$root/samovar-stubs"
-  cp "$here/../../Makefile" "$root/samovar/"
-  cp -r "$here" "$root/samovar/tests/"
+  mkdir -p "$root/samovar/testbed" "$root/samovar-stubs"
+  cp "$here/../Makefile" "$root/samovar/"
+  cp -r "$here"/{*.sh,needs.txt,modules} "$root/samovar/testbed/"
   chmod -R a+rX "$root/samovar"
   local variables=(PATH=/samovar-stubs:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root)
   for proxy in http_proxy https_proxy no_proxy; do
     [ -z "${!proxy:-}" ] || variables+=("$proxy=${!proxy}")
   done
-  exec chroot "$root" /usr/bin/env -i "${variables[@]}" bash /samovar/tests/testbed/test-needs.sh in-root
+  exec chroot "$root" /usr/bin/env -i "${variables[@]}" bash /samovar/testbed/test-needs.sh in-root
 }
 
 calls=/samovar-stubs/calls
@@ -148,7 +148,7 @@ tests() {
     command -v "$package" >/dev/null || fail "$package is not on the PATH:" "$said"
   done
   [ -e "$calls" ] || fail 'nothing is built once all is installed:' "$said"
-  try env SAMOVAR_NO_INSTALL=1 tests/testbed/needs.sh test
+  try env SAMOVAR_NO_INSTALL=1 testbed/needs.sh test
   [ "$code.$said" = 0. ] || fail 'still missing:' "$said"
   echo 'test-needs: installed, and then make test builds'
 }

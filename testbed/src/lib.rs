@@ -5,6 +5,7 @@
 //! test process, however that ends.
 
 mod api_proxy;
+mod bed;
 mod cluster;
 mod control_plane;
 mod eventually;
@@ -18,9 +19,9 @@ mod process;
 mod registry;
 mod scratch;
 pub mod server;
-mod testbed;
 
 pub use api_proxy::{ApiProxy, Link, Write};
+pub use bed::{Node, Server, TestBed};
 pub use cluster::Cluster;
 pub use control_plane::ControlPlane;
 pub use eventually::eventually;
@@ -31,4 +32,3 @@ pub use plugin::{ADD, MULTIPLY, condition, message};
 pub use process::{Process, free_port};
 pub use registry::{Descriptor, Registry};
 pub use scratch::scratch;
-pub use testbed::{Node, Server, TestBed};

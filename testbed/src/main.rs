@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
-use samovar_tests::{Registry, TestBed, push_client, push_images, scratch};
+use samovar_testbed::{Registry, TestBed, push_client, push_images, scratch};
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::{Instant, interval},
