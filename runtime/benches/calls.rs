@@ -10,14 +10,17 @@
     reason = "a benchmark that cannot be set up has nothing to say but where"
 )]
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
 use samovar_runtime::{
-    Artifact, ArtifactCache, Call, Compiler, Engine, EngineOptions, Format, Function, Instances, Limits,
-    ModuleDigest, Plugin, PluginSpec, Reuse,
+    Call, EngineOptions, Format, Function, Instances, Limits, ModuleDigest, Plugin, PluginSpec, Reuse,
 };
+use support::{Node, json_call};
 use tokio::runtime::Runtime;
 
 const ADD: &str =
@@ -31,39 +34,21 @@ const ECHO: &str = r#"(module
 
 struct Bench {
     runtime: Runtime,
-    engine: Engine,
-    cache: ArtifactCache,
-    _directory: tempfile::TempDir,
+    node: Node,
 }
 
 impl Bench {
     fn new() -> Self {
-        let engine = Engine::new(&EngineOptions::default()).unwrap();
-        let directory = tempfile::tempdir().unwrap();
-        let cache =
-            ArtifactCache::open(directory.path().to_owned(), engine.clone(), Compiler::InProcess).unwrap();
         // One worker, so that the refill's time is the call's.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        Self { runtime, engine, cache, _directory: directory }
+        Self { runtime, node: Node::new(EngineOptions::default()) }
     }
 
-    fn artifact(&self, wasm: &[u8]) -> Artifact {
-        let wasm = Bytes::copy_from_slice(wasm);
-        self.runtime.block_on(self.cache.compile(&ModuleDigest::of(&wasm), wasm)).unwrap()
-    }
-
-    fn plugin(&self, wasm: &[u8], reuse: bool) -> Plugin {
-        let spec = PluginSpec {
-            name: "bench/plugin".to_owned(),
-            functions: Vec::new(),
-            limits: Limits::default(),
-            instances: Instances {
-                warm: 2,
-                reuse: reuse.then_some(Reuse { max_calls: u32::MAX, idle: Duration::from_mins(1) }),
-            },
-            ..PluginSpec::default()
-        };
-        self.runtime.block_on(Plugin::load(&self.engine, &self.artifact(wasm), spec)).unwrap()
+    fn plugin(&self, module: impl AsRef<[u8]>, reuse: bool) -> Plugin {
+        let reuse = reuse.then_some(Reuse { max_calls: u32::MAX, idle: Duration::from_mins(1) });
+        let instances = Instances { warm: 2, reuse };
+        let spec = PluginSpec { limits: Limits::default(), instances, ..support::spec() };
+        self.runtime.block_on(self.node.load(module, spec)).unwrap()
     }
 
     fn calls(&self, criterion: &mut Criterion, name: &str, plugin: &Plugin, function: &str, call: &Call) {
@@ -82,10 +67,6 @@ impl Bench {
     }
 }
 
-fn json(body: &'static str) -> Call {
-    Call { body: Bytes::from_static(body.as_bytes()), format: Format::Json, answer_bytes: false }
-}
-
 fn typed(criterion: &mut Criterion) {
     let mut config = wasmtime::Config::new();
     config.epoch_interruption(true);
@@ -102,17 +83,15 @@ fn typed(criterion: &mut Criterion) {
 
 fn calls(criterion: &mut Criterion) {
     let bench = Bench::new();
-    let add = wat::parse_str(ADD).unwrap();
-    bench.calls(criterion, "scalar/reused", &bench.plugin(&add, true), "add", &json("[2,3]"));
-    bench.calls(criterion, "scalar/fresh", &bench.plugin(&add, false), "add", &json("[2,3]"));
+    bench.calls(criterion, "scalar/reused", &bench.plugin(ADD, true), "add", &json_call("[2,3]"));
+    bench.calls(criterion, "scalar/fresh", &bench.plugin(ADD, false), "add", &json_call("[2,3]"));
 
-    let echo = wat::parse_str(ECHO).unwrap();
     let kibibyte = Call { body: Bytes::from(vec![7; 1024]), format: Format::Bytes, answer_bytes: true };
-    bench.calls(criterion, "buffer/1KiB/reused", &bench.plugin(&echo, true), "echo", &kibibyte);
-    bench.calls(criterion, "buffer/1KiB/fresh", &bench.plugin(&echo, false), "echo", &kibibyte);
+    bench.calls(criterion, "buffer/1KiB/reused", &bench.plugin(ECHO, true), "echo", &kibibyte);
+    bench.calls(criterion, "buffer/1KiB/fresh", &bench.plugin(ECHO, false), "echo", &kibibyte);
 
-    let text = std::fs::read(example()).unwrap();
-    let upper = json(r#"{"text": "samovar"}"#);
+    let text = support::guest("examples/text/text.wasm");
+    let upper = json_call(r#"{"text": "samovar"}"#);
     bench.calls(criterion, "component/upper/reused", &bench.plugin(&text, true), "upper", &upper);
     bench.calls(criterion, "component/upper/fresh", &bench.plugin(&text, false), "upper", &upper);
 }
@@ -125,14 +104,10 @@ fn artifacts(criterion: &mut Criterion) {
     });
     let wasm = wat::parse_str(format!("(module {})", functions.collect::<String>())).unwrap();
     let digest = ModuleDigest::of(&wasm);
-    let bytes = bench.artifact(&wasm).code_bytes();
+    let bytes = bench.runtime.block_on(bench.node.artifact(&wasm)).code_bytes();
     criterion.bench_function(&format!("artifact/{}KiB/from-cache", bytes >> 10), |bencher| {
-        bencher.to_async(&bench.runtime).iter(|| async { bench.cache.get(&digest).await.unwrap() });
+        bencher.to_async(&bench.runtime).iter(|| async { bench.node.cache.get(&digest).await.unwrap() });
     });
-}
-
-fn example() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../examples/text/text.wasm")
 }
 
 criterion_group!(benches, typed, calls, artifacts);

@@ -10,9 +10,11 @@
     reason = "a benchmark that cannot be set up has nothing to say but where"
 )]
 
+#[path = "../tests/support/mod.rs"]
+mod support;
+
 use std::{
     collections::BTreeMap,
-    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -20,9 +22,10 @@ use std::{
 use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
 use samovar_runtime::{
-    Artifact, ArtifactCache, Call, Compiler, Engine, EngineOptions, EnvGrant, EnvVar, FilesGrant, Format,
-    Grants, Instances, ModuleDigest, Mount, MountSource, Plugin, PluginSpec,
+    EngineOptions, EnvGrant, EnvVar, FilesGrant, Format, Grants, Instances, Limits, Mount, MountSource,
+    Plugin, PluginSpec,
 };
+use support::{Node, call_as, guest};
 use tokio::runtime::Runtime;
 
 /// A file as short as what is answered where there is none, so that what is compared is the grant and not what is printed.
@@ -41,20 +44,18 @@ fn granted() -> PluginSpec {
         ..Grants::default()
     };
     let config = serde_json::from_str(r#"{"locale": "en"}"#).unwrap();
-    PluginSpec { grants, config: Some(config), ..PluginSpec::default() }
+    PluginSpec { grants, config: Some(config), ..nothing() }
 }
 
-async fn load(engine: &Engine, artifact: &Artifact, spec: PluginSpec) -> Plugin {
+fn nothing() -> PluginSpec {
     let instances = Instances { warm: 2, reuse: None };
-    let spec = PluginSpec { name: "bench/plugin".to_owned(), instances, ..spec };
-    Plugin::load(engine, artifact, spec).await.unwrap()
+    PluginSpec { limits: Limits::default(), instances, ..support::spec() }
 }
 
 async fn call(plugin: &Plugin) -> Duration {
-    let body = Bytes::from_static(b"env\tLOCALE\nenv\tSAMOVAR_CONFIG\nread\t/words/en\n");
-    let call = Call { body, format: Format::Text, answer_bytes: false };
+    let script = "env\tLOCALE\nenv\tSAMOVAR_CONFIG\nread\t/words/en\n";
     let started = Instant::now();
-    plugin.call(plugin.function("run").unwrap(), call).await.unwrap();
+    call_as(plugin, "run", script, Format::Text).await.unwrap();
     // Lets the refill that this call caused run now: its cost is part of the call's.
     tokio::task::yield_now().await;
     started.elapsed()
@@ -75,25 +76,19 @@ fn medians(runtime: &Runtime, plugins: [&Plugin; 2]) -> [Duration; 2] {
 }
 
 fn grants(criterion: &mut Criterion) {
-    let engine = Engine::new(&EngineOptions::default()).unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    let cache =
-        ArtifactCache::open(directory.path().to_owned(), engine.clone(), Compiler::InProcess).unwrap();
+    let node = Node::new(EngineOptions::default());
     // One worker, so that the refill's time is the call's.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for (form, file) in [("preview1", "files.preview1.wasm"), ("component", "files.wasm")] {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/guests/files").join(file);
-        let wasm = Bytes::from(std::fs::read(path).unwrap());
-        let (nothing, all) = runtime.block_on(async {
-            let artifact = cache.compile(&ModuleDigest::of(&wasm), wasm).await.unwrap();
-            (load(&engine, &artifact, PluginSpec::default()).await, load(&engine, &artifact, granted()).await)
-        });
-        for (name, plugin) in [("none", &nothing), ("all", &all)] {
+        let module = guest(&format!("tests/guests/files/{file}"));
+        let load = |spec| runtime.block_on(node.load(&module, spec)).unwrap();
+        let (none, all) = (load(nothing()), load(granted()));
+        for (name, plugin) in [("none", &none), ("all", &all)] {
             criterion.bench_function(&format!("grants/{form}/{name}"), |bencher| {
                 bencher.to_async(&runtime).iter(|| call(plugin));
             });
         }
-        let [without, with] = medians(&runtime, [&nothing, &all]);
+        let [without, with] = medians(&runtime, [&none, &all]);
         let ratio = with.as_secs_f64() / without.as_secs_f64();
         println!("grants/{form}: {with:?} with, {without:?} without, medians of {CALLS}: {ratio:.2} x");
     }

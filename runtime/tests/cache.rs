@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
 
+mod support;
+
 use std::{
     fs,
     path::PathBuf,
@@ -9,11 +11,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use samovar_runtime::{ArtifactCache, CompileError, Compiler, Engine, EngineOptions, ModuleDigest};
+use samovar_runtime::{ArtifactCache, CompileError, ModuleDigest};
+use support::Node;
 
 struct Setup {
-    directory: tempfile::TempDir,
-    engine: Engine,
+    node: Node,
     wasm: Bytes,
     digest: ModuleDigest,
 }
@@ -22,18 +24,15 @@ impl Setup {
     fn new() -> Self {
         let wasm = wat::parse_str(r#"(module (func (export "f")))"#).unwrap();
         let digest = ModuleDigest::of(&wasm);
-        let engine = Engine::new(&EngineOptions { instances: 4, ..EngineOptions::default() }).unwrap();
-        Self { directory: tempfile::tempdir().unwrap(), engine, wasm: wasm.into(), digest }
+        Self { node: Node::with_instances(4), wasm: wasm.into(), digest }
     }
 
-    /// As a process that was started again sees the directory.
     fn open(&self) -> ArtifactCache {
-        let directory = self.directory.path().to_owned();
-        ArtifactCache::open(directory, self.engine.clone(), Compiler::InProcess).unwrap()
+        self.node.reopened()
     }
 
     fn files(&self) -> Vec<PathBuf> {
-        fs::read_dir(self.directory.path()).unwrap().map(|entry| entry.unwrap().path()).collect()
+        fs::read_dir(self.node.directory()).unwrap().map(|entry| entry.unwrap().path()).collect()
     }
 }
 
@@ -80,8 +79,7 @@ async fn a_damaged_cut_or_foreign_file_is_removed_and_never_loaded() {
 #[tokio::test]
 async fn what_a_crash_left_half_written_is_swept_up() {
     let setup = Setup::new();
-    let [left, being_written] =
-        ["a", "b"].map(|name| setup.directory.path().join(format!(".half-written-{name}")));
+    let [left, being_written] = ["a", "b"].map(|name| setup.node.directory().join(format!(".half-written-{name}")));
     for file in [&left, &being_written] {
         fs::write(file, b"half").unwrap();
     }

@@ -2,45 +2,20 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
 
-mod loading;
+mod support;
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use samovar_runtime::{
-    Abi, Answer, ArtifactCache, Call, CallError, Compiler, Engine, EngineOptions, Format, FunctionRequest,
-    Instances, Limits, LoadError, ModuleDigest, Plugin, PluginSpec, Reuse,
+    Abi, Call, CallError, Format, FunctionRequest, Limits, LoadError, PluginSpec, Reuse,
 };
+use support::{Node, call, function, json, load};
 
 fn spec() -> PluginSpec {
-    PluginSpec {
-        name: "test/plugin".to_owned(),
-        functions: Vec::new(),
-        limits: Limits {
-            memory: 1 << 20,
-            timeout: Duration::from_secs(10),
-            concurrency: 4,
-            queue: 4,
-            request_bytes: 1 << 20,
-            response_bytes: 1 << 20,
-            ..Limits::default()
-        },
-        instances: Instances { warm: 1, reuse: None },
-        ..PluginSpec::default()
-    }
-}
-
-async fn load(wat: &str, spec: PluginSpec) -> Result<Plugin, LoadError> {
-    loading::load(wat::parse_str(wat).unwrap(), spec).await
-}
-
-async fn call(plugin: &Plugin, function: &str, body: &'static str) -> Result<Answer, CallError> {
-    let call = Call { body: Bytes::from_static(body.as_bytes()), format: Format::Json, answer_bytes: false };
-    plugin.call(plugin.function(function).unwrap(), call).await
-}
-
-async fn json(plugin: &Plugin, function: &str, body: &'static str) -> String {
-    String::from_utf8(call(plugin, function, body).await.unwrap().body.to_vec()).unwrap()
+    let spec = support::spec();
+    let limits = Limits { memory: 1 << 20, concurrency: 4, queue: 4, response_bytes: 1 << 20, ..spec.limits };
+    PluginSpec { limits, ..spec }
 }
 
 #[tokio::test]
@@ -139,11 +114,7 @@ async fn a_body_over_the_limit_takes_no_instance() {
 #[tokio::test]
 async fn an_endless_loop_ends_at_its_timeout() {
     let mut quick = spec();
-    quick.functions = vec![FunctionRequest {
-        name: "spin".to_owned(),
-        timeout: Some(Duration::from_millis(50)),
-        ..FunctionRequest::default()
-    }];
+    quick.functions = vec![FunctionRequest { timeout: Some(Duration::from_millis(50)), ..function("spin") }];
     let plugin = load(r#"(module (func (export "spin") (loop (br 0))))"#, quick).await.unwrap();
     match call(&plugin, "spin", "").await {
         Err(CallError::Timeout { limit }) => assert_eq!(limit, Duration::from_millis(50)),
@@ -238,7 +209,7 @@ async fn what_the_module_lacks_or_may_not_import_is_named() {
     assert!(matches!(&error, LoadError::ImportNotGranted(why) if why.contains("env::secret")), "{error}");
 
     let mut wanting = spec();
-    wanting.functions = vec![FunctionRequest { name: "missing".to_owned(), ..FunctionRequest::default() }];
+    wanting.functions = vec![function("missing")];
     let error = load(COUNTER, wanting).await.err().unwrap();
     assert_eq!(
         error.to_string(),
@@ -246,11 +217,7 @@ async fn what_the_module_lacks_or_may_not_import_is_named() {
     );
 
     let mut wrong = spec();
-    wrong.functions = vec![FunctionRequest {
-        name: "count".to_owned(),
-        abi: Some(Abi::Buffer),
-        ..FunctionRequest::default()
-    }];
+    wrong.functions = vec![FunctionRequest { abi: Some(Abi::Buffer), ..function("count") }];
     assert!(matches!(load(COUNTER, wrong).await, Err(LoadError::ExportNotFound(_))));
     assert!(matches!(load("(module)", spec()).await, Err(LoadError::ExportNotFound(_))));
 }
@@ -269,15 +236,10 @@ async fn past_concurrency_and_queue_calls_are_refused_at_once() {
 
 #[tokio::test]
 async fn where_instances_run_out_the_call_says_so() {
-    let engine = Engine::new(&EngineOptions { instances: 1, ..EngineOptions::default() }).unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    let cache =
-        ArtifactCache::open(directory.path().to_owned(), engine.clone(), Compiler::InProcess).unwrap();
-    let wasm = wat::parse_str(r#"(module (memory 1) (func (export "f")))"#).unwrap();
-    let artifact = cache.compile(&ModuleDigest::of(&wasm), wasm.into()).await.unwrap();
+    let node = Node::with_instances(1);
     let mut plugins = Vec::new();
     let error = loop {
-        match Plugin::load(&engine, &artifact, spec()).await {
+        match node.load(r#"(module (memory 1) (func (export "f")))"#, spec()).await {
             Ok(plugin) => plugins.push(plugin),
             Err(error) => break error,
         }
@@ -298,11 +260,10 @@ async fn a_closed_plugin_holds_no_instances_and_takes_no_calls() {
 #[tokio::test]
 async fn of_a_module_with_hundreds_of_functions_those_that_are_named_are_taken() {
     let exports = (0..501).fold(String::new(), |all, at| all + &format!("(func (export \"f{at}\"))"));
-    let wasm = wat::parse_str(format!("(module {exports})")).unwrap();
-    let refused = loading::load(wasm.clone(), PluginSpec::default()).await.err().unwrap();
+    let module = format!("(module {exports})");
+    let refused = load(&module, PluginSpec::default()).await.err().unwrap();
     assert!(matches!(&refused, LoadError::ExportNotFound(why) if why.contains("501 functions")), "{refused}");
-    let f500 = FunctionRequest { name: "f500".to_owned(), ..FunctionRequest::default() };
-    let plugin =
-        loading::load(wasm, PluginSpec { functions: vec![f500], ..PluginSpec::default() }).await.unwrap();
+    let one = PluginSpec { functions: vec![function("f500")], ..PluginSpec::default() };
+    let plugin = load(module, one).await.unwrap();
     assert_eq!(plugin.functions().len(), 1);
 }

@@ -2,35 +2,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
 
-mod loading;
+mod support;
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use loading::{guest, load};
 use samovar_runtime::{
-    Abi, Answer, Call, CallError, Format, FunctionRequest, Instances, Limits, LoadError, Plugin, PluginSpec,
-    Reuse,
+    Abi, CallError, Format, FunctionRequest, Instances, Limits, LoadError, PluginSpec, Reuse,
 };
+use support::{call_as, function, guest, load};
 
 fn spec() -> PluginSpec {
-    PluginSpec {
-        name: "test/plugin".to_owned(),
-        functions: Vec::new(),
-        limits: Limits { response_bytes: 1 << 16, timeout: Duration::from_secs(10), ..Limits::default() },
-        instances: Instances { warm: 1, reuse: None },
-        ..PluginSpec::default()
-    }
-}
-
-async fn call(
-    plugin: &Plugin,
-    function: &str,
-    body: &'static [u8],
-    format: Format,
-) -> Result<Answer, CallError> {
-    let call = Call { body: Bytes::from_static(body), format, answer_bytes: false };
-    plugin.call(plugin.function(function).unwrap(), call).await
+    let spec = support::spec();
+    PluginSpec { limits: Limits { response_bytes: 1 << 16, ..spec.limits }, ..spec }
 }
 
 /// The programs do the same, in each form in which programs are built. When they fail they exit with that status: WASI 0.2
@@ -42,8 +25,7 @@ const PROGRAMS: [(&str, i32); 2] =
 async fn the_body_is_stdin_and_an_array_of_strings_is_arguments_too() {
     for (program, _) in PROGRAMS {
         let plugin = load(guest(program), spec()).await.unwrap();
-        let function = plugin.function("run").unwrap();
-        assert_eq!(function.abi(), Some(Abi::Command), "{program}");
+        assert_eq!(plugin.function("run").unwrap().abi(), Some(Abi::Command), "{program}");
         assert_eq!(plugin.functions().len(), 1, "{program}");
         for (body, format, answer) in [
             (&b"hello"[..], Format::Text, "run\nhello"),
@@ -52,12 +34,12 @@ async fn the_body_is_stdin_and_an_array_of_strings_is_arguments_too() {
             (br#"["-n"]"#, Format::Bytes, "run\n[\"-n\"]"),
             (br#"{"a": 1}"#, Format::Json, "run\n{\"a\": 1}"),
         ] {
-            let given = call(&plugin, "run", body, format).await.unwrap();
+            let given = call_as(&plugin, "run", body, format).await.unwrap();
             assert_eq!(given.body, answer, "{program}");
             assert_eq!(given.format, if format == Format::Bytes { format } else { Format::Text });
         }
         // What is no text is bytes.
-        assert_eq!(call(&plugin, "run", &[255], Format::Text).await.unwrap().format, Format::Bytes);
+        assert_eq!(call_as(&plugin, "run", &[255], Format::Text).await.unwrap().format, Format::Bytes);
     }
 }
 
@@ -65,7 +47,7 @@ async fn the_body_is_stdin_and_an_array_of_strings_is_arguments_too() {
 async fn a_status_other_than_zero_is_the_guests_error_with_the_end_of_stderr() {
     for (program, status) in PROGRAMS {
         let plugin = load(guest(program), spec()).await.unwrap();
-        match call(&plugin, "run", b"!no such \"thing\"\n", Format::Text).await {
+        match call_as(&plugin, "run", b"!no such \"thing\"\n", Format::Text).await {
             Err(CallError::GuestError(why)) => {
                 let expected = format!(r#""it exited with status {status}: !no such \"thing\"""#);
                 assert_eq!(why, expected, "{program}");
@@ -79,7 +61,7 @@ async fn a_status_other_than_zero_is_the_guests_error_with_the_end_of_stderr() {
 async fn a_program_that_writes_without_end_is_stopped_at_the_limit() {
     for (program, _) in PROGRAMS {
         let plugin = load(guest(program), spec()).await.unwrap();
-        match call(&plugin, "run", &[b'*'; 1024], Format::Text).await {
+        match call_as(&plugin, "run", &[b'*'; 1024], Format::Text).await {
             Err(CallError::ResponseTooLarge { limit: 65536 }) => {}
             other => panic!("{program}: {other:?}"),
         }
@@ -93,7 +75,7 @@ async fn a_program_runs_once_in_an_instance_whatever_may_be_used_again() {
         let spec = PluginSpec { instances: Instances { warm: 1, reuse: reuse.clone() }, ..spec() };
         let plugin = load(guest(program), spec).await.unwrap();
         for _ in 0..3 {
-            assert_eq!(call(&plugin, "run", b"again", Format::Text).await.unwrap().body, "run\nagain");
+            assert_eq!(call_as(&plugin, "run", b"again", Format::Text).await.unwrap().body, "run\nagain");
         }
     }
 }
@@ -101,38 +83,32 @@ async fn a_program_runs_once_in_an_instance_whatever_may_be_used_again() {
 #[tokio::test]
 async fn a_program_has_the_name_of_its_endpoint_and_the_abi_alone_finds_it() {
     for (program, _) in PROGRAMS {
-        let request = FunctionRequest {
-            name: "report".to_owned(),
-            abi: Some(Abi::Command),
-            ..FunctionRequest::default()
-        };
+        let request = FunctionRequest { abi: Some(Abi::Command), ..function("report") };
         let plugin = load(guest(program), PluginSpec { functions: vec![request], ..spec() }).await.unwrap();
-        assert_eq!(call(&plugin, "report", b"", Format::Text).await.unwrap().body, "report\n");
+        assert_eq!(call_as(&plugin, "report", b"", Format::Text).await.unwrap().body, "report\n");
     }
 }
 
 #[tokio::test]
 async fn arguments_without_a_meaning_are_refused() {
     let plugin = load(guest("tests/guests/command.wat"), spec()).await.unwrap();
-    let nul = call(&plugin, "run", br#"["a\u0000b"]"#, Format::Json).await;
+    let nul = call_as(&plugin, "run", br#"["a\u0000b"]"#, Format::Json).await;
     assert!(matches!(nul, Err(CallError::BadArguments(_))), "{nul:?}");
 }
 
 #[tokio::test]
 async fn an_endless_program_is_stopped_at_its_timeout_and_a_trap_is_a_trap() {
-    let wasm = wat::parse_str(r#"(module (func (export "_start") (loop (br 0))))"#).unwrap();
+    let spins = r#"(module (func (export "_start") (loop (br 0))))"#;
     let limits = Limits { timeout: Duration::from_millis(50), ..Limits::default() };
-    let plugin = load(wasm, PluginSpec { limits, ..spec() }).await.unwrap();
-    assert!(matches!(call(&plugin, "run", b"", Format::Text).await, Err(CallError::Timeout { .. })));
-    let wasm = wat::parse_str(r#"(module (func (export "_start") unreachable))"#).unwrap();
-    let plugin = load(wasm, spec()).await.unwrap();
-    assert!(matches!(call(&plugin, "run", b"", Format::Text).await, Err(CallError::Trap { .. })));
+    let plugin = load(spins, PluginSpec { limits, ..spec() }).await.unwrap();
+    assert!(matches!(call_as(&plugin, "run", b"", Format::Text).await, Err(CallError::Timeout { .. })));
+    let plugin = load(r#"(module (func (export "_start") unreachable))"#, spec()).await.unwrap();
+    assert!(matches!(call_as(&plugin, "run", b"", Format::Text).await, Err(CallError::Trap { .. })));
 }
 
 #[tokio::test]
 async fn a_start_that_takes_something_is_no_program() {
-    let wasm = wat::parse_str(r#"(module (func (export "_start") (param i32)))"#).unwrap();
-    match load(wasm, spec()).await {
+    match load(r#"(module (func (export "_start") (param i32)))"#, spec()).await {
         Err(LoadError::ExportNotFound(why)) => assert!(why.contains("takes and gives nothing"), "{why}"),
         other => panic!("{:?}", other.map(|_| ())),
     }

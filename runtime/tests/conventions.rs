@@ -2,41 +2,33 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
 
-mod loading;
+mod support;
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use loading::{compile, guest};
 use samovar_runtime::{
-    Abi, Call, CallError, Format, FunctionRequest, Inspection, Instances, Limits, LoadError, Plugin,
-    PluginSpec, Reuse,
+    Abi, CallError, FunctionRequest, Inspection, Instances, Limits, LoadError, Plugin, PluginSpec, Reuse,
 };
 use serde_json::{Value, json};
+use support::{Node, function, guest, text};
 
 fn spec(config: Value) -> PluginSpec {
-    PluginSpec {
-        name: "test/plugin".to_owned(),
-        functions: Vec::new(),
-        limits: Limits { timeout: Duration::from_secs(10), response_bytes: 1 << 16, ..Limits::default() },
-        instances: Instances { warm: 1, reuse: None },
-        config: serde_json::from_value(config).unwrap(),
-        ..PluginSpec::default()
-    }
+    let spec = support::spec();
+    let limits = Limits { response_bytes: 1 << 16, ..spec.limits };
+    PluginSpec { limits, config: serde_json::from_value(config).unwrap(), ..spec }
 }
 
 /// Loads it, and shows that it imports nothing that `inspect` does not know.
-async fn load(wasm: Vec<u8>, spec: PluginSpec) -> Result<Plugin, LoadError> {
-    let (engine, artifact) = compile(wasm).await;
+async fn load(module: impl AsRef<[u8]>, spec: PluginSpec) -> Result<Plugin, LoadError> {
+    let node = Node::with_instances(20);
+    let artifact = node.artifact(module).await;
     let unknown = Inspection::of(&artifact).imports.into_iter().find(|import| !import.provided);
     assert_eq!(unknown, None);
-    Plugin::load(&engine, &artifact, spec).await
+    Plugin::load(&node.engine, &artifact, spec).await
 }
 
-async fn call(plugin: &Plugin, function: &str, body: &'static str) -> Result<String, CallError> {
-    let call = Call { body: Bytes::from_static(body.as_bytes()), format: Format::Json, answer_bytes: false };
-    let answer = plugin.call(plugin.function(function).unwrap(), call).await?;
-    Ok(String::from_utf8(answer.body.to_vec()).unwrap())
+async fn call(plugin: &Plugin, function: &str, body: &str) -> Result<String, CallError> {
+    Ok(text(&support::call(plugin, function, body).await?))
 }
 
 fn names(plugin: &Plugin) -> Vec<(&str, Option<Abi>)> {
@@ -77,7 +69,7 @@ async fn a_dataflare_plugin_is_told_once_in_an_instances_life_and_ended_with_it(
     let reuse = Some(Reuse { max_calls: 3, idle: Duration::from_mins(1) });
     let limits = Limits { timeout: Duration::from_millis(300), ..Limits::default() };
     let spec = PluginSpec { limits, instances: Instances { warm: 1, reuse }, ..spec(Value::Null) };
-    let plugin = load(wat::parse_str(wat).unwrap(), spec).await.unwrap();
+    let plugin = load(wat, spec).await.unwrap();
     for _ in 0..2 {
         assert_eq!(call(&plugin, "process-data", "x").await.unwrap(), "1");
     }
@@ -104,7 +96,7 @@ async fn every_host_function_of_dataflares_has_both_of_its_names() {
                 (i32.and
                     (i64.eqz (call $random (i64.const 1)))
                     (i64.lt_u (call $host_random) (i64.const 100))))))"#;
-    let plugin = load(wat::parse_str(wat).unwrap(), spec(Value::Null)).await.unwrap();
+    let plugin = load(wat, spec(Value::Null)).await.unwrap();
     assert_eq!(call(&plugin, "says", "[5]").await.unwrap(), "1");
     match call(&plugin, "says", "[65533]").await {
         Err(CallError::Trap { message, .. }) => {
@@ -120,7 +112,7 @@ async fn a_config_that_a_plugin_refuses_is_a_failed_start() {
         (memory (export "memory") 1)
         (func (export "plugin_init") (param i32 i32) (result i32) (i32.const 5))
         (func (export "process_data") (param i32 i32) (result i32) (i32.const 0)))"#;
-    match load(wat::parse_str(wat).unwrap(), spec(json!({}))).await {
+    match load(wat, spec(json!({}))).await {
         Err(LoadError::Init(why)) => assert!(why.contains("`plugin_init` returned 5"), "{why}"),
         other => panic!("{:?}", other.map(|_| ())),
     }
@@ -139,8 +131,7 @@ async fn a_module_of_wasm_engine_finds_its_json_at_the_heaps_base() {
         assert!(matches!(call(&plugin, "echo", wrong).await, Err(CallError::BadArguments(_))), "{wrong}");
     }
     // More than the one page that WasmEngine adds.
-    let long = format!(r#"["{}"]"#, "x".repeat(200_000)).leak();
-    let most = call(&plugin, "echo", long).await;
+    let most = call(&plugin, "echo", &format!(r#"["{}"]"#, "x".repeat(200_000))).await;
     assert!(matches!(most, Err(CallError::ResponseTooLarge { .. })), "{most:?}");
 }
 
@@ -159,8 +150,7 @@ async fn what_the_host_adds_to_a_memory_is_within_its_limit() {
 
 #[tokio::test]
 async fn a_program_of_wasm_engine_finds_its_json_as_its_own_name() {
-    let request =
-        FunctionRequest { name: "auth".to_owned(), abi: Some(Abi::WasmEngine), ..FunctionRequest::default() };
+    let request = FunctionRequest { abi: Some(Abi::WasmEngine), ..function("auth") };
     let spec = PluginSpec { functions: vec![request], ..spec(Value::Null) };
     let plugin = load(guest("tests/guests/command.wat"), spec).await.unwrap();
     // The fixture ends its argument with a newline, and that one is not the answer.
@@ -179,11 +169,10 @@ async fn a_core_module_has_its_config_in_the_environment() {
             (drop (call $sizes (i32.const 0) (i32.const 4)))
             (drop (call $get (i32.const 16) (i32.const 1024)))
             (i64.or (i64.const 4398046511104) (i64.extend_i32_u (i32.load (i32.const 4))))))"#;
-    let wasm = wat::parse_str(wat).unwrap();
-    let plugin = load(wasm.clone(), spec(json!({ "locale": "en" }))).await.unwrap();
+    let plugin = load(wat, spec(json!({ "locale": "en" }))).await.unwrap();
     let environment = call(&plugin, "environment", "").await.unwrap();
     assert_eq!(environment, "SAMOVAR_CONFIG={\"locale\":\"en\"}\0");
-    let plugin = load(wasm, spec(Value::Null)).await.unwrap();
+    let plugin = load(wat, spec(Value::Null)).await.unwrap();
     assert_eq!(call(&plugin, "environment", "").await.unwrap(), "");
 }
 
@@ -222,7 +211,7 @@ const LOOKS_UP: &str = r#"(component
 #[tokio::test]
 async fn a_component_looks_its_config_up_by_the_names_of_the_top_level() {
     let config = json!({ "locale": "en", "deep": { "list": [1, "2"] }, "n": 1.5, "none": null });
-    let plugin = load(wat::parse_str(LOOKS_UP).unwrap(), spec(config)).await.unwrap();
+    let plugin = load(LOOKS_UP, spec(config)).await.unwrap();
     for (key, found) in [
         (r#"["locale"]"#, json!("en")),
         (r#"["deep"]"#, json!(r#"{"list":[1,"2"]}"#)),
@@ -232,6 +221,6 @@ async fn a_component_looks_its_config_up_by_the_names_of_the_top_level() {
     ] {
         assert_eq!(call(&plugin, "look-up", key).await.unwrap(), found.to_string(), "{key}");
     }
-    let plugin = load(wat::parse_str(LOOKS_UP).unwrap(), spec(Value::Null)).await.unwrap();
+    let plugin = load(LOOKS_UP, spec(Value::Null)).await.unwrap();
     assert_eq!(call(&plugin, "look-up", r#"["locale"]"#).await.unwrap(), "null");
 }

@@ -3,10 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
 
 mod files_guest;
-mod loading;
+mod support;
 
 use files_guest::{GUESTS, KIB, run, scratch, spec, words};
-use loading::{guest, load};
+use support::{guest, load};
 
 /// The descriptors of the mounts, in the order in which they are granted.
 const READ_ONLY: u32 = 3;

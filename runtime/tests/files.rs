@@ -3,16 +3,15 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
 
 mod files_guest;
-mod loading;
+mod support;
 
 use std::time::Duration;
 
 use files_guest::{GUESTS, KIB, files, run, scratch, spec, words};
-use loading::{compile, guest, load};
 use samovar_runtime::{
-    Call, CallError, EnvGrant, EnvVar, FilesGrant, Format, Grants, Instances, InvalidMount, Mount, Plugin,
-    PluginSpec, Reuse,
+    CallError, EnvGrant, EnvVar, FilesGrant, Format, Grants, Instances, InvalidMount, Mount, PluginSpec, Reuse,
 };
+use support::{Node, call_as, guest, json, load};
 
 /// What each line of a script answers, in every form of the guest.
 async fn answers(mounts: &[Mount], script: &[(&str, &str)]) {
@@ -206,29 +205,26 @@ async fn open_files_are_bounded() {
 #[tokio::test]
 async fn what_is_written_is_drawn_from_the_memory_budget_and_given_back() {
     for file in GUESTS {
-        let (engine, artifact) = compile(guest(file)).await;
-        let budget = engine.memory().clone();
+        let node = Node::with_instances(20);
         let mut spec = spec(&[scratch("/tmp", 64 << 20)]);
         spec.instances = Instances { warm: 0, reuse: None };
         spec.limits.timeout = Duration::from_millis(500);
-        let plugin = Plugin::load(&engine, &artifact, spec).await.unwrap();
-        let before = budget.used();
-        let function = plugin.function("run").unwrap();
+        let plugin = node.load(guest(file), spec).await.unwrap();
+        let before = node.used();
         // It never ends, so that what it holds can be looked at.
         let body = "raw\topen\t3\twc\tx\ntruncate\t/tmp/x\t33554432\nspin";
-        let call = Call { body: body.into(), format: Format::Text, answer_bytes: false };
         let mut most = 0;
-        let mut calling = Box::pin(plugin.call(function, call));
+        let mut calling = Box::pin(call_as(&plugin, "run", body, Format::Text));
         let answer = std::future::poll_fn(|context| {
             let polled = calling.as_mut().poll(context);
-            most = most.max(budget.used());
+            most = most.max(node.used());
             polled
         })
         .await;
         drop(calling);
         assert!(matches!(answer, Err(CallError::Timeout { .. })), "{file}: {answer:?}");
         assert!(most >= before + (32 << 20), "{file}: {most}");
-        assert_eq!(budget.used(), before, "{file}");
+        assert_eq!(node.used(), before, "{file}");
     }
 }
 
@@ -255,12 +251,8 @@ async fn scratch_is_empty_at_each_call_also_where_an_instance_serves_again() {
     let mut spec = spec(&[scratch("/tmp", 64 * KIB)]);
     spec.instances =
         Instances { warm: 0, reuse: Some(Reuse { max_calls: 100, idle: Duration::from_mins(1) }) };
-    let plugin = load(wat::parse_str(module).unwrap(), spec).await.unwrap();
-    let call = async |name: &str| {
-        let call = Call { body: "[]".into(), format: Format::Json, answer_bytes: false };
-        String::from_utf8(plugin.call(plugin.function(name).unwrap(), call).await.unwrap().body.to_vec())
-            .unwrap()
-    };
+    let plugin = load(module, spec).await.unwrap();
+    let call = async |name: &str| json(&plugin, name, "[]").await;
     assert_eq!(call("look").await, "44", "what its start wrote is gone");
     assert_eq!(call("make").await, "0");
     // The number of its descriptor is still the guest's; what it named is gone.
@@ -323,10 +315,10 @@ fn what_cannot_be_mounted_is_refused_with_what_to_do() {
 #[tokio::test]
 async fn a_node_without_memory_ends_the_call_and_does_not_say_that_the_disk_is_full() {
     for file in GUESTS {
-        let (engine, artifact) = files_guest::compile_within(guest(file), 48 << 20).await;
+        let node = Node::with_memory(48 << 20);
         let mut spec = spec(&[scratch("/tmp", 512 << 20)]);
         spec.instances.warm = 0;
-        let plugin = Plugin::load(&engine, &artifact, spec).await.unwrap();
+        let plugin = node.load(guest(file), spec).await.unwrap();
         let line = "raw\topen\t3\twc\tx\ntruncate\t/tmp/x\t268435456";
         let answer = run(&plugin, &[line]).await;
         assert!(matches!(answer, Err(CallError::NodeMemory)), "{file}: {answer:?}");

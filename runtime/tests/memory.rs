@@ -2,17 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
 
-mod loading;
+mod support;
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::future::join_all;
-use loading::until;
 use samovar_runtime::{
-    Answer, ArtifactCache, Call, CallError, CompileError, Compiler, Engine, EngineOptions, Format, Instances,
-    Limits, LoadError, ModuleDigest, Plugin, PluginSpec,
+    Answer, CallError, CompileError, Instances, Limits, LoadError, ModuleDigest, Plugin, PluginSpec,
 };
+use support::{Node, until};
 
 const MIB: u64 = 1 << 20;
 
@@ -26,47 +24,20 @@ const GREEDY: &str = r#"(module
     (func (export "trap") (param i32) (call $to (local.get 0)) unreachable)
     (func (export "spin") (param i32) (call $to (local.get 0)) (loop (br 0))))"#;
 
-struct Node {
-    engine: Engine,
-    cache: ArtifactCache,
-    _directory: tempfile::TempDir,
-}
-
-impl Node {
-    fn new(budget: u64) -> Self {
-        let options = EngineOptions { instances: 50, memory: Some(budget), ..EngineOptions::default() };
-        let engine = Engine::new(&options).unwrap();
-        let directory = tempfile::tempdir().unwrap();
-        let cache =
-            ArtifactCache::open(directory.path().to_owned(), engine.clone(), Compiler::InProcess).unwrap();
-        Self { engine, cache, _directory: directory }
-    }
-
-    async fn load(&self, warm: u32) -> Result<Plugin, LoadError> {
-        let wasm = wat::parse_str(GREEDY).unwrap();
-        let artifact = self.cache.compile(&ModuleDigest::of(&wasm), wasm.into()).await.unwrap();
-        let limits = Limits { memory: 9 * MIB, timeout: Duration::from_millis(300), ..Limits::default() };
-        let instances = Instances { warm, reuse: None };
-        let name = "test/greedy".to_owned();
-        let spec = PluginSpec { name, functions: Vec::new(), limits, instances, ..PluginSpec::default() };
-        Plugin::load(&self.engine, &artifact, spec).await
-    }
-
-    fn used(&self) -> u64 {
-        self.engine.memory().used()
-    }
+async fn load(node: &Node, warm: u32) -> Result<Plugin, LoadError> {
+    let limits = Limits { memory: 9 * MIB, timeout: Duration::from_millis(300), ..Limits::default() };
+    let instances = Instances { warm, reuse: None };
+    node.load(GREEDY, PluginSpec { limits, instances, ..support::spec() }).await
 }
 
 async fn call(plugin: &Plugin, function: &str, mebibytes: u64) -> Result<Answer, CallError> {
-    let body = Bytes::from(format!("[{}]", mebibytes * 16));
-    let call = Call { body, format: Format::Json, answer_bytes: false };
-    plugin.call(plugin.function(function).unwrap(), call).await
+    support::call(plugin, function, format!("[{}]", mebibytes * 16)).await
 }
 
 #[tokio::test]
 async fn memory_goes_back_however_a_call_ends() {
-    let node = Node::new(64 * MIB);
-    let plugin = node.load(0).await.unwrap();
+    let node = Node::with_memory(64 * MIB);
+    let plugin = load(&node, 0).await.unwrap();
     let before = node.used();
     let spins = async { assert!(matches!(call(&plugin, "spin", 8).await, Err(CallError::Timeout { .. }))) };
     tokio::join!(spins, until(|| node.used() >= before + 8 * MIB));
@@ -84,8 +55,8 @@ async fn memory_goes_back_however_a_call_ends() {
 
 #[tokio::test]
 async fn growth_past_the_budget_is_the_nodes_refusal_and_growth_past_the_limit_the_plugins() {
-    let node = Node::new(12 * MIB);
-    let plugin = node.load(0).await.unwrap();
+    let node = Node::with_memory(12 * MIB);
+    let plugin = load(&node, 0).await.unwrap();
     let (first, second) = tokio::join!(call(&plugin, "spin", 8), async {
         until(|| node.used() >= 8 * MIB).await;
         call(&plugin, "grow", 8).await
@@ -99,8 +70,8 @@ async fn growth_past_the_budget_is_the_nodes_refusal_and_growth_past_the_limit_t
 
 #[tokio::test]
 async fn where_not_even_an_instance_fits_calls_are_refused_until_others_end() {
-    let node = Node::new(10 * MIB);
-    let plugin = node.load(0).await.unwrap();
+    let node = Node::with_memory(10 * MIB);
+    let plugin = load(&node, 0).await.unwrap();
     let answers = join_all((0..20).map(|_| call(&plugin, "spin", 1))).await;
     let refused = answers.iter().filter(|answer| matches!(answer, Err(CallError::NodeMemory))).count();
     let ran = answers.iter().filter(|answer| matches!(answer, Err(CallError::Timeout { .. }))).count();
@@ -110,8 +81,8 @@ async fn where_not_even_an_instance_fits_calls_are_refused_until_others_end() {
 
 #[tokio::test]
 async fn idle_instances_are_given_back_when_a_call_needs_their_memory() {
-    let node = Node::new(12 * MIB);
-    let (idle, busy) = (node.load(4).await.unwrap(), node.load(0).await.unwrap());
+    let node = Node::with_memory(12 * MIB);
+    let (idle, busy) = (load(&node, 4).await.unwrap(), load(&node, 0).await.unwrap());
     assert_eq!(idle.ready_instances(), 4);
     assert_eq!(&call(&busy, "grow", 9).await.unwrap().body[..], b"144");
     assert_eq!(idle.ready_instances(), 0);
@@ -120,22 +91,22 @@ async fn idle_instances_are_given_back_when_a_call_needs_their_memory() {
 
 #[tokio::test]
 async fn no_instance_is_made_ahead_from_the_last_quarter() {
-    let node = Node::new(8 * MIB);
-    let plugin = node.load(20).await.unwrap();
+    let node = Node::with_memory(8 * MIB);
+    let plugin = load(&node, 20).await.unwrap();
     assert_eq!(plugin.ready_instances(), 5, "of 6 MiB, each takes 1 MiB and a little");
     assert!(call(&plugin, "grow", 2).await.is_ok());
 }
 
 #[tokio::test]
 async fn a_plugin_whose_first_instance_does_not_fit_is_not_loaded() {
-    let node = Node::new(MIB / 2);
-    assert!(matches!(node.load(1).await.err(), Some(LoadError::NodeMemory)));
+    let node = Node::with_memory(MIB / 2);
+    assert!(matches!(load(&node, 1).await.err(), Some(LoadError::NodeMemory)));
 }
 
 #[tokio::test]
 async fn where_calls_use_it_all_nothing_is_compiled_until_they_end() {
-    let node = Node::new(10 * MIB);
-    let plugin = node.load(0).await.unwrap();
+    let node = Node::with_memory(10 * MIB);
+    let plugin = load(&node, 0).await.unwrap();
     let compile = async || {
         let wasm = wat::parse_str(r#"(module (func (export "another")))"#).unwrap();
         node.cache.compile(&ModuleDigest::of(&wasm), wasm.into()).await
@@ -151,8 +122,8 @@ async fn where_calls_use_it_all_nothing_is_compiled_until_they_end() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn calls_on_many_threads_stay_within_the_budget_and_leave_nothing() {
-    let node = Node::new(20 * MIB);
-    let plugins = [node.load(2).await.unwrap(), node.load(0).await.unwrap()];
+    let node = Node::with_memory(20 * MIB);
+    let plugins = [load(&node, 2).await.unwrap(), load(&node, 0).await.unwrap()];
     let calls = (0..200_usize).map(|at| {
         let (plugin, budget) = (plugins[at % 2].clone(), node.engine.memory().clone());
         tokio::spawn(async move {

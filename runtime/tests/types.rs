@@ -2,34 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
 
-mod loading;
+mod support;
 
-use bytes::Bytes;
-use samovar_runtime::{Answer, Call, CallError, Format, Instances, Limits, Plugin, PluginSpec};
+use std::time::{Duration, Instant};
+
+use samovar_runtime::{Call, CallError, Format, Limits, Plugin, PluginSpec};
+use support::{call, json};
 
 /// The component at a path of the project.
 async fn guest(path: &str) -> Plugin {
-    let spec = PluginSpec {
-        name: "test/types".to_owned(),
-        functions: Vec::new(),
-        limits: Limits { timeout: std::time::Duration::from_secs(2), ..Limits::default() },
-        instances: Instances { warm: 1, reuse: None },
-        ..PluginSpec::default()
-    };
-    loading::load(loading::guest(path), spec).await.unwrap()
-}
-
-async fn call(plugin: &Plugin, function: &str, body: &str) -> Result<Answer, CallError> {
-    let call =
-        Call { body: Bytes::copy_from_slice(body.as_bytes()), format: Format::Json, answer_bytes: false };
-    plugin.call(plugin.function(function).unwrap_or_else(|| panic!("there is no {function}")), call).await
-}
-
-async fn answer(plugin: &Plugin, function: &str, body: &str) -> String {
-    match call(plugin, function, body).await {
-        Ok(answer) => String::from_utf8(answer.body.to_vec()).unwrap(),
-        Err(error) => panic!("{function} {body}: {error}"),
-    }
+    let limits = Limits { timeout: Duration::from_secs(2), ..Limits::default() };
+    support::load(support::guest(path), PluginSpec { limits, ..support::spec() }).await.unwrap()
 }
 
 #[tokio::test]
@@ -80,12 +63,12 @@ async fn every_type_comes_back_as_it_went() {
     ] {
         for value in values {
             assert_eq!(
-                answer(&plugin, function, &format!("[{value}]")).await,
+                json(&plugin, function, &format!("[{value}]")).await,
                 *value,
                 "{function} by position"
             );
             let by_name = format!("{{\"value\": {value}}}");
-            assert_eq!(answer(&plugin, function, &by_name).await, *value, "{function} by name");
+            assert_eq!(json(&plugin, function, &by_name).await, *value, "{function} by name");
         }
     }
 }
@@ -111,7 +94,7 @@ async fn other_spellings_of_a_value_are_taken() {
         ("nothing", "[]", "null"),
         ("nothing", "{}", "null"),
     ] {
-        assert_eq!(answer(&plugin, function, given).await, back, "{function} {given}");
+        assert_eq!(json(&plugin, function, given).await, back, "{function} {given}");
     }
 }
 
@@ -158,7 +141,7 @@ async fn what_does_not_fit_is_refused_with_its_place() {
 #[tokio::test]
 async fn an_error_of_the_guest_is_its_own_value() {
     let plugin = guest("tests/guests/types/types.wasm").await;
-    assert_eq!(answer(&plugin, "give-result", r#"[{"ok": "fine"}]"#).await, r#""fine""#);
+    assert_eq!(json(&plugin, "give-result", r#"[{"ok": "fine"}]"#).await, r#""fine""#);
     for (function, body, error) in [
         ("give-result", r#"[{"err": 7}]"#, "7"),
         ("give-result-without-payloads", "[false]", "null"),
@@ -193,11 +176,11 @@ async fn bytes_go_through_as_they_are_and_resources_are_not_callable() {
 #[tokio::test]
 async fn a_guest_of_wasi_starts_and_is_given_nothing() {
     let plugin = guest("tests/guests/wasi/wasi.wasm").await;
-    assert_eq!(answer(&plugin, "environment", "").await, "[]");
-    assert_eq!(answer(&plugin, "arguments", "").await, "[]");
-    assert_eq!(answer(&plugin, "read-stdin", "").await, r#""""#);
-    assert_eq!(answer(&plugin, "print", r#"["hello"]"#).await, "null");
-    assert_ne!(answer(&plugin, "random", "").await, answer(&plugin, "random", "").await);
+    assert_eq!(json(&plugin, "environment", "").await, "[]");
+    assert_eq!(json(&plugin, "arguments", "").await, "[]");
+    assert_eq!(json(&plugin, "read-stdin", "").await, r#""""#);
+    assert_eq!(json(&plugin, "print", r#"["hello"]"#).await, "null");
+    assert_ne!(json(&plugin, "random", "").await, json(&plugin, "random", "").await);
     for (function, body) in [("read-file", r#"["/etc/passwd"]"#), ("write-file", r#"["/tmp/x", ""]"#)] {
         assert!(matches!(call(&plugin, function, body).await, Err(CallError::GuestError(_))), "{function}");
     }
@@ -210,9 +193,9 @@ async fn a_guest_of_wasi_starts_and_is_given_nothing() {
 #[tokio::test]
 async fn a_host_call_that_waits_ends_at_the_timeout() {
     let plugin = guest("tests/guests/wasi/wasi.wasm").await;
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     let sleep = plugin.function("sleep").unwrap();
     assert!(matches!(call(&plugin, "sleep", "[60000]").await, Err(CallError::Timeout { .. })));
     let late = started.elapsed().saturating_sub(sleep.timeout());
-    assert!(late < std::time::Duration::from_millis(500), "{late:?} late");
+    assert!(late < Duration::from_millis(500), "{late:?} late");
 }

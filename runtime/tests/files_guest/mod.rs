@@ -6,9 +6,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use samovar_runtime::{
-    Artifact, ArtifactCache, Call, CallError, Compiler, Engine, EngineOptions, FilesGrant, Format, Grants,
-    Instances, Limits, ModuleDigest, Mount, MountSource, Plugin, PluginSpec,
+    CallError, FilesGrant, Format, Grants, Limits, Mount, MountSource, Plugin, PluginSpec,
 };
+
+use crate::support::{self, call_as, text};
 
 /// It, as a core module of preview 1 and as a component of WASI 0.2.
 pub const GUESTS: [&str; 2] = ["tests/guests/files/files.preview1.wasm", "tests/guests/files/files.wasm"];
@@ -31,30 +32,13 @@ pub fn files(mounts: &[Mount]) -> FilesGrant {
 }
 
 pub fn spec(mounts: &[Mount]) -> PluginSpec {
-    PluginSpec {
-        name: "test/files".to_owned(),
-        limits: Limits { timeout: Duration::from_secs(20), ..Limits::default() },
-        instances: Instances { warm: 1, reuse: None },
-        grants: Grants { files: files(mounts), ..Grants::default() },
-        ..PluginSpec::default()
-    }
+    let limits = Limits { timeout: Duration::from_secs(20), ..Limits::default() };
+    let grants = Grants { files: files(mounts), ..Grants::default() };
+    PluginSpec { limits, grants, ..support::spec() }
 }
 
 /// One call: what each line answers.
 pub async fn run(plugin: &Plugin, script: &[&str]) -> Result<Vec<String>, CallError> {
-    let body = script.join("\n").into();
-    let call = Call { body, format: Format::Text, answer_bytes: false };
-    let answer = plugin.call(plugin.function("run").unwrap(), call).await?;
-    Ok(String::from_utf8(answer.body.to_vec()).unwrap().lines().map(str::to_owned).collect())
-}
-
-/// Compiles a module for an engine with so much memory.
-pub async fn compile_within(wasm: Vec<u8>, memory: u64) -> (Engine, Artifact) {
-    let options = EngineOptions { instances: 4, memory: Some(memory), ..EngineOptions::default() };
-    let engine = Engine::new(&options).unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    let cache =
-        ArtifactCache::open(directory.path().to_owned(), engine.clone(), Compiler::InProcess).unwrap();
-    let artifact = cache.compile(&ModuleDigest::of(&wasm), wasm.into()).await.unwrap();
-    (engine, artifact)
+    let answer = call_as(plugin, "run", script.join("\n"), Format::Text).await?;
+    Ok(text(&answer).lines().map(str::to_owned).collect())
 }

@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
 
-#[path = "../loading/mod.rs"]
-mod loading;
+#[path = "../support/mod.rs"]
+mod support;
 mod three;
 mod variants;
 
@@ -22,10 +22,10 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
-use loading::until;
 use samovar_runtime::{
     Abi, CallError, Function, Instances, Limits, LoadError, Plugin, PluginSpec, ResponseBody, Reuse,
 };
+use support::until;
 
 const GUEST: &str = "tests/guests/http/http.wasm";
 
@@ -35,7 +35,7 @@ fn spec() -> PluginSpec {
 }
 
 async fn guest(spec: PluginSpec) -> Plugin {
-    loading::load(loading::guest(GUEST), spec).await.unwrap()
+    support::load(support::guest(GUEST), spec).await.unwrap()
 }
 
 fn handler(plugin: &Plugin) -> Arc<Function> {
@@ -130,10 +130,10 @@ async fn a_guest_sees_method_path_authority_and_headers_but_none_of_the_connecti
 
 #[tokio::test]
 async fn a_module_is_served_as_the_kind_that_it_is() {
-    let as_functions = loading::load(loading::guest(GUEST), PluginSpec { http: false, ..spec() }).await;
+    let as_functions = support::load(support::guest(GUEST), PluginSpec { http: false, ..spec() }).await;
     let Err(LoadError::ExportNotFound(why)) = as_functions else { panic!("it has no function") };
     assert!(why.contains("set `type: Http`"), "{why}");
-    let as_http = loading::load(loading::guest("examples/text/text.wasm"), spec()).await;
+    let as_http = support::load(support::guest("examples/text/text.wasm"), spec()).await;
     let Err(LoadError::ExportNotFound(why)) = as_http else { panic!("it has no handler") };
     assert!(why.contains("wasi:http/incoming-handler") && why.contains("#upper"), "{why}");
 }

@@ -9,10 +9,10 @@ use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use samovar_runtime::{CallError, Instances, Limits, Plugin, PluginSpec, Reuse};
 
-use crate::{get, handler, idle, loading, request, send, spec, text};
+use crate::{get, handler, idle, request, send, spec, support, text};
 
 async fn guest(spec: PluginSpec) -> Plugin {
-    loading::load(loading::guest("tests/guests/http3/http3.wasm"), spec).await.unwrap()
+    support::load(support::guest("tests/guests/http3/http3.wasm"), spec).await.unwrap()
 }
 
 #[tokio::test]

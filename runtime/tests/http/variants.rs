@@ -2,13 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use samovar_runtime::{
-    ArtifactCache, Call, CallError, Compiler, Engine, EngineOptions, Format, Limits, ModuleDigest, Plugin,
-    PluginSpec,
-};
+use samovar_runtime::{CallError, Limits, Plugin, PluginSpec};
 
-use crate::{get, loading};
+use crate::{
+    get,
+    support::{self, Node},
+};
 
 const TIMEOUT: Duration = Duration::from_millis(100);
 /// A guest that cannot be interrupted is later than this, however busy the machine.
@@ -40,54 +39,36 @@ const ORDERS: [[Variant; 3]; 6] = [
 
 const CORE: &str = r#"(module (func (export "spin") (loop (br 0))) (func (export "text")))"#;
 
-struct Node {
-    engine: Engine,
-    cache: ArtifactCache,
-}
-
-impl Node {
-    /// Nodes of one directory compile each module once.
-    fn new(directory: &std::path::Path) -> Self {
-        let engine = Engine::new(&EngineOptions { instances: 20, ..EngineOptions::default() }).unwrap();
-        let cache = ArtifactCache::open(directory.to_owned(), engine.clone(), Compiler::InProcess).unwrap();
-        Self { engine, cache }
-    }
-
-    async fn load(&self, variant: Variant) -> Guest {
-        let Variant { fuel, is_concurrent } = variant;
-        let wasm = match is_concurrent {
-            true => loading::guest("tests/guests/http3/http3.wasm"),
-            false => wat::parse_str(CORE).unwrap(),
-        };
-        let limits = Limits { timeout: TIMEOUT, fuel, ..Limits::default() };
-        let spec = PluginSpec { limits, http: is_concurrent, ..PluginSpec::default() };
-        let cache = self.cache.metered(spec.metering());
-        let artifact = cache.compile(&ModuleDigest::of(&wasm), wasm.into()).await.unwrap();
-        Guest { variant, plugin: Plugin::load(&self.engine, &artifact, spec).await.unwrap() }
-    }
-}
-
 struct Guest {
     variant: Variant,
     plugin: Plugin,
 }
 
 impl Guest {
+    async fn load(node: &Node, variant: Variant) -> Self {
+        let Variant { fuel, is_concurrent } = variant;
+        let module = match is_concurrent {
+            true => support::guest("tests/guests/http3/http3.wasm"),
+            false => CORE.into(),
+        };
+        let limits = Limits { timeout: TIMEOUT, fuel, ..Limits::default() };
+        let spec = PluginSpec { limits, http: is_concurrent, ..PluginSpec::default() };
+        Self { variant, plugin: node.load(module, spec).await.unwrap() }
+    }
+
     async fn call(&self, function: &str) -> Result<(), CallError> {
         if self.variant.is_concurrent {
             return get(&self.plugin, function).await.map(drop);
         }
-        let call = Call { body: Bytes::new(), format: Format::Json, answer_bytes: false };
-        self.plugin.call(self.plugin.function(function).unwrap(), call).await.map(drop)
+        support::call(&self.plugin, function, "").await.map(drop)
     }
 }
 
 /// Spins in each guest while its neighbour is called.
-async fn each_guest_is_interrupted_beside_its_neighbours(order: [Variant; 3], directory: &std::path::Path) {
-    let node = Node::new(directory);
-    let mut guests = vec![node.load(PLAIN).await];
+async fn each_guest_is_interrupted_beside_its_neighbours(order: [Variant; 3], node: Node) {
+    let mut guests = vec![Guest::load(&node, PLAIN).await];
     for variant in order {
-        guests.push(node.load(variant).await);
+        guests.push(Guest::load(&node, variant).await);
     }
     for (number, spinning) in guests.iter().enumerate() {
         let neighbour = &guests[(number + 1) % guests.len()];
@@ -119,12 +100,10 @@ fn every_engine_variant_interrupts_its_guests_in_whatever_order_it_was_made() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let (done, ended) = std::sync::mpsc::channel();
     runtime.spawn(async move {
-        let directory = tempfile::tempdir().unwrap();
+        let node = Node::with_instances(20);
         for order in ORDERS {
-            let spins = tokio::spawn({
-                let directory = directory.path().to_owned();
-                async move { each_guest_is_interrupted_beside_its_neighbours(order, &directory).await }
-            });
+            // Another engine, which finds the compiled modules on disk.
+            let spins = tokio::spawn(each_guest_is_interrupted_beside_its_neighbours(order, node.restarted()));
             if done.send((order, spins.await.map_err(|panic| panic.to_string()))).is_err() {
                 return;
             }

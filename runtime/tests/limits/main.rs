@@ -2,63 +2,30 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
 
-#[path = "../loading/mod.rs"]
-mod loading;
+#[path = "../support/mod.rs"]
+mod support;
 mod time;
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
-use loading::until;
 use samovar_runtime::{
-    Answer, ArtifactCache, Call, CallError, Compiler, Engine, EngineOptions, Format, FunctionRequest,
-    Instances, Limits, LoadError, Metering, ModuleDigest, Plugin, PluginSpec, Reuse,
+    Answer, CallError, FunctionRequest, Instances, Limits, LoadError, Metering, ModuleDigest, Plugin,
+    PluginSpec, Reuse,
 };
-
-struct Node {
-    engine: Engine,
-    cache: ArtifactCache,
-    directory: tempfile::TempDir,
-}
-
-impl Node {
-    fn new(instances: u32) -> Self {
-        let engine = Engine::new(&EngineOptions { instances, ..EngineOptions::default() }).unwrap();
-        let directory = tempfile::tempdir().unwrap();
-        let cache =
-            ArtifactCache::open(directory.path().to_owned(), engine.clone(), Compiler::InProcess).unwrap();
-        Self { engine, cache, directory }
-    }
-
-    async fn load(&self, wat: &str, spec: PluginSpec) -> Result<Plugin, LoadError> {
-        let wasm = wat::parse_str(wat).unwrap();
-        let cache = self.cache.metered(spec.metering());
-        let artifact = cache.compile(&ModuleDigest::of(&wasm), wasm.into()).await.unwrap();
-        Plugin::load(&self.engine, &artifact, spec).await
-    }
-}
+use support::{Node, call, function, until};
 
 async fn load(wat: &str, spec: PluginSpec) -> Plugin {
-    Node::new(20).load(wat, spec).await.unwrap()
+    support::load(wat, spec).await.unwrap()
 }
 
 fn spec(limits: Limits) -> PluginSpec {
-    PluginSpec { name: "test/limits".to_owned(), limits, ..PluginSpec::default() }
+    PluginSpec { limits, instances: Instances::default(), ..support::spec() }
 }
 
 fn limits() -> Limits {
-    Limits { timeout: Duration::from_secs(10), ..Limits::default() }
-}
-
-fn function(name: &str) -> FunctionRequest {
-    FunctionRequest { name: name.to_owned(), ..FunctionRequest::default() }
-}
-
-async fn call(plugin: &Plugin, function: &str, body: &str) -> Result<Answer, CallError> {
-    let body = Bytes::copy_from_slice(body.as_bytes());
-    let call = Call { body, format: Format::Json, answer_bytes: false };
-    plugin.call(plugin.function(function).unwrap(), call).await
+    support::spec().limits
 }
 
 fn overloaded(answers: &[Result<Answer, CallError>]) -> usize {
@@ -114,7 +81,7 @@ async fn start_functions_have_fuel_of_their_own() {
         let plugin = load(SUM, enough).await;
         assert!(call(&plugin, "sum", "[2]").await.unwrap().fuel.unwrap() < call_alone);
     }
-    let refused = Node::new(20).load(SUM, spec(Limits { fuel: Some(1000), ..limits() })).await.err();
+    let refused = support::load(SUM, spec(Limits { fuel: Some(1000), ..limits() })).await.err();
     assert!(matches!(&refused, Some(LoadError::Init(why)) if why.contains("fuel")), "{refused:?}");
 }
 
@@ -130,16 +97,14 @@ async fn only_functions_with_a_limit_run_out_of_fuel_and_only_their_plugins_coun
 
 #[tokio::test]
 async fn code_that_counts_and_code_that_does_not_are_kept_apart() {
-    let node = Node::new(20);
+    let node = Node::with_instances(20);
     let wasm = Bytes::from(wat::parse_str(SUM).unwrap());
     let digest = ModuleDigest::of(&wasm);
     node.cache.compile(&digest, wasm.clone()).await.unwrap();
     let metered = node.cache.metered(Metering::Fuel);
     assert!(metered.get(&digest).await.is_none());
     metered.compile(&digest, wasm).await.unwrap();
-    let again =
-        ArtifactCache::open(node.directory.path().to_owned(), node.engine.clone(), Compiler::InProcess)
-            .unwrap();
+    let again = node.reopened();
     let files = again.files().unwrap();
     assert_eq!(files.len(), 2);
     assert!(files.iter().all(|file| file.is_current && file.digest == digest));
@@ -188,7 +153,7 @@ async fn a_function_has_its_own_memory_less_or_more_than_the_plugins() {
 async fn an_instance_that_starts_with_more_than_a_function_may_have_is_refused() {
     let with = async |memory| {
         let functions = vec![FunctionRequest { memory: Some(memory), ..function("little") }];
-        Node::new(20).load(GROW, PluginSpec { functions, ..spec(limits()) }).await
+        support::load(GROW, PluginSpec { functions, ..spec(limits()) }).await
     };
     let refused = with(1 << 16).await.err();
     assert!(matches!(&refused, Some(LoadError::Init(why)) if why.contains("`little`")), "{refused:?}");
@@ -221,7 +186,7 @@ async fn a_function_has_its_own_concurrency_and_queue_within_the_plugins() {
 #[tokio::test]
 async fn past_as_many_instances_as_the_node_may_have_calls_are_refused() {
     let run = async |instances: u32| {
-        let node = Node::new(instances);
+        let node = Node::with_instances(instances);
         let quick = Limits { timeout: Duration::from_millis(300), ..limits() };
         let none_warm = Instances { warm: 0, reuse: None };
         let (plain, metered) = (quick.clone(), Limits { fuel: Some(u64::MAX >> 1), ..quick });
@@ -256,7 +221,7 @@ async fn all_memories_and_tables_of_a_module_count_together() {
     assert_eq!(call(&small, "grow", "[16]").await.unwrap().body, "-1");
     assert!(call(&large, "must-grow", "").await.is_ok());
     assert!(matches!(call(&small, "must-grow", "").await, Err(CallError::MemoryLimit { .. })));
-    let refused = Node::new(20).load(SEVERAL, limited(512 << 10)).await;
+    let refused = support::load(SEVERAL, limited(512 << 10)).await;
     assert!(matches!(refused, Err(LoadError::Init(_))), "{:?}", refused.err());
 }
 

@@ -5,7 +5,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use futures::future::join_all;
 use samovar_runtime::{CallError, Instances, Limits, LoadError, Plugin, PluginSpec};
 
-use crate::{Node, call, limits, loading::until, spec};
+use crate::{
+    limits, spec,
+    support::{Node, call, until},
+};
 
 /// What a guest may run over its time before it counts as not stopped.
 const GRACE: Duration = Duration::from_millis(200);
@@ -61,7 +64,7 @@ const LONG: [(&str, &str); 2] = [
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_long_instruction_is_stopped_within_it() {
-    let node = Node::new(4);
+    let node = Node::with_instances(4);
     let spec = |timeout| spec(Limits { timeout, memory: 1025 << 20, ..limits() });
     for (what, instruction) in LONG {
         let wat = format!(r#"(module (memory 16384) (func (export "f") {instruction}))"#);
@@ -76,7 +79,7 @@ async fn one_long_instruction_is_stopped_within_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_a_guest_does_it_is_stopped_at_its_timeout() {
     for (what, wat) in HANGS {
-        let node = Node::new(4);
+        let node = Node::with_instances(4);
         for timeout in [Duration::from_millis(100), Duration::from_millis(400)] {
             let spec = spec(Limits { timeout, memory: 65 << 20, ..limits() });
             let plugin = node.load(wat, spec).await.unwrap();
@@ -95,7 +98,7 @@ async fn a_start_function_that_a_call_waits_for_is_within_its_timeout() {
             (func $start (loop (br_if 0 (i64.ge_u (call $now) (i64.const {hangs_from})))))
             (start $start) (func (export "f")))"#
     );
-    let node = Node::new(4);
+    let node = Node::with_instances(4);
     let mut plugins = Vec::new();
     for timeout in [Duration::from_millis(100), Duration::from_millis(400)] {
         let spec = PluginSpec {
@@ -118,7 +121,7 @@ async fn a_module_that_never_ends_starting_is_refused() {
     ]
     .map(|wat| async move {
         let started = Instant::now();
-        let refused = Node::new(4).load(wat, spec(limits())).await.err();
+        let refused = Node::with_instances(4).load(wat, spec(limits())).await.err();
         assert!(matches!(refused, Some(LoadError::Init(_))), "{refused:?}");
         started.elapsed()
     });

@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
 
-#[path = "../loading/mod.rs"]
-mod loading;
+#[path = "../support/mod.rs"]
+mod support;
 
 mod forbidden;
 mod granting;
@@ -14,40 +14,47 @@ mod upstream;
 
 use std::time::Duration;
 
-use loading::{compile_on, guest};
 use samovar_runtime::{
-    Artifact, Call, CallError, Engine, EngineOptions, Format, Grants, Limits, LoadError, NetworkGrant,
-    NetworkOptions, Plugin, PluginSpec,
+    Artifact, CallError, EngineOptions, Grants, Instances, Limits, LoadError, NetworkGrant, NetworkOptions,
+    Plugin, PluginSpec,
 };
 use serde_json::{Value, json};
+use support::{Node, call, guest};
 
 const GUEST: &str = "tests/guests/outgoing/outgoing.wasm";
 
-/// An engine, and on it the guest that tries to reach hosts.
+/// A node, and the compiled guest that tries to reach hosts.
 struct Bed {
-    engine: Engine,
+    node: Node,
     artifact: Artifact,
 }
 
 impl Bed {
     async fn new(network: NetworkOptions) -> Self {
-        let options = EngineOptions { instances: 40, network, ..EngineOptions::default() };
-        let engine = Engine::new(&options).unwrap();
-        let artifact = compile_on(&engine, guest(GUEST)).await;
-        Self { engine, artifact }
+        let node = Node::new(EngineOptions { instances: 40, network, ..EngineOptions::default() });
+        let artifact = node.artifact(guest(GUEST)).await;
+        Self { node, artifact }
     }
 
     /// The guest with that grant.
     async fn load(&self, network: Option<&[&str]>) -> Result<Plugin, LoadError> {
         let hosts = |hosts: &[&str]| hosts.iter().map(|&host| host.to_owned()).collect::<Vec<_>>();
         let network = network.map(|network| NetworkGrant::new(&hosts(network)).unwrap());
+        self.load_within(network, Duration::from_secs(30)).await
+    }
+
+    async fn load_within(
+        &self,
+        network: Option<NetworkGrant>,
+        timeout: Duration,
+    ) -> Result<Plugin, LoadError> {
         let spec = PluginSpec {
-            name: "test/outgoing".to_owned(),
-            limits: Limits { timeout: Duration::from_secs(30), ..Limits::default() },
+            limits: Limits { timeout, ..Limits::default() },
+            instances: Instances::default(),
             grants: Grants { network, ..Grants::default() },
-            ..PluginSpec::default()
+            ..support::spec()
         };
-        Plugin::load(&self.engine, &self.artifact, spec).await
+        Plugin::load(&self.node.engine, &self.artifact, spec).await
     }
 
     async fn allowing(&self, hosts: &[&str]) -> Plugin {
@@ -57,8 +64,7 @@ impl Bed {
 
 /// What the guest has to say: what it got, or its own name for why not.
 async fn ask(plugin: &Plugin, function: &str, arguments: Value) -> Result<Value, String> {
-    let call = Call { body: arguments.to_string().into(), format: Format::Json, answer_bytes: false };
-    match plugin.call(plugin.function(function).unwrap(), call).await {
+    match call(plugin, function, arguments.to_string()).await {
         Ok(answer) => Ok(serde_json::from_slice(&answer.body).unwrap()),
         Err(CallError::GuestError(why)) => Err(why),
         Err(other) => panic!("{function}{arguments}: {other}"),

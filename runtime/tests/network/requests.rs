@@ -6,9 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use samovar_runtime::{
-    Call, CallError, Format, Grants, Limits, NetworkGrant, NetworkOptions, Plugin, PluginSpec,
-};
+use samovar_runtime::{CallError, NetworkGrant, NetworkOptions, Plugin};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -19,6 +17,7 @@ use tokio::{
 use crate::{
     Bed, ask, bytes, fetch,
     names::{NameServer, Records},
+    support::call,
     text,
     upstream::{self, Upstream},
 };
@@ -206,7 +205,7 @@ async fn a_storm_of_requests_is_held_to_so_many_at_once() {
     let Held { upstream, answer, .. } = held().await;
     let bed = bed().await;
     let (plugin, authority) = reaching(&bed, &upstream).await;
-    let before = bed.engine.memory().used();
+    let before = bed.node.used();
     let one = tokio::spawn(storm(plugin.clone(), authority.clone(), 100));
     upstream.reached_by(16).await;
     let others: Vec<_> = (0..7).map(|_| tokio::spawn(storm(plugin.clone(), authority.clone(), 16))).collect();
@@ -230,8 +229,8 @@ async fn a_storm_of_requests_is_held_to_so_many_at_once() {
     assert_eq!(neighbour.await.unwrap(), (1, Vec::new()));
     assert_eq!(upstream.count(), 129);
     drop(plugin);
-    bed.engine.memory().trim_freed();
-    assert!(bed.engine.memory().used() <= before, "what the requests took is given back");
+    bed.node.engine.memory().trim_freed();
+    assert!(bed.node.used() <= before, "what the requests took is given back");
 }
 
 #[tokio::test]
@@ -239,19 +238,9 @@ async fn when_a_call_ends_its_connections_go_with_it() {
     let Held { upstream, mut gone, answer } = held().await;
     let bed = bed().await;
     let authority = format!("127.0.0.1:{}", upstream.port);
-    let spec = PluginSpec {
-        name: "test/brief".to_owned(),
-        limits: Limits { timeout: Duration::from_millis(700), ..Limits::default() },
-        grants: Grants {
-            network: Some(NetworkGrant::new(std::slice::from_ref(&authority)).unwrap()),
-            ..Grants::default()
-        },
-        ..PluginSpec::default()
-    };
-    let plugin = Plugin::load(&bed.engine, &bed.artifact, spec).await.unwrap();
-    let body = json!([authority, 8]).to_string().into();
-    let call = Call { body, format: Format::Json, answer_bytes: false };
-    let ended = plugin.call(plugin.function("storm").unwrap(), call).await;
+    let network = NetworkGrant::new(std::slice::from_ref(&authority)).unwrap();
+    let plugin = bed.load_within(Some(network), Duration::from_millis(700)).await.unwrap();
+    let ended = call(&plugin, "storm", json!([authority, 8]).to_string()).await;
     assert!(matches!(ended, Err(CallError::Timeout { .. })), "{ended:?}");
     let all = gone.wait_for(|&gone| gone == upstream.count());
     tokio::time::timeout(Duration::from_secs(5), all).await.expect("connections outlive their call").unwrap();

@@ -98,10 +98,10 @@ async fn nothing_listens_and_no_port_is_chosen() {
 async fn an_instance_has_so_many_sockets_at_once_and_the_node_is_given_back_what_they_took() {
     let bed = Bed::new(NetworkOptions::default()).await;
     let plugin = bed.allowing(&["127.0.0.1:*"]).await;
-    let before = bed.engine.memory().used();
+    let before = bed.node.used();
     let hoarded = ask(&plugin, "hoard", json!([1000])).await.unwrap();
     assert_eq!(hoarded, json!([32, "new-socket-limit"]));
     let few = ask(&plugin, "hoard", json!([20])).await.unwrap();
     assert_eq!(few, json!([20, null]));
-    assert!(bed.engine.memory().used() <= before);
+    assert!(bed.node.used() <= before);
 }
