@@ -105,6 +105,12 @@ impl ApiProxy {
         self.writes.borrow().begun.clone()
     }
 
+    /// Waits until there are more than `count` writes. `false` if none comes within this time.
+    pub async fn writes_past(&self, count: usize, within: Duration) -> bool {
+        let mut writes = self.writes.subscribe();
+        timeout(within, writes.wait_for(|writes| writes.begun.len() > count)).await.is_ok()
+    }
+
     /// Lets `more` writes through, and holds the others back until [`release`](Self::release).
     pub fn hold_after(&self, more: usize) {
         self.writes.send_modify(|writes| writes.allowed = writes.begun.len() + more);

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
-use samovar_testbed::{Registry, TestBed, push_client, push_images, scratch};
+use samovar_testbed::{Registry, TestBed, eventually, push_client, push_images, scratch};
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::{Instant, interval},
@@ -82,19 +82,15 @@ async fn down() -> Result<()> {
         return Ok(fs::remove_dir_all(folder).or_else(not_there)?);
     };
     kill_process(process, Signal::TERM)?;
-    let deadline = Instant::now() + STOP;
-    let mut look = interval(LOOK);
-    while running(&folder).is_some() {
-        ensure!(Instant::now() < deadline, "the cluster still runs after {STOP:?}");
-        look.tick().await;
-    }
-    // What cleans up after it removes its files at the very last.
-    if let Ok(scratch) = fs::read_to_string(folder.join("scratch")) {
-        while Path::new(&scratch).exists() {
-            ensure!(Instant::now() < deadline, "{scratch} is still there after {STOP:?}");
-            look.tick().await;
-        }
-    }
+    // Empty for a cluster that ended before it had written the file.
+    let scratch = fs::read_to_string(folder.join("scratch")).unwrap_or_default();
+    eventually(STOP, LOOK, async || {
+        ensure!(running(&folder).is_none(), "the cluster still runs after {STOP:?}");
+        // The janitor removes its files last.
+        ensure!(!Path::new(&scratch).exists(), "{scratch} is still there after {STOP:?}");
+        Ok(())
+    })
+    .await?;
     Ok(fs::remove_dir_all(folder)?)
 }
 

@@ -5,10 +5,14 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use crate::{Process, free_port, process::built, scratch};
+use crate::{
+    Process, eventually, free_port,
+    process::{LOOK, built},
+    scratch,
+};
 
 /// What takes a moment, on a machine that runs many tests at once.
 pub const SOON: Duration = Duration::from_secs(30);
@@ -159,18 +163,23 @@ impl Server {
         body: &'static str,
         wanted: &str,
     ) -> Result<()> {
-        let deadline = tokio::time::Instant::now() + SOON;
-        let mut look = tokio::time::interval(Duration::from_millis(10));
-        loop {
-            look.tick().await;
+        eventually(SOON, LOOK, async || {
             let answer = self.call(plugin, function, body).await?;
-            if answer.status == 200 && answer.body == wanted {
-                return Ok(());
-            }
-            if tokio::time::Instant::now() > deadline {
-                bail!("{plugin}/{function} does not answer {wanted}: {answer:?}");
-            }
-        }
+            let is_so = answer.status == 200 && answer.body == wanted;
+            ensure!(is_so, "{plugin}/{function} does not answer {wanted}: {answer:?}");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Waits until the log contains `text`.
+    pub async fn logs(&self, text: &str) -> Result<()> {
+        eventually(SOON, LOOK, async || {
+            let log = self.process.log();
+            ensure!(log.contains(text), "the log does not contain {text}:\n{log}");
+            Ok(())
+        })
+        .await
     }
 }
 

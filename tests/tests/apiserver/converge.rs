@@ -80,7 +80,7 @@ async fn at_rest_nothing_is_written() -> Result<()> {
         Duration::from_secs(std::env::var("SAMOVAR_REST_SECONDS").map_or(Ok(5), |text| text.parse())?);
     let settled = settled(&proxy).await;
     stage.cluster.set_node_ready(&stage.agents[0].pod.node, true).await?;
-    assert!(!proxy_writes(&proxy, settled, quiet).await, "{:?}", &proxy.writes()[settled..]);
+    assert!(!proxy.writes_past(settled, quiet).await, "{:?}", &proxy.writes()[settled..]);
     Ok(())
 }
 
@@ -88,19 +88,8 @@ async fn at_rest_nothing_is_written() -> Result<()> {
 async fn settled(proxy: &ApiProxy) -> usize {
     loop {
         let before = proxy.writes().len();
-        if !proxy_writes(proxy, before, Duration::from_secs(1)).await {
+        if !proxy.writes_past(before, Duration::from_secs(1)).await {
             return before;
         }
     }
-}
-
-/// Whether another write comes within a time.
-async fn proxy_writes(proxy: &ApiProxy, before: usize, within: Duration) -> bool {
-    let comes = async {
-        let mut look = tokio::time::interval(Duration::from_millis(20));
-        while proxy.writes().len() == before {
-            look.tick().await;
-        }
-    };
-    tokio::time::timeout(within, comes).await.is_ok()
 }

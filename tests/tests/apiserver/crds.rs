@@ -1,17 +1,15 @@
 //! The custom resources as a real API server takes them: refusals, explanations, columns, Istio beside us.
 
-use std::time::Duration;
-
 use anyhow::Result;
 use kube::{
     Api,
     api::{Patch, PatchParams},
 };
 use samovar_crds::{PluginAssignment, names};
-use samovar_testbed::{Cluster, eventually};
+use samovar_testbed::Cluster;
 use serde_json::json;
 
-use crate::stage::SOON;
+use crate::stage::eventually;
 
 const ISTIO: &str = include_str!("istio-wasmplugin-crd.yaml");
 
@@ -70,7 +68,7 @@ async fn fields_are_explained_and_plugins_scaled() -> Result<()> {
     let cluster = Cluster::new("explained").await?;
     // An API server publishes a CRD's fields a moment after it serves its objects.
     let explained = async || cluster.kubectl(&["explain", "wplug.spec.limits"]).await;
-    let limits = eventually(SOON, Duration::from_millis(50), explained).await?;
+    let limits = eventually(explained).await?;
     for field in ["memory", "timeout", "concurrency", "queue", "requestBytes", "responseBytes"] {
         assert!(limits.contains(field), "{limits}");
     }

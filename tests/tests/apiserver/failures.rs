@@ -37,16 +37,15 @@ async fn an_export_that_the_module_lacks() -> Result<()> {
 #[tokio::test]
 async fn bytes_that_are_no_module() -> Result<()> {
     let stage = Stage::new("invalid", 1).await?;
-    stage.registry.push("demo/math", "broken", b"\0asm\x01\0\0\0 and then nonsense").await?;
-    breaks("math", &stage.image("broken"), "", "ModuleInvalid", "not a valid WebAssembly module", &stage)
-        .await
+    let image = stage.push_wasm("broken", b"\0asm\x01\0\0\0 and then nonsense").await?;
+    breaks("math", &image, "", "ModuleInvalid", "not a valid WebAssembly module", &stage).await
 }
 
 #[tokio::test]
 async fn an_image_without_a_module() -> Result<()> {
     let stage = Stage::new("unsupported", 1).await?;
-    stage.registry.push("demo/math", "text", b"just text").await?;
-    breaks("math", &stage.image("text"), "", "ArtifactUnsupported", "", &stage).await
+    let image = stage.push_wasm("text", b"just text").await?;
+    breaks("math", &image, "", "ArtifactUnsupported", "", &stage).await
 }
 
 #[tokio::test]
@@ -69,10 +68,11 @@ async fn a_module_that_does_not_start() -> Result<()> {
 async fn bytes_that_are_not_what_their_digest_says() -> Result<()> {
     let stage = Stage::new("digest", 1).await?;
     let wasm = wat::parse_str(r#"(module (func (export "add")))"#)?;
-    let layer = stage.registry.push_blob("demo/math", "application/wasm", &wasm).await?;
-    stage.registry.push("demo/math", "spoilt", &wasm).await?;
-    stage.registry.spoil(&layer.digest)?;
-    breaks("math", &stage.image("spoilt"), "", "DigestMismatch", "other bytes", &stage).await
+    let image = stage.push_wasm("spoilt", &wasm).await?;
+    // A registry stores a blob once, whatever repositories it is in.
+    let blob = stage.registry.push_blob("demo/spoilt", "application/wasm", &wasm).await?;
+    stage.registry.spoil(&blob.digest)?;
+    breaks("math", &image, "", "DigestMismatch", "other bytes", &stage).await
 }
 
 #[tokio::test]

@@ -1,11 +1,9 @@
 //! Granted files and hosts, from a policy on the API server to a guest on an agent.
 
 use anyhow::{Result, ensure};
+use samovar_testbed::upstream::{Upstream, respond};
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpListener,
-};
+use tokio::net::TcpListener;
 
 use crate::{
     grants::stage,
@@ -28,7 +26,7 @@ async fn ask(stage: &Stage, plugin: &str, function: &str, arguments: &Value) -> 
 #[tokio::test]
 async fn files_of_objects_are_read_only_change_with_them_and_scratch_is_a_calls_own() -> Result<()> {
     let stage = stage("files", 1).await?;
-    stage.registry.push("demo/math", "files", FILES).await?;
+    let image = stage.push_wasm("files", FILES).await?;
     stage.config_map("en").await?;
     stage.secret("hidden").await?;
     let policy = "securityPolicy: {files: [
@@ -36,7 +34,7 @@ async fn files_of_objects_are_read_only_change_with_them_and_scratch_is_a_calls_
         {path: /keys, secret: {name: api}},
         {path: /none, secret: {name: nowhere, optional: true}},
         {path: /tmp, scratch: {sizeLimit: 64Ki}}]}";
-    stage.apply("files", &stage.image("files"), policy).await?;
+    stage.apply("files", &image, policy).await?;
     stage.all_ready("files").await?;
 
     let namespace = stage.cluster.namespace.clone();
@@ -58,23 +56,18 @@ async fn files_of_objects_are_read_only_change_with_them_and_scratch_is_a_calls_
 #[tokio::test]
 async fn a_guest_reaches_the_hosts_of_its_policy_and_no_others() -> Result<()> {
     let stage = stage("hosts", 1).await?;
-    stage.registry.push("demo/math", "outgoing", OUTGOING).await?;
-    let [allowed, other] = [TcpListener::bind("127.0.0.1:0").await?, TcpListener::bind("127.0.0.1:0").await?];
-    let [authority, elsewhere] = [allowed.local_addr()?.to_string(), other.local_addr()?.to_string()];
-    stage.apply("out", &stage.image("outgoing"), "").await?;
+    let image = stage.push_wasm("outgoing", OUTGOING).await?;
+    let allowed = Upstream::start(|stream| respond(stream, "hi")).await?;
+    let authority = allowed.authority.as_str();
+    let other = TcpListener::bind("127.0.0.1:0").await?;
+    let elsewhere = other.local_addr()?.to_string();
+    stage.apply("out", &image, "").await?;
     let plugin = stage.ready("out", "False", "ImportNotGranted").await?;
     ensure!(message(&plugin).contains("securityPolicy.network"), "{}", message(&plugin));
 
     let policy = format!("securityPolicy: {{network: {{allowedHosts: ['{authority}']}}}}");
-    stage.apply("out", &stage.image("outgoing"), &policy).await?;
+    stage.apply("out", &image, &policy).await?;
     stage.all_ready("out").await?;
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = allowed.accept().await {
-            let mut head = [0; 1024];
-            let _ = stream.read(&mut head).await;
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await;
-        }
-    });
     let answer = ask(&stage, "out", "fetch", &json!(["http", authority, "/"])).await?;
     ensure!(answer["status"] == 200 && answer["bytes"] == 2, "{answer}");
     for (host, why) in [

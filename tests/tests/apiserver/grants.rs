@@ -1,6 +1,6 @@
 //! Grants: values of ConfigMaps and Secrets on their way from a policy to a guest, and to nobody else.
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{fs, path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::{apps::v1::ControllerRevision, core::v1::ConfigMap};
@@ -8,9 +8,8 @@ use kube::{Api, ResourceExt as _, api::ListParams};
 use samovar_crds::PluginAssignment;
 use samovar_testbed::{AGENT_NAMESPACE, AgentPod, Cluster, ControlPlane, jwt, scratch};
 use serde_json::{Value, json};
-use tokio::time::{Instant, interval};
 
-use crate::stage::{ADD, Agent, Operator, SOON, Stage, message};
+use crate::stage::{ADD, Agent, Operator, Stage, eventually, message};
 
 /// What no object, log or file may hold.
 const CANARY: &str = "canary-8f2d61";
@@ -52,16 +51,11 @@ async fn add_agent(stage: &mut Stage, node: &str, operator: &str) -> Result<()> 
 /// The certificate of the operator's authority, once it is shown.
 async fn authority(cluster: &Cluster) -> Result<String> {
     let config_maps: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), AGENT_NAMESPACE);
-    let deadline = Instant::now() + SOON;
-    let mut look = interval(Duration::from_millis(50));
-    loop {
-        look.tick().await;
-        let shown = config_maps.get("samovar-operator-ca").await?.data.unwrap_or_default();
-        if let Some(certificate) = shown.get("ca.crt") {
-            return Ok(certificate.clone());
-        }
-        ensure!(Instant::now() < deadline, "the operator shows no authority");
-    }
+    eventually(async || {
+        let mut published = config_maps.get("samovar-operator-ca").await?.data.unwrap_or_default();
+        published.remove("ca.crt").context("the operator publishes no CA certificate")
+    })
+    .await
 }
 
 /// A token of the agents' ServiceAccount.
@@ -77,8 +71,7 @@ async fn token(cluster: &Cluster, audience: &str, pod: Option<&AgentPod>) -> Res
 
 impl Stage {
     async fn apply_wasi(&self, name: &str, policy: &str) -> Result<()> {
-        self.registry.push("demo/math", "wasi", WASI).await?;
-        self.apply(name, &self.image("wasi"), policy).await
+        self.apply(name, &self.push_wasm("wasi", WASI).await?, policy).await
     }
 
     pub async fn config_map(&self, locale: &str) -> Result<()> {
@@ -279,10 +272,12 @@ async fn what_is_missing_is_named_the_old_revision_serves_and_it_recovers() -> R
             "{{apiVersion: v1, kind: Secret, metadata: {{name: api}}, stringData: {{other: {CANARY}}}}}"
         ))
         .await?;
-    let deadline = Instant::now() + SOON;
-    while !message(&stage.ready("wasi", "False", "SecretUnavailable").await?).contains("no key `token`") {
-        ensure!(Instant::now() < deadline, "the key that is missing is not named");
-    }
+    eventually(async || {
+        let plugin = stage.ready("wasi", "False", "SecretUnavailable").await?;
+        ensure!(message(&plugin).contains("no key `token`"), "{}", message(&plugin));
+        Ok(())
+    })
+    .await?;
     stage.secret("one").await?;
     stage.all_ready("wasi").await?;
     stage.has_environment(0, &environment("en", "one")).await?;
@@ -311,10 +306,8 @@ async fn without_an_operator_plugins_go_on_and_a_restarted_agent_lacks_those_wit
 
     operator.process.kill();
     stage.has_environment(0, &environment("en", "one")).await?;
-    let agent = &mut stage.agents[0];
-    agent.process.kill();
-    agent.process.start_again()?;
-    agent.is_ready().await?;
+    stage.agents[0].restart().await?;
+    let agent = &stage.agents[0];
     agent.answers(&namespace, "math", "add", "[6, 7]", "13").await?;
     let (status, answer) = agent.call(&namespace, "wasi", "environment", "[]").await?;
     ensure!(status == 503 && answer.contains("SecretUnavailable"), "{status} {answer}");

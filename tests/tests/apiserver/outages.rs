@@ -2,11 +2,11 @@
 
 use std::{fs, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use samovar_testbed::{AGENT_NAMESPACE, ApiProxy, Link, scratch};
 use serde_json::{Value, json};
 
-use crate::stage::{ADD, Agent, SOON, Stage};
+use crate::stage::{ADD, Agent, Stage, eventually};
 
 #[tokio::test]
 async fn a_killed_agent_serves_again_from_its_cache() -> Result<()> {
@@ -15,9 +15,8 @@ async fn a_killed_agent_serves_again_from_its_cache() -> Result<()> {
     stage.all_ready("math").await?;
     // Nothing can be pulled any more.
     stage.registry.stop();
-    let agent = &mut stage.agents[0];
-    agent.process.kill();
-    agent.process.start_again()?;
+    stage.agents[0].restart().await?;
+    let agent = &stage.agents[0];
     agent.answers(&stage.cluster.namespace, "math", "add", "[6, 7]", "13").await?;
     let metrics = reqwest::get(format!("{}/metrics", agent.ops)).await?.text().await?;
     assert!(metrics.contains("samovar_agent_artifact_cache_hits_total 1"), "{metrics}");
@@ -37,11 +36,8 @@ async fn an_agent_serves_through_an_outage_of_the_api_server_and_starts_into_one
 
     proxy.set(Link::Refused);
     assert_eq!(stage.answers("math").await?, ["13"]);
-    let agent = &mut stage.agents[0];
-    agent.process.kill();
-    agent.process.start_again()?;
-    agent.is_ready().await?;
-    agent.answers(&stage.cluster.namespace, "math", "add", "[6, 7]", "13").await?;
+    stage.agents[0].restart().await?;
+    stage.agents[0].answers(&stage.cluster.namespace, "math", "add", "[6, 7]", "13").await?;
 
     // Back again, it learns what changed meanwhile.
     stage.apply("math", &stage.push("2", crate::stage::MULTIPLY).await?, "").await?;
@@ -66,11 +62,12 @@ async fn a_terminated_agent_finishes_its_calls_and_exits_well() -> Result<()> {
         )
     };
     // The call runs once the agent has counted its connection.
-    let deadline = tokio::time::Instant::now() + SOON;
-    while !reqwest::get(format!("{ops}/metrics")).await?.text().await?.contains("samovar_agent_connections 1")
-    {
-        assert!(tokio::time::Instant::now() < deadline, "the call does not come in");
-    }
+    eventually(async || {
+        let metrics = reqwest::get(format!("{ops}/metrics")).await?.text().await?;
+        ensure!(metrics.contains("samovar_agent_connections 1"), "no connection is counted:\n{metrics}");
+        Ok(())
+    })
+    .await?;
     let status = stage.agents[0].process.terminate(Duration::from_secs(30)).await?;
     assert!(status.success(), "{status}");
     assert_eq!(call.await??, "13");

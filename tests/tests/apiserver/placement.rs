@@ -1,14 +1,12 @@
 //! Nodes and replicas: who carries a plugin, and what is said of it.
 
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
 use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointSlice};
 use kube::api::ListParams;
-use samovar_crds::{PluginAssignment, WasmPlugin};
-use samovar_testbed::{AgentPod, eventually};
+use samovar_crds::PluginAssignment;
+use samovar_testbed::AgentPod;
 
-use crate::stage::{ADD, SOON, Stage};
+use crate::stage::{ADD, SOON, Stage, eventually};
 
 async fn nodes_of(stage: &Stage) -> Result<Vec<String>> {
     let assignments = stage.cluster.api::<PluginAssignment>().list(&ListParams::default()).await?;
@@ -79,7 +77,7 @@ async fn a_node_that_goes_down_hands_its_replica_to_another() -> Result<()> {
         ensure!(nodes.len() == 1, "it is on {nodes:?}");
         Ok(())
     };
-    eventually(SOON, Duration::from_millis(50), one).await?;
+    eventually(one).await?;
     stage.all_ready("math").await.map(drop)
 }
 
@@ -90,14 +88,7 @@ async fn a_new_node_carries_what_it_should() -> Result<()> {
     stage.all_ready("math").await?;
     stage.add_agent("late").await?;
     stage.agents[1].answers(&stage.cluster.namespace, "math", "add", "[6, 7]", "13").await?;
-    let plugin = stage.cluster.wait_for("math", SOON, |plugin: &WasmPlugin| {
-        plugin
-            .status
-            .as_ref()
-            .and_then(|status| status.nodes.as_ref())
-            .is_some_and(|nodes| nodes.summary == "2/2")
-    });
-    plugin.await.map(drop)
+    stage.on_nodes("math", 2, 2, SOON).await.map(drop)
 }
 
 #[tokio::test]

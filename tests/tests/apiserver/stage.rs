@@ -1,13 +1,14 @@
 //! A stage: the operator, agents on nodes of their own, a registry; and what a person does with them.
 
-use std::{path::Path, time::Duration};
+use std::{
+    ops::{Deref, DerefMut},
+    path::Path,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use samovar_crds::WasmPlugin;
 pub use samovar_testbed::{ADD, MULTIPLY, condition, message};
-use samovar_testbed::{
-    AGENT_NAMESPACE, AgentPod, Cluster, ControlPlane, Process, Registry, eventually, free_port, scratch,
-};
+use samovar_testbed::{AGENT_NAMESPACE, AgentPod, Cluster, ControlPlane, Process, Registry, free_port, scratch};
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
@@ -16,9 +17,22 @@ pub const SOON: Duration = Duration::from_secs(30);
 
 /// One test's place.
 pub struct Stage {
-    pub cluster: Cluster,
-    pub registry: Registry,
+    stage: samovar_testbed::Stage,
     pub agents: Vec<Agent>,
+}
+
+impl Deref for Stage {
+    type Target = samovar_testbed::Stage;
+
+    fn deref(&self) -> &Self::Target {
+        &self.stage
+    }
+}
+
+impl DerefMut for Stage {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.stage
+    }
 }
 
 /// An agent as a process, and its Pod as the API server knows it.
@@ -38,7 +52,10 @@ impl Stage {
 
     /// The same in a cluster of one's own, without an operator.
     pub async fn on(cluster: Cluster, agents: usize) -> Result<Self> {
-        let mut stage = Self { cluster, registry: Registry::start().await?, agents: Vec::new() };
+        let spec = format!("nodeSelector: {{test: {}}}", cluster.namespace);
+        let registry = Registry::start().await?;
+        let stage = samovar_testbed::Stage { cluster, registry, spec, soon: SOON };
+        let mut stage = Self { stage, agents: Vec::new() };
         for at in 0..agents {
             stage.add_agent(&format!("n{at}")).await?;
         }
@@ -52,31 +69,6 @@ impl Stage {
         let kubeconfig = self.cluster.kubeconfig.clone();
         self.agents.push(Agent::start(pod, &kubeconfig).await?);
         Ok(())
-    }
-
-    /// Pushes a module in the text format and gives its reference by tag.
-    pub async fn push(&self, tag: &str, wat: &str) -> Result<String> {
-        self.registry.push("demo/math", tag, &wat::parse_str(wat)?).await.map(|_| self.image(tag))
-    }
-
-    pub fn image(&self, tag: &str) -> String {
-        format!("{}/demo/math:{tag}", self.registry.address())
-    }
-
-    /// Applies a plugin of this image on this test's nodes; `more` is more of its spec, in YAML's flow style.
-    pub async fn apply(&self, name: &str, image: &str, more: &str) -> Result<()> {
-        let here = format!("nodeSelector: {{test: {}}}", self.cluster.namespace);
-        let spec = if more.is_empty() { here } else { format!("{here}, {more}") };
-        self.cluster.apply_plugin(name, image, &spec).await
-    }
-
-    /// Waits until the plugin's Ready condition says this of the newest spec.
-    pub async fn ready(&self, name: &str, status: &str, reason: &str) -> Result<WasmPlugin> {
-        self.cluster.plugin_says(name, status, reason, SOON).await
-    }
-
-    pub async fn all_ready(&self, name: &str) -> Result<WasmPlugin> {
-        self.ready(name, "True", "AllNodesReady").await
     }
 
     /// What each agent answers to `add [6, 7]`.
@@ -119,7 +111,14 @@ impl Agent {
         Ok(agent)
     }
 
-    pub async fn is_ready(&mut self) -> Result<()> {
+    /// Kills it, starts it again, and waits until it is ready.
+    pub async fn restart(&mut self) -> Result<()> {
+        self.process.kill();
+        self.process.start_again()?;
+        self.is_ready().await
+    }
+
+    async fn is_ready(&mut self) -> Result<()> {
         self.process.answers(&format!("{}/readyz", self.ops), SOON).await
     }
 
@@ -153,7 +152,7 @@ impl Agent {
             ensure!(is_so, "{plugin}/{function} does not answer {wanted}: {answer:?}");
             Ok(())
         };
-        eventually(SOON, Duration::from_millis(10), answers).await
+        eventually(answers).await
     }
 }
 
@@ -194,6 +193,11 @@ impl Operator {
         };
         OPERATOR.get_or_init(start).await.as_ref().map_err(|error| anyhow!("{error}"))
     }
+}
+
+/// Repeats `attempt` until it succeeds; after [`SOON`] returns its last error.
+pub async fn eventually<T>(attempt: impl AsyncFnMut() -> Result<T>) -> Result<T> {
+    samovar_testbed::eventually(SOON, Duration::from_millis(20), attempt).await
 }
 
 /// A field of an answer in JSON.

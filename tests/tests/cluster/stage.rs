@@ -1,7 +1,7 @@
 //! A stage: a cluster with Samovar installed, a namespace in it, and a Pod from which to call.
 
 use std::{
-    ops::Deref,
+    ops::{Deref, DerefMut},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -13,7 +13,6 @@ use kube::{
     Api, ResourceExt,
     api::{ListParams, PostParams},
 };
-use samovar_crds::WasmPlugin;
 pub use samovar_testbed::{ADD, MULTIPLY, condition, message};
 use samovar_testbed::{CLIENT, Cluster, Helm, Registry, TestBed, push_client, push_images, scratch};
 use tokio::sync::{OnceCell, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
@@ -114,13 +113,26 @@ async fn world() -> Result<Arc<RwLock<World>>> {
 
 /// One test's place; `W` is its hold on the world.
 pub struct Stage<W = OwnedRwLockReadGuard<World>> {
-    pub cluster: Cluster,
+    stage: samovar_testbed::Stage,
     pub world: W,
-    registry: Registry,
 }
 
 /// A stage that has the cluster for itself.
 pub type Alone = Stage<OwnedRwLockWriteGuard<World>>;
+
+impl<W> Deref for Stage<W> {
+    type Target = samovar_testbed::Stage;
+
+    fn deref(&self) -> &Self::Target {
+        &self.stage
+    }
+}
+
+impl<W> DerefMut for Stage<W> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.stage
+    }
+}
 
 impl Stage {
     /// A namespace beside those of other tests.
@@ -140,47 +152,8 @@ impl<W: Deref<Target = World>> Stage<W> {
     async fn at(world: W, name: &str) -> Result<Self> {
         let cluster = Cluster::at(world.kubeconfig.clone(), name).await?;
         let registry = Registry::at(world.registry_address())?;
-        Ok(Self { cluster, world, registry })
-    }
-
-    /// Pushes a module in the text format; gives its reference.
-    pub async fn push(&self, tag: &str, wat: &str) -> Result<String> {
-        let repository = format!("{}/math", self.cluster.namespace);
-        self.registry.push(&repository, tag, &wat::parse_str(wat)?).await
-    }
-
-    /// Pushes a module's bytes; gives its reference.
-    pub async fn push_wasm(&self, name: &str, wasm: &[u8]) -> Result<String> {
-        self.registry.push(&format!("{}/{name}", self.cluster.namespace), "1.0", wasm).await
-    }
-
-    /// Applies a plugin; `more` is more of its spec, in YAML's flow style.
-    pub async fn apply(&self, name: &str, image: &str, more: &str) -> Result<()> {
-        self.cluster.apply_plugin(name, image, more).await
-    }
-
-    /// Waits until the plugin's Ready condition says this of the newest spec.
-    pub async fn ready(&self, name: &str, status: &str, reason: &str) -> Result<WasmPlugin> {
-        self.cluster.plugin_says(name, status, reason, SOON).await
-    }
-
-    pub async fn all_ready(&self, name: &str) -> Result<WasmPlugin> {
-        self.ready(name, "True", "AllNodesReady").await
-    }
-
-    /// Waits until so many nodes serve the newest revision of a plugin, and so many are wanted.
-    pub async fn on_nodes(
-        &self,
-        name: &str,
-        ready: i32,
-        desired: i32,
-        within: Duration,
-    ) -> Result<WasmPlugin> {
-        let is_so = |plugin: &WasmPlugin| {
-            let nodes = plugin.status.as_ref().and_then(|status| status.nodes.as_ref());
-            nodes.is_some_and(|nodes| (nodes.ready, nodes.desired) == (ready, desired))
-        };
-        self.cluster.wait_for(name, within, is_so).await
+        let stage = samovar_testbed::Stage { cluster, registry, spec: String::new(), soon: SOON };
+        Ok(Self { stage, world })
     }
 
     /// A Pod with curl, on `node` where one is named, that sleeps.

@@ -14,12 +14,16 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use futures::{StreamExt as _, stream};
 use reqwest::Body;
-use samovar_testbed::server::{Server, file, folder, plugin, problem};
+use samovar_testbed::{
+    eventually,
+    server::{SOON, Server, file, folder, plugin, problem},
+    upstream::Upstream,
+};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
     behaviours::{BEHAVIOURS, Behaviour, CUT, UPSTREAM, WITHHELD},
-    upstream::Upstream,
+    upstream,
 };
 
 /// The limit of a hostile call.
@@ -217,7 +221,7 @@ async fn attack(server: &Server, upstream: &Upstream, behaviour: &Behaviour) -> 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_hostile_guest_ends_at_its_limit_and_its_neighbour_does_not_notice() -> Result<()> {
-    let upstream = Upstream::start().await?;
+    let upstream = Upstream::start(upstream::serve).await?;
     let mut server = agent(&upstream).await?;
     let wrong: Vec<_> = stream::iter(BEHAVIOURS)
         .map(|behaviour| one(&server, &upstream, behaviour))
@@ -242,12 +246,12 @@ async fn every_hostile_guest_ends_at_its_limit_and_its_neighbour_does_not_notice
         .lines()
         .find(|line| line.starts_with("forged") || line.chars().any(|c| c.is_control() && c != '\t'));
     ensure!(forged.is_none(), "a guest wrote into the log by itself: {forged:?}");
-    let mut look = interval(Duration::from_millis(20));
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while server.resident()? > before + GROWN {
-        ensure!(Instant::now() < deadline, "{} KiB are left, and there were {before}", server.resident()?);
-        look.tick().await;
-    }
-    println!("the agent has {} KiB after them all, and had {before}", server.resident()?);
+    let after = eventually(SOON, Duration::from_millis(20), async || {
+        let after = server.resident()?;
+        ensure!(after <= before + GROWN, "{after} KiB are resident, and {before} were before");
+        Ok(after)
+    })
+    .await?;
+    println!("the agent has {after} KiB after them all, and had {before}");
     Ok(())
 }

@@ -5,39 +5,12 @@ use std::time::Duration;
 use anyhow::Result;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
-    task::JoinHandle,
+    net::TcpStream,
     time::interval,
 };
 
-/// Ends with the test.
-pub struct Upstream {
-    /// Host and port.
-    pub authority: String,
-    serving: JoinHandle<()>,
-}
-
-impl Upstream {
-    pub async fn start() -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let authority = listener.local_addr()?.to_string();
-        let serving = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                // It ends when the agent hangs up.
-                tokio::spawn(serve(stream));
-            }
-        });
-        Ok(Self { authority, serving })
-    }
-}
-
-impl Drop for Upstream {
-    fn drop(&mut self) {
-        self.serving.abort();
-    }
-}
-
-async fn serve(mut stream: TcpStream) -> Result<()> {
+/// Serves one connection, until the agent closes it.
+pub async fn serve(mut stream: TcpStream) -> Result<()> {
     let mut head = vec![0; 4096];
     let length = stream.read(&mut head).await?;
     let head = String::from_utf8_lossy(&head[..length]);

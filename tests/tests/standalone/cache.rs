@@ -3,9 +3,8 @@
 use std::{fs, path::Path};
 
 use anyhow::Result;
-use tokio::time::{Duration, Instant, interval};
 
-use crate::server::{SOON, Server, folder, plugin};
+use crate::server::{Server, folder, plugin};
 
 /// Bytes that a module brings along, so that it and its artifact take a little over twice as many.
 const DATA: usize = 200_000;
@@ -32,16 +31,6 @@ fn taken(folder: &Path) -> Result<u64> {
     Ok(bytes)
 }
 
-async fn says(server: &Server, text: &str) -> Result<()> {
-    let deadline = Instant::now() + SOON;
-    let mut look = interval(Duration::from_millis(10));
-    while !server.process.log().contains(text) {
-        anyhow::ensure!(Instant::now() < deadline, "it does not say {text}:\n{}", server.process.log());
-        look.tick().await;
-    }
-    Ok(())
-}
-
 #[tokio::test]
 async fn a_module_that_does_not_fit_beside_those_in_use_is_refused_and_they_go_on() -> Result<()> {
     let size: u64 = 1 << 20;
@@ -62,7 +51,7 @@ async fn a_module_that_does_not_fit_beside_those_in_use_is_refused_and_they_go_o
     answers(&["one", "two"]).await?;
 
     add(&folder, "three")?;
-    says(&server, "default/three failed: CacheFull: the module needs ").await?;
+    server.logs("default/three failed: CacheFull: the module needs ").await?;
     answers(&["one", "two"]).await?;
     assert_eq!(server.call("three", "f", "").await?.status, 503);
 

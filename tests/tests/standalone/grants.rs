@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 
 use crate::{
     commands::printed,
-    server::{SOON, Server, file, folder, plugin},
+    server::{Server, file, folder, plugin},
 };
 
 const POLICY: &str = "securityPolicy: {env: [
@@ -42,11 +42,7 @@ async fn config_maps_and_secrets_are_manifests_and_an_edit_of_one_is_a_new_revis
         ("{apiVersion: v1, kind: Namespace, metadata: {name: a}}".to_owned(), "Secret `api` does not exist"),
     ] {
         fs::write(&api, broken)?;
-        let deadline = std::time::Instant::now() + SOON;
-        while !server.process.log().contains(says) {
-            ensure!(std::time::Instant::now() < deadline, "{says}: {}", server.process.log());
-            std::thread::yield_now();
-        }
+        server.logs(says).await?;
         ensure!(server.call("wasi", "environment", "[]").await?.body == environment("two"));
     }
     ensure!(!server.process.log().contains("hush"), "{}", server.process.log());

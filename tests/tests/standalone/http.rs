@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, fs, time::Duration};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use futures::{StreamExt as _, channel::mpsc};
 use http_body_util::{BodyExt, Empty, Full, StreamBody, combinators::BoxBody};
@@ -13,11 +13,11 @@ use hyper::{
     header::HeaderValue,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use samovar_testbed::eventually;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     task::JoinHandle,
-    time::{Instant, interval},
 };
 
 use crate::server::{SOON, Server, file, folder, plugin};
@@ -98,17 +98,13 @@ async fn problem(response: Response<Incoming>) -> Result<(u16, String)> {
 
 /// Waits until so many of the plugin's requests run.
 async fn running(server: &Server, wanted: u32) -> Result<()> {
-    let deadline = Instant::now() + SOON;
-    let mut look = interval(Duration::from_millis(5));
-    while Instant::now() < deadline {
-        look.tick().await;
+    eventually(SOON, Duration::from_millis(5), async || {
         let running =
             server.metric(r#"samovar_agent_calls_running{namespace="default",plugin="web"}"#).await?;
-        if running == u64::from(wanted) {
-            return Ok(());
-        }
-    }
-    bail!("the plugin never had {wanted} requests that run")
+        ensure!(running == u64::from(wanted), "{running} requests run, not {wanted}");
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test]

@@ -5,17 +5,14 @@ use std::{fs, sync::Arc};
 use anyhow::{Result, ensure};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer};
+use samovar_testbed::upstream::{Upstream, respond};
 use serde_json::json;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpListener,
-};
 use tokio_rustls::TlsAcceptor;
 
 use crate::server::{Server, file, folder, plugin};
 
-/// A host on 127.0.0.1 with a certificate for that name: its port, and the certificate.
-async fn host(name: &str) -> Result<(u16, String)> {
+/// A host on 127.0.0.1, and its certificate, which is for `name`.
+async fn host(name: &str) -> Result<(Upstream, String)> {
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed([name.to_owned()])?;
     let key = PrivateKeyDer::try_from(signing_key.serialize_der()).map_err(anyhow::Error::msg)?;
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -23,18 +20,11 @@ async fn host(name: &str) -> Result<(u16, String)> {
         .with_no_client_auth()
         .with_single_cert(vec![cert.der().clone()], key)?;
     let acceptor = TlsAcceptor::from(Arc::new(config));
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let port = listener.local_addr()?.port();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
-            let mut head = [0; 1024];
-            let _ = stream.read(&mut head).await;
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await;
-            let _ = stream.shutdown().await;
-        }
+    let host = Upstream::start(move |stream| {
+        let handshake = acceptor.accept(stream);
+        async move { respond(handshake.await?, "hi").await }
     });
-    Ok((port, cert.pem()))
+    Ok((host.await?, cert.pem()))
 }
 
 #[tokio::test]
@@ -46,18 +36,18 @@ async fn a_guest_trusts_the_hosts_that_its_machine_trusts_and_no_others() -> Res
     let certificates = folder.join("trusted.pem");
     fs::write(&certificates, certificate + &other_certificate)?;
     fs::copy(file("tests/guests/outgoing/outgoing.wasm"), folder.join("out.wasm"))?;
-    let allowed = [trusted, of_another_name, unknown].map(|port| format!("127.0.0.1:{port}"));
+    let allowed = [&trusted, &of_another_name, &unknown].map(|host| &host.authority);
     let policy = format!("securityPolicy: {{network: {{allowedHosts: {}}}}}", json!(allowed));
     fs::write(folder.join("out.yaml"), plugin("out", "out.wasm", &policy))?;
     let server = Server::start_trusting(folder, &certificates).await?;
-    for (port, status, says) in [
-        (trusted, 200, r#""status":200"#),
-        (of_another_name, 502, "TlsCertificateError"),
-        (unknown, 502, "TlsCertificateError"),
+    for (what, host, status, says) in [
+        ("a trusted certificate", &trusted, 200, r#""status":200"#),
+        ("a certificate for another name", &of_another_name, 502, "TlsCertificateError"),
+        ("an unknown certificate", &unknown, 502, "TlsCertificateError"),
     ] {
-        let arguments = json!(["https", format!("127.0.0.1:{port}"), "/"]).to_string();
+        let arguments = json!(["https", host.authority, "/"]).to_string();
         let answer = server.call("out", "fetch", arguments).await?;
-        ensure!(answer.status == status && answer.body.contains(says), "{port}: {answer:?}");
+        ensure!(answer.status == status && answer.body.contains(says), "{what}: {answer:?}");
     }
     Ok(())
 }

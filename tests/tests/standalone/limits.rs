@@ -2,9 +2,9 @@
 
 use std::{fs, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use futures::future::join_all;
-use samovar_testbed::Process;
+use samovar_testbed::{Process, eventually};
 use tokio::time::Instant;
 
 use crate::server::{SOON, Server, file, folder, plugin};
@@ -164,17 +164,12 @@ async fn what_large_bodies_took_goes_back_to_the_system() -> Result<()> {
     for answer in join_all((0..4).map(|_| server.call("text", "rank", format!("[[{entries}]]")))).await {
         assert_eq!(answer?.status, 200);
     }
-    let deadline = Instant::now() + SOON;
-    let mut look = tokio::time::interval(Duration::from_millis(10));
-    while server.resident()? > before + (24 << 10) {
-        anyhow::ensure!(
-            Instant::now() < deadline,
-            "{} KiB are left, and there were {before}",
-            server.resident()?
-        );
-        look.tick().await;
-    }
-    Ok(())
+    eventually(SOON, Duration::from_millis(10), async || {
+        let after = server.resident()?;
+        ensure!(after <= before + (24 << 10), "{after} KiB are resident, and {before} were before");
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test]
@@ -211,17 +206,10 @@ async fn a_flood_of_log_lines_is_cut_at_the_plugins_limit_and_summed_up_once() -
     for plugin in ["few", "many"] {
         assert_eq!(server.call(plugin, "logs", "[50]").await?.status, 200);
     }
-    let deadline = Instant::now() + SOON;
-    let summary = |plugin: &str, dropped: u32| format!("plugin=\"default/{plugin}\" dropped={dropped}");
-    let mut look = tokio::time::interval(Duration::from_millis(10));
-    let log = loop {
-        look.tick().await;
-        let log = server.process.log();
-        if log.contains(&summary("few", 47)) && log.contains(&summary("many", 20)) {
-            break log;
-        }
-        anyhow::ensure!(Instant::now() < deadline, "{log}");
-    };
+    for (plugin, dropped) in [("few", 47), ("many", 20)] {
+        server.logs(&format!("plugin=\"default/{plugin}\" dropped={dropped}")).await?;
+    }
+    let log = server.process.log();
     let lines = |plugin: &str, text: &str| {
         let of_it = log.lines().filter(|line| line.contains(&format!("default/{plugin}")));
         of_it.filter(|line| line.contains(text)).count()

@@ -72,20 +72,13 @@ async fn an_edit_is_a_new_revision_and_a_broken_one_leaves_the_old_serving() -> 
     server.answers("math", "add", "[6, 7]", "42").await?;
 
     fs::write(folder.join("math.wat"), "(module (func (export")?;
-    let says = |text: &str| {
-        let deadline = std::time::Instant::now() + SOON;
-        while !server.process.log().contains(text) {
-            assert!(std::time::Instant::now() < deadline, "{}", server.process.log());
-            std::thread::yield_now();
-        }
-    };
-    says("math.wat");
+    server.logs("math.wat").await?;
     assert_eq!(server.call("math", "add", "[6, 7]").await?.body, "42");
     fs::write(folder.join("math.wat"), r#"(module (import "env" "x" (func)) (func (export "add")))"#)?;
-    says("ImportNotGranted");
+    server.logs("ImportNotGranted").await?;
     assert_eq!(server.call("math", "add", "[6, 7]").await?.body, "42");
     fs::write(folder.join("math.yaml"), plugin("math", "math.wat", "limit: {}"))?;
-    says("unknown field `spec.limit`");
+    server.logs("unknown field `spec.limit`").await?;
     assert_eq!(server.call("math", "add", "[6, 7]").await?.body, "42");
     fs::write(folder.join("math.yaml"), plugin("math", "math.wat", ""))?;
     fs::write(folder.join("math.wat"), ADD)?;
