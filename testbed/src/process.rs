@@ -31,6 +31,7 @@ pub struct Process {
     kept: Option<Kept>,
     command: Command,
     log: PathBuf,
+    paused: bool,
     quiet: bool,
 }
 
@@ -58,7 +59,8 @@ impl Process {
         // What talks to it may speak TLS, and reqwest brings no cryptography of its own. Only the first counts.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let log = scratch::folder(name)?.join("log");
-        let mut process = Self { name: name.to_owned(), kept: None, command, log, quiet: false };
+        let (name, paused, quiet) = (name.to_owned(), false, false);
+        let mut process = Self { name, kept: None, command, log, paused, quiet };
         process.start_again()?;
         Ok(process)
     }
@@ -89,12 +91,27 @@ impl Process {
 
     /// Stops it where it stands, as a process that hangs.
     pub fn pause(&mut self) -> Result<()> {
+        self.paused = true;
         self.signal(Signal::STOP)
     }
 
     /// Lets it go on.
     pub fn resume(&mut self) -> Result<()> {
+        self.paused = false;
         self.signal(Signal::CONT)
+    }
+
+    /// Whether it was killed or paused.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.kept.is_none() || self.paused
+    }
+
+    /// Resumes it where it was paused, and starts it where it was killed.
+    pub(crate) fn restore(&mut self) -> Result<()> {
+        if self.kept.is_none() {
+            self.start_again()?;
+        }
+        if self.paused { self.resume() } else { Ok(()) }
     }
 
     fn signal(&mut self, signal: Signal) -> Result<()> {
@@ -111,6 +128,7 @@ impl Process {
     /// Sends SIGKILL and waits until it is gone.
     pub fn kill(&mut self) {
         self.kept = None;
+        self.paused = false;
     }
 
     /// Waits until it ends by itself.

@@ -96,6 +96,16 @@ impl Registry {
         self.is_up().await
     }
 
+    /// Whether it was stopped.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.own.as_ref().is_some_and(|(_, process)| process.is_stopped())
+    }
+
+    /// Starts it where it was stopped.
+    pub(crate) async fn restore(&mut self) -> Result<()> {
+        if self.is_stopped() { self.start_again().await } else { Ok(()) }
+    }
+
     async fn is_up(&mut self) -> Result<()> {
         let Some((_, process)) = &mut self.own else { return Ok(()) };
         process.answers(&format!("http://{}/v2/", self.address), START).await

@@ -8,6 +8,7 @@ mod cgroup;
 mod network;
 mod node;
 mod requirements;
+mod restore;
 mod servers;
 mod settings;
 
@@ -33,6 +34,8 @@ pub struct TestBed {
     // In the order in which they end: no server reacts to the end of the nodes.
     servers: Servers,
     nodes: Vec<Node>,
+    /// The number of nodes that it started with.
+    started: u8,
     /// Nodes that there ever were: each has a number of its own.
     booted: u8,
     registry: Registry,
@@ -78,7 +81,7 @@ impl TestBed {
         let servers = Servers::first(&place)?;
         let address = place.network.address();
         let registry = Registry::start_at(&address, |command| place.network.inside(command)).await?;
-        let mut bed = Self { servers, nodes: Vec::new(), booted: 0, registry, pki, place };
+        let mut bed = Self { servers, nodes: Vec::new(), started: nodes, booted: 0, registry, pki, place };
         for _ in 0..nodes {
             bed.boot().await?;
         }
@@ -172,8 +175,9 @@ impl TestBed {
     }
 
     /// Cuts a node's network, or mends it.
-    pub fn set_connected(&self, name: &str, connected: bool) -> Result<()> {
-        self.place.network.set_connected(name, connected)
+    pub fn set_connected(&mut self, name: &str, connected: bool) -> Result<()> {
+        let node = self.nodes.iter_mut().find(|node| node.name() == name);
+        node.with_context(|| format!("the bed has no {name}"))?.set_connected(&self.place, connected)
     }
 
     async fn boot(&mut self) -> Result<()> {

@@ -15,7 +15,7 @@ use tokio::time::{Instant, interval, timeout};
 
 use super::{Place, START, cgroup, network, settings};
 use crate::{
-    Process,
+    Process, eventually,
     pki::Pki,
     process::{LOOK, bed_file, through},
 };
@@ -30,6 +30,8 @@ pub struct Node {
     folder: PathBuf,
     kubelet: Vec<Process>,
     containerd: Option<Process>,
+    paused: bool,
+    connected: bool,
     /// The first process as this machine numbers it, and the one that started it.
     init: u32,
     starter: Process,
@@ -54,7 +56,9 @@ impl Node {
         let cgroup = cgroup::make_node(&place.cgroup, &name)?;
         settings::write_all(&folder, at, place, &cgroup, registry)?;
         let (init, starter) = namespaces(&folder, &name).await?;
-        let mut node = Self { name, at, folder, kubelet: Vec::new(), containerd: None, init, starter };
+        let (kubelet, containerd) = (Vec::new(), None);
+        let mut node =
+            Self { name, at, folder, kubelet, containerd, paused: false, connected: true, init, starter };
         node.start_containerd(place)?;
         Ok(node)
     }
@@ -79,12 +83,11 @@ impl Node {
     /// Starts kubelet and kube-proxy, once containerd answers: a kubelet without one ends.
     pub(super) async fn start_kubelet(&mut self, place: &Place) -> Result<()> {
         let socket = format!("/proc/{}/root/run/containerd/containerd.sock", self.init);
-        let deadline = Instant::now() + START;
-        let mut look = interval(LOOK);
-        while !Path::new(&socket).exists() {
-            ensure!(Instant::now() < deadline, "the containerd of {} does not start", self.name);
-            look.tick().await;
-        }
+        eventually(START, LOOK, async || {
+            ensure!(Path::new(&socket).exists(), "the containerd of {} does not start", self.name);
+            Ok(())
+        })
+        .await?;
         let mut kubelet = Command::new(bed_file("kubelet")?);
         kubelet
             .arg(format!("--config={}", self.file("kubelet.json")))
@@ -111,6 +114,7 @@ impl Node {
         kill_process(init, Signal::KILL)?;
         self.kubelet.clear();
         self.containerd = None;
+        self.paused = false;
         // It ends after its child, and that ends after all that runs in the namespace.
         self.starter.ended(START).await.map(drop)
     }
@@ -124,14 +128,44 @@ impl Node {
 
     /// Stops every process of the node where it stands, as a machine that hangs.
     pub fn pause(&mut self) -> Result<()> {
+        self.paused = true;
         self.signal_all("STOP")
     }
 
     /// Lets them go on.
     pub fn resume(&mut self) -> Result<()> {
         self.signal_all("CONT")?;
+        self.paused = false;
         // What waits for a daemon stops with it.
         self.kubelet.iter_mut().chain(&mut self.containerd).try_for_each(Process::resume)
+    }
+
+    /// Cuts its link, or mends it.
+    pub(super) fn set_connected(&mut self, place: &Place, connected: bool) -> Result<()> {
+        self.connected = connected;
+        place.network.set_connected(&self.name, connected)
+    }
+
+    /// Whether it has power, a kubelet and a network, and is not paused.
+    pub(super) fn is_up(&self) -> bool {
+        self.containerd.is_some() && !self.kubelet.is_empty() && self.connected && !self.paused
+    }
+
+    /// Resumes it, powers it on, connects it and starts its kubelet, as far as each is needed.
+    pub(super) async fn restore(&mut self, place: &Place) -> Result<()> {
+        if self.paused {
+            self.resume()?;
+        }
+        if self.containerd.is_none() {
+            self.power_on(place).await?;
+        }
+        if !self.connected {
+            self.set_connected(place, true)?;
+        }
+        if self.kubelet.is_empty() {
+            self.start_kubelet(place).await?;
+        }
+        Ok(())
     }
 
     fn signal_all(&self, signal: &str) -> Result<()> {
@@ -144,6 +178,7 @@ impl Node {
 
     fn start_containerd(&mut self, place: &Place) -> Result<()> {
         place.network.plug(self.at, &self.name, self.init)?;
+        self.connected = true;
         let mut containerd = Command::new(bed_file("containerd")?);
         containerd.arg("--config").arg(self.folder.join("containerd.toml"));
         self.containerd = Some(self.daemon("containerd", &containerd)?);

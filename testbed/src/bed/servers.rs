@@ -89,6 +89,17 @@ impl Servers {
         Ok(())
     }
 
+    /// Whether all of them run.
+    pub(super) fn run(&self) -> bool {
+        !self.etcd.is_stopped() && !self.api.is_stopped() && !self.rest.iter().any(Process::is_stopped)
+    }
+
+    /// Resumes and starts those that do not run.
+    pub(super) fn restore(&mut self) -> Result<()> {
+        let first = [&mut self.etcd, &mut self.api];
+        first.into_iter().chain(&mut self.rest).try_for_each(Process::restore)
+    }
+
     pub(super) fn process(&mut self, server: Server) -> &mut Process {
         match server {
             Server::Etcd => &mut self.etcd,

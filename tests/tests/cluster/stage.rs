@@ -8,18 +8,24 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::{apps::v1::DaemonSet, core::v1::Pod};
 use kube::{
     Api, ResourceExt,
     api::{ListParams, PostParams},
+    runtime::wait::await_condition,
 };
 pub use samovar_testbed::{ADD, MULTIPLY, condition, message};
 use samovar_testbed::{CLIENT, Cluster, Helm, Registry, TestBed, push_client, push_images, scratch};
-use tokio::sync::{OnceCell, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+use tokio::{
+    sync::{OnceCell, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock},
+    time::timeout,
+};
 
 /// What takes a moment, on a machine that runs many tests at once. A kubelet whose connection was cut may need 45 s
 /// until it makes another.
 pub const SOON: Duration = Duration::from_secs(90);
+/// The nodes of the bed.
+const NODES: u8 = 3;
 /// Where the chart is installed.
 pub const SYSTEM: &str = "samovar-system";
 
@@ -59,7 +65,7 @@ impl World {
             }
             _ => {
                 println!("the test bed, on this machine");
-                let bed = TestBed::start(3).await?;
+                let bed = TestBed::start(NODES).await?;
                 Self { kubeconfig: bed.kubeconfig(), source: Source::Bed(Box::new(bed)) }
             }
         };
@@ -100,6 +106,40 @@ impl World {
     pub fn helm(&self) -> Helm {
         Helm::new(&self.kubeconfig, SYSTEM, &self.registry_address())
     }
+
+    async fn is_whole(&self) -> Result<bool> {
+        match &self.source {
+            Source::Bed(bed) => bed.is_whole().await,
+            Source::Given(_) => Ok(true),
+        }
+    }
+
+    /// Restores the bed, and waits until each node has a ready agent.
+    async fn restore(&mut self) -> Result<()> {
+        let bed = self.bed()?;
+        bed.restore().await?;
+        let agents: Api<DaemonSet> = Api::namespaced(bed.client().await?, SYSTEM);
+        let all_ready = |agents: Option<&DaemonSet>| {
+            let status = agents.and_then(|agents| agents.status.as_ref());
+            status.is_some_and(|status| {
+                status.number_ready == status.desired_number_scheduled
+                    && status.desired_number_scheduled == i32::from(NODES)
+            })
+        };
+        timeout(SOON, await_condition(agents, "samovar-agent", all_ready)).await??;
+        Ok(())
+    }
+}
+
+/// The world, for one test alone. A test that failed midway may have left nodes and servers off, and those after it
+/// would fail too: so each test begins by restoring the bed.
+async fn restored(world: Arc<RwLock<World>>) -> Result<OwnedRwLockWriteGuard<World>> {
+    let mut world = world.write_owned().await;
+    if !world.is_whole().await? {
+        println!("an earlier test left the bed changed: restoring it");
+        world.restore().await?;
+    }
+    Ok(world)
 }
 
 /// The one world of this process.
@@ -137,14 +177,20 @@ impl<W> DerefMut for Stage<W> {
 impl Stage {
     /// A namespace beside those of other tests.
     pub async fn new(name: &str) -> Result<Self> {
-        Self::at(world().await?.read_owned().await, name).await
+        let world = world().await?;
+        let mut shared = Arc::clone(&world).read_owned().await;
+        if !shared.is_whole().await? {
+            drop(shared);
+            shared = restored(world).await?.downgrade();
+        }
+        Self::at(shared, name).await
     }
 }
 
 impl Alone {
     /// A namespace while no other test uses the cluster.
     pub async fn new_alone(name: &str) -> Result<Self> {
-        Self::at(world().await?.write_owned().await, name).await
+        Self::at(restored(world().await?).await?, name).await
     }
 }
 

@@ -5,3 +5,4 @@ mod memory;
 mod nodes;
 mod outages;
 mod privileges;
+mod restore;
