@@ -10,12 +10,12 @@ fail() {
   exit 1
 }
 
-# On the machine: makes the namespaces.
+# On the machine: creates the namespaces.
 start() {
   local outcome=0
   . /etc/os-release
   if [ "$EUID" -ne 0 ] || ! [[ " $ID ${ID_LIKE:-} " =~ \ (debian|ubuntu)\  ]]; then
-    echo 'test-needs: LEFT OUT: it needs root, on Debian or Ubuntu' >&2
+    echo 'test-needs: SKIPPED: it needs root, on Debian or Ubuntu' >&2
     exit
   fi
   folder=$(mktemp -d)
@@ -36,7 +36,7 @@ enter() {
   # Read-only, so that no package changes the sysctls of the whole machine.
   mount -t proc -o ro proc "$root/proc"
   mount --rbind /dev "$root/dev"
-  # An overlay leaves out mounts, which these two are in a container.
+  # An overlay lacks the mounts below its lower directory, which these two files are in a container.
   cp --dereference --remove-destination /etc/resolv.conf /etc/hosts "$root/etc/"
   mkdir -p "$root/samovar/testbed" "$root/samovar-stubs"
   cp "$here/../Makefile" "$root/samovar/"

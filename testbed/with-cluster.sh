@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Runs a command (the cluster tests) with a cluster, and says which: the one of KUBECONFIG where
-# SAMOVAR_TEST_CLUSTER=existing, else one of kind where Docker works, else the test bed that the tests start.
-# `with-cluster.sh --which` prints which (existing, kind, bed) and runs nothing.
+# Runs a command (the cluster tests) with a cluster, and says which: that of KUBECONFIG if SAMOVAR_TEST_CLUSTER=existing,
+# else one of kind if Docker works, else the test bed, which the tests start. `with-cluster.sh --which` prints which
+# (existing, kind, bed) and runs nothing.
 #
-# A cluster that is not the test bed's has nodes and servers that the tests have no power over: the tests of
-# on_the_bed are left out there, and this says so.
+# On a cluster that is not the test bed, the tests cannot control nodes and servers: this skips those of on_the_bed, and
+# says so.
 set -euo pipefail
 
 which=bed
@@ -16,14 +16,14 @@ fi
 if [ "$1" = --which ]; then echo "$which"; exit; fi
 
 if [ "$which" = existing ]; then
-  echo "cluster tests: on the cluster of KUBECONFIG (${KUBECONFIG:?set KUBECONFIG to the cluster\'s}); on_the_bed is left out" >&2
+  echo "cluster tests: on the cluster of KUBECONFIG (${KUBECONFIG:?set KUBECONFIG to the cluster\'s}); on_the_bed is skipped" >&2
   exec "$@" -- --skip on_the_bed
 fi
 
 if [ "$which" = kind ]; then
   name=samovar-test-$$
   registry=$name-registry
-  echo "cluster tests: on a cluster of kind, $name; on_the_bed is left out" >&2
+  echo "cluster tests: on a cluster of kind, $name; on_the_bed is skipped" >&2
   export KUBECONFIG
   KUBECONFIG=$(mktemp)
   trap 'kind delete cluster --name "$name"; docker rm -f "$registry" >/dev/null; rm -f "$KUBECONFIG"' EXIT
@@ -36,7 +36,7 @@ containerdConfigPatches:
     [plugins."io.containerd.grpc.v1.cri".registry]
       config_path = "/etc/containerd/certs.d"
 CONFIG
-  # On kind's network a container's address is the same for nodes, Pods and, on Linux, this machine.
+  # On kind's network, nodes, Pods and (on Linux) this machine reach a container at the same address.
   docker run -d --name "$registry" --network kind registry:3 >/dev/null
   address=$(docker inspect -f '{{.NetworkSettings.Networks.kind.IPAddress}}' "$registry"):5000
   for node in $(kind get nodes --name "$name"); do

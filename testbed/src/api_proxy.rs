@@ -30,18 +30,18 @@ use crate::{control_plane::client, pki::write_kubeconfig, scratch};
 /// No object in etcd is larger.
 const LARGEST_BODY: usize = 4 << 20;
 
-/// How the process under test reaches the API server.
+/// The connections of the process under test to the API server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Link {
-    /// As ever.
+    /// Requests and responses pass.
     Open,
-    /// Connections stay and are taken, and nothing comes back: a dead network.
+    /// Connections stay open and are accepted, and nothing is answered, as on a dead network.
     Hung,
-    /// Connections are closed and new ones refused: no API server.
+    /// Connections are closed and refused, as without an API server.
     Refused,
 }
 
-/// One request that changes something.
+/// A request that writes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Write {
     /// `create`, `update`, `patch` (server-side apply too) or `delete`.
@@ -50,7 +50,7 @@ pub struct Write {
     pub resource: String,
 }
 
-/// The proxy. It ends when it is dropped.
+/// The proxy; it stops when it is dropped.
 pub struct ApiProxy {
     kubeconfig: PathBuf,
     link: watch::Sender<Link>,
@@ -58,7 +58,7 @@ pub struct ApiProxy {
     _connections: JoinSet<()>,
 }
 
-/// The writes so far, and how many may come.
+/// The writes so far, and the number that may pass.
 struct Writes {
     begun: Vec<Write>,
     answered: usize,
@@ -66,7 +66,7 @@ struct Writes {
 }
 
 impl ApiProxy {
-    /// A proxy before the API server that `kubeconfig` names. Whoever connects acts as its user.
+    /// Starts a proxy in front of the API server of `kubeconfig`. Whoever connects acts as its user.
     pub async fn start(kubeconfig: &Path) -> Result<Self> {
         let upstream = client(kubeconfig).await?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -95,12 +95,12 @@ impl ApiProxy {
         client(&self.kubeconfig).await
     }
 
-    /// Breaks or mends the connection, those that stand included.
+    /// Breaks or restores the connections, the open ones included.
     pub fn set(&self, link: Link) {
         self.link.send_replace(link);
     }
 
-    /// Every write so far, in the order in which they came.
+    /// Every write so far, in order of arrival.
     pub fn writes(&self) -> Vec<Write> {
         self.writes.borrow().begun.clone()
     }
@@ -111,26 +111,26 @@ impl ApiProxy {
         timeout(within, writes.wait_for(|writes| writes.begun.len() > count)).await.is_ok()
     }
 
-    /// Lets `more` writes through, and holds the others back until [`release`](Self::release).
+    /// Lets `more` writes pass, and holds later ones back until [`release`](Self::release).
     pub fn hold_after(&self, more: usize) {
         self.writes.send_modify(|writes| writes.allowed = writes.begun.len() + more);
     }
 
-    /// Waits until all writes that were let through are answered. `false` where `within` passes before that,
-    /// because the process has nothing more to write.
+    /// Waits until all writes that passed are answered. `false` if `within` elapses first, because the process has
+    /// nothing more to write.
     pub async fn held(&self, within: Duration) -> bool {
         let mut writes = self.writes.subscribe();
         timeout(within, writes.wait_for(|writes| writes.answered >= writes.allowed)).await.is_ok()
     }
 
-    /// Lets everything through that comes from now on. What was held back is lost, as is right for a process
-    /// that was killed meanwhile.
+    /// Lets all later writes pass. Those held back are lost, as is right for a process that was killed
+    /// meanwhile.
     pub fn release(&self) {
         self.writes.send_modify(|writes| writes.allowed = usize::MAX);
     }
 }
 
-/// Counts a write as answered when it is over.
+/// Counts a write as answered when it is dropped.
 struct Answered<'a>(&'a watch::Sender<Writes>);
 
 impl Drop for Answered<'_> {
@@ -149,7 +149,7 @@ async fn accept(listener: TcpListener, upstream: Upstream, mut link: watch::Rece
     let address = listener.local_addr().expect("a bound listener has an address");
     let mut listener = Some(listener);
     let mut connections = JoinSet::new();
-    // Ends with the proxy: then its side of the link is dropped.
+    // Ends with the proxy, which drops its side of the link.
     loop {
         let state = *link.borrow_and_update();
         if state == Link::Refused {
@@ -160,7 +160,7 @@ async fn accept(listener: TcpListener, upstream: Upstream, mut link: watch::Rece
         }
         tokio::select! {
             changed = link.changed() => if changed.is_err() { return },
-            // Finished connections are taken out, or the set would grow.
+            // Removes finished connections, or the set would grow.
             Some(_) = connections.join_next() => {}
             accepted = async { listener.as_ref().expect("guarded below").accept().await }, if listener.is_some() => {
                 if let Ok((stream, _)) = accepted {
@@ -179,7 +179,7 @@ async fn serve(stream: TcpStream, upstream: Upstream, mut link: watch::Receiver<
     let server = Builder::new(TokioExecutor::new());
     let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
     loop {
-        // While the link hangs nothing of the connection is polled: neither read nor written.
+        // While the link hangs, the connection is not polled: neither read nor written.
         if link.wait_for(|link| *link != Link::Hung).await.is_err() {
             return;
         }
@@ -197,10 +197,10 @@ impl Upstream {
         if let Some(write) = write
             && !self.let_through(write)
         {
-            // Until the client goes away.
+            // Hangs until the client disconnects.
             std::future::pending::<()>().await;
         }
-        // Also where the client goes away before its answer comes: the write was made, or never will be.
+        // Also if the client disconnects before the answer: the write was made, or never will be.
         let _answered = is_write.then(|| Answered(&self.writes));
         self.forward(request).await.unwrap_or_else(|error| {
             let mut answer = Response::new(Body::from(format!("{error:?}").into_bytes()));
@@ -221,7 +221,7 @@ impl Upstream {
 
     async fn forward(&self, request: Request<Incoming>) -> Result<Response<Body>> {
         let (mut head, body) = request.into_parts();
-        // These two are of the connection to the proxy, not of the request.
+        // These two belong to the connection to the proxy.
         head.headers.remove(header::HOST);
         head.headers.remove(header::CONNECTION);
         let body = Limited::new(body, LARGEST_BODY).collect().await;
@@ -234,7 +234,7 @@ impl Upstream {
     }
 }
 
-/// What a request writes, if it does.
+/// The write that a request makes, if it makes one.
 fn write(method: &Method, path: &str) -> Option<Write> {
     let verb = match *method {
         Method::POST => "create",
@@ -267,7 +267,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_write_is_known_by_its_verb_and_its_resource() {
+    fn a_write_is_identified_by_verb_and_resource() {
         for (method, path, expected) in [
             (Method::GET, "/api/v1/pods", None),
             (Method::POST, "/api/v1/namespaces", Some(("create", "namespaces"))),

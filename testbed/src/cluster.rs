@@ -1,4 +1,4 @@
-//! A test's place in a cluster: a namespace of its own, and what a person does there.
+//! The namespace of one test, and the commands that a user runs there.
 
 use std::{
     fmt::Debug,
@@ -23,7 +23,7 @@ use tokio::task::spawn_blocking;
 
 use crate::{ControlPlane, control_plane, process::bed_program, scratch};
 
-/// A namespace of one test.
+/// The namespace of one test.
 pub struct Cluster {
     /// The kubeconfig of a cluster administrator.
     pub kubeconfig: PathBuf,
@@ -31,7 +31,7 @@ pub struct Cluster {
     pub client: Client,
     /// The namespace.
     pub namespace: String,
-    /// It ends with the last of those who use it.
+    /// Stops with its last user.
     _control_plane: Option<Arc<ControlPlane>>,
 }
 
@@ -69,13 +69,13 @@ impl Cluster {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    /// `kubectl apply --server-side` of `yaml`, as one field manager. A refusal is the error.
+    /// `kubectl apply --server-side` of `yaml`, as the field manager `person`. A refusal is the error.
     pub async fn apply(&self, yaml: &str) -> Result<String> {
         let arguments = ["apply", "--server-side", "--force-conflicts", "--field-manager=person", "-f", "-"];
         self.kubectl_with_input(&arguments, yaml).await
     }
 
-    /// What an API server says to all of `yaml`, whatever the namespace: nothing is kept.
+    /// The API server's answer to a dry run of all of `yaml`, whatever its namespaces; it stores nothing.
     pub async fn dry_run(&self, yaml: &str) -> Result<String> {
         let mut command = bed_program("kubectl")?;
         command.env("KUBECONFIG", &self.kubeconfig).env("KUBECACHEDIR", scratch().join("kubectl"));
@@ -84,7 +84,7 @@ impl Cluster {
         spawn_blocking(move || output(command, &input)).await?
     }
 
-    /// What `kubectl`, run in this namespace, prints. Where it fails, its message is the error.
+    /// Runs `kubectl` in this namespace; returns its output, or its message as the error.
     pub async fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         self.kubectl_with_input(arguments, "").await
     }
@@ -111,8 +111,8 @@ impl Cluster {
         spawn_blocking(move || output(command, &input)).await?
     }
 
-    /// Waits until `condition` holds of the object `name`, and returns it. Past `deadline` the error shows the
-    /// object and its Events.
+    /// Waits until `condition` holds for the object `name`, and returns the object. After `deadline` the error shows
+    /// the object and its Events.
     pub async fn wait_for<K>(
         &self,
         name: &str,
@@ -131,12 +131,12 @@ impl Cluster {
         let waiting =
             await_condition(self.api::<K>(), name, |object: Option<&K>| object.is_some_and(&condition));
         if let Ok(object) = tokio::time::timeout(deadline, waiting).await {
-            return object?.context("the condition held of no object");
+            return object?.context("the condition held for no object");
         }
         bail!("after {deadline:?} this still does not hold:\n{}", self.describe::<K>(name).await?)
     }
 
-    /// Waits until the object `name` is gone. Past `deadline` the error shows the object and its Events.
+    /// Waits until the object `name` is deleted. After `deadline` the error shows the object and its Events.
     pub async fn wait_until_gone<K>(&self, name: &str, deadline: Duration) -> Result<()>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType: Default>
@@ -152,10 +152,10 @@ impl Cluster {
             outcome?;
             return Ok(());
         }
-        bail!("after {deadline:?} this is still there:\n{}", self.describe::<K>(name).await?)
+        bail!("after {deadline:?} this still exists:\n{}", self.describe::<K>(name).await?)
     }
 
-    /// The object `name` as JSON, and what the Events say of it.
+    /// The object `name` as JSON, and its Events.
     async fn describe<K>(&self, name: &str) -> Result<String>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType: Default>

@@ -26,9 +26,9 @@ use crate::{
     scratch,
 };
 
-/// How long the servers may take until they are ready; they need 3 s on two idle cores.
+/// The deadline for the servers to be ready; they need 3 s on two idle cores.
 const START: Duration = Duration::from_mins(1);
-/// How often they are started anew: between choosing a port and binding it, another process may take it.
+/// Starts that are tried: another process may take a port between its choice and its use.
 const ATTEMPTS: u32 = 3;
 
 /// A running control plane.
@@ -38,14 +38,14 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// The one that all tests of this process share, started by the first that asks.
+    /// The control plane that all tests of this process share, started by the first caller.
     pub async fn shared() -> Result<Arc<Self>> {
         static SHARED: OnceCell<Result<Arc<ControlPlane>, String>> = OnceCell::const_new();
         let start = || async { Self::start().await.map(Arc::new).map_err(|error| format!("{error:?}")) };
         SHARED.get_or_init(start).await.clone().map_err(|error| anyhow!(error))
     }
 
-    /// One of its own, for a test that stops what others rely on.
+    /// A control plane of the test's own, for a test that stops what others rely on.
     pub async fn start() -> Result<Self> {
         let mut attempt = 1;
         loop {
@@ -113,7 +113,7 @@ fn kube_apiserver(folder: &Path, etcd_port: u16, port: u16) -> Result<Command> {
         .arg(format!("--service-account-signing-key-file={}", file("service-account.key")))
         .arg(format!("--service-account-key-file={}", file("service-account.pub")))
         .arg("--service-cluster-ip-range=10.0.0.0/16")
-        // Whoever sets blockOwnerDeletion needs rights on the owner: OpenShift and others ask for it.
+        // Requires rights on the owner of whoever sets blockOwnerDeletion, as OpenShift and others do.
         .args([
             "--authorization-mode=RBAC",
             "--enable-admission-plugins=OwnerReferencesPermissionEnforcement",
@@ -122,7 +122,7 @@ fn kube_apiserver(folder: &Path, etcd_port: u16, port: u16) -> Result<Command> {
     Ok(command)
 }
 
-/// Samovar's own CRDs, straight from the types.
+/// Creates Samovar's CRDs from the Rust types.
 async fn install_crds(client: &Client) -> Result<()> {
     let crds = Api::<CustomResourceDefinition>::all(client.clone());
     for crd in samovar_crds::all() {

@@ -1,11 +1,11 @@
-//! Waiting for what comes about by itself.
+//! Waits for a condition, with a deadline.
 
 use std::time::Duration;
 
 use anyhow::Result;
 use tokio::time::{Instant, interval};
 
-/// Tries again and again, every so often, until it works; past the deadline gives the last error.
+/// Repeats `attempt` at this interval until it succeeds; after the deadline returns its last error.
 pub async fn eventually<T>(
     within: Duration,
     every: Duration,

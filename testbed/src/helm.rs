@@ -1,4 +1,4 @@
-//! Helm, and the release of the project's chart that tests install.
+//! Helm, and the release of the project's chart.
 
 use std::{
     path::{Path, PathBuf},
@@ -25,7 +25,7 @@ pub struct Helm {
 }
 
 impl Helm {
-    /// What installs images of `registry`.
+    /// A release with the images of `registry`.
     pub fn new(kubeconfig: &Path, namespace: &str, registry: &str) -> Self {
         Self {
             kubeconfig: kubeconfig.to_owned(),
@@ -34,8 +34,8 @@ impl Helm {
         }
     }
 
-    /// Installs the chart as a new user does, with these values beside what the registry needs, and waits until all
-    /// is ready.
+    /// Installs the chart as a new user does, with these values and those of the registry, and waits until all is
+    /// ready.
     pub async fn install(&self, values: &[&str]) -> Result<String> {
         self.with_chart(&["install", "--create-namespace"], values).await
     }
@@ -70,7 +70,7 @@ impl Helm {
         self.run(&arguments).await
     }
 
-    /// Any other command of Helm, in the release's namespace. Where it fails, its message is the error.
+    /// Runs any other command of Helm in the release's namespace; returns its output, or its message as the error.
     pub async fn run(&self, arguments: &[&str]) -> Result<String> {
         let mut command = self.command()?;
         command.args(arguments);
@@ -80,8 +80,8 @@ impl Helm {
         Ok(String::from_utf8(output.stdout)?)
     }
 
-    /// Lets a cluster that is somebody's be as it was, when this process ends. Fails where it has Samovar already, or
-    /// what is left of it: then nothing is touched.
+    /// Uninstalls all of it when this process ends, for a cluster that is not the test bed's. Fails, and touches
+    /// nothing, if the cluster has Samovar or its CRDs already.
     pub async fn remove_at_end(&self) -> Result<()> {
         let mut kubectl = bed_program("kubectl")?;
         kubectl.env("KUBECONFIG", &self.kubeconfig).args(["get", "--ignore-not-found", "--output=name"]);
@@ -96,7 +96,7 @@ impl Helm {
         );
         ensure!(
             found.is_empty(),
-            "the cluster has {found} already; the tests would remove it: take another cluster"
+            "the cluster has {found} already, which the tests would remove: use another cluster"
         );
         let helm = self.command()?;
         let kubectl = bed_program("kubectl")?;

@@ -1,4 +1,4 @@
-//! Images made of programs of this machine: no builder and no base image is needed.
+//! Builds images from programs of this machine, without a builder and a base image.
 
 use std::{collections::BTreeSet, fs, path::PathBuf, process::Command};
 
@@ -7,14 +7,14 @@ use serde_json::json;
 
 use crate::{Registry, process::built, registry::digest};
 
-/// The version of the images that are pushed: the programs' own, as the chart has it.
+/// The tag of the images: the programs' version, which the chart uses too.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// Whom the images run as; Kubernetes wants a number to see that it is not root.
+/// The user of the images: a number, by which Kubernetes sees that it is not root.
 const NONROOT: &str = "65532";
-/// Whom to trust in TLS: where programs look for it, and where Debian's `ca-certificates` puts it.
+/// The root certificates, where programs look for them and Debian's `ca-certificates` installs them.
 const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
-/// Pushes the operator and the agent as the chart names them. Gives their references.
+/// Pushes the operator and the agent under the names of the chart; returns their references.
 pub async fn push_images(registry: &Registry) -> Result<Vec<String>> {
     let mut pushed = Vec::new();
     for name in ["samovar-operator", "samovar-agent"] {
@@ -37,18 +37,18 @@ pub const CLIENT: &str = "bed/client";
 
 /// An image of one layer.
 pub struct Image<'a> {
-    /// What it runs; found at the root of the image under its own name.
+    /// The program that it runs, at the root of the image under its own name.
     pub program: PathBuf,
-    /// Whether the shared libraries of its programs go with them.
+    /// Adds the shared libraries of its programs.
     pub libraries: bool,
-    /// More files: where each is in the image, and where it is here.
+    /// More files: the path of each in the image, and on this machine.
     pub files: Vec<(&'a str, PathBuf)>,
     /// The user that it runs as: a number.
     pub user: &'a str,
 }
 
 impl Image<'_> {
-    /// Makes it and pushes it. Gives its reference.
+    /// Builds and pushes it; returns its reference.
     pub async fn push(&self, registry: &Registry, repository: &str, tag: &str) -> Result<String> {
         let layer = self.layer()?;
         let name = self.program.file_name().and_then(|name| name.to_str()).context("a program has a name")?;
@@ -93,7 +93,7 @@ impl Image<'_> {
     }
 }
 
-/// The shared libraries of a program, the loader among them: where the program looks for each, and where it is.
+/// The shared libraries of a program, and its loader: the path of each in the image, and on this machine.
 fn libraries(program: &PathBuf) -> Result<Vec<(PathBuf, PathBuf)>> {
     let output = Command::new("ldd").arg(program).output().context("ldd cannot be started")?;
     let listed = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -1,4 +1,4 @@
-//! ServiceAccount tokens that no API server would make.
+//! ServiceAccount tokens with claims that no API server would sign.
 
 use anyhow::{Result, anyhow};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};
@@ -14,12 +14,12 @@ pub fn claims(token: &str) -> Result<Value> {
 /// The token with other claims, signed with `key`, the API server's own in PEM.
 pub fn signed_again(token: &str, claims: &Value, key: &str) -> Result<String> {
     let header = token.split('.').next().unwrap_or_default();
-    let said = format!("{header}.{}", BASE64.encode(serde_json::to_vec(claims)?));
-    let signature = fixed(&KeyPair::from_pem(key)?.sign(said.as_bytes())?)?;
-    Ok(format!("{said}.{}", BASE64.encode(signature)))
+    let signed = format!("{header}.{}", BASE64.encode(serde_json::to_vec(claims)?));
+    let signature = fixed(&KeyPair::from_pem(key)?.sign(signed.as_bytes())?)?;
+    Ok(format!("{signed}.{}", BASE64.encode(signature)))
 }
 
-/// A signature of two integers in DER as a token has it: 32 bytes each.
+/// Converts an ECDSA signature from DER, two integers, to the form of a JWT: 32 bytes each.
 fn fixed(der: &[u8]) -> Result<Vec<u8>> {
     let odd = || anyhow!("a signature is a sequence of two short integers");
     let mut rest = der.get(2..).ok_or_else(odd)?;

@@ -1,4 +1,4 @@
-//! What needs more than one part of Samovar: real servers, real processes, scenarios.
+//! The test bed: the real servers, processes and clusters that the tests run Samovar on.
 //!
 //! A test asks for a [`Cluster`]: a namespace on a real kube-apiserver that all tests of the process share.
 //! Programs under test are [`Process`]es; whatever a test starts ends with it, and at the latest with the

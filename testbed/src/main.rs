@@ -1,4 +1,4 @@
-//! `samovar-testbed`: a cluster to try things in. `make cluster-up` and `make cluster-down` call it.
+//! `samovar-testbed`: starts and stops a cluster to try Samovar in. `make cluster-up` and `make cluster-down` call it.
 
 use std::{
     fs::{self, File},
@@ -40,7 +40,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Starts a cluster that goes on when this program has ended.
+/// Starts a cluster that outlives this program.
 async fn up() -> Result<()> {
     let folder = folder()?;
     if running(&folder).is_some() {
@@ -74,7 +74,7 @@ async fn up() -> Result<()> {
     }
 }
 
-/// Ends it, and waits until nothing of it is left.
+/// Stops it, and waits until nothing of it is left.
 async fn down() -> Result<()> {
     let folder = folder()?;
     let Some(process) = running(&folder) else {
@@ -110,8 +110,8 @@ async fn serve() -> Result<()> {
         push_images(bed.registry()).await?;
         push_client(bed.registry()).await?;
         let registry = bed.registry().address().to_owned();
-        // Whole or not at all: `up` waits for it.
-        fs::write(folder.join("message.new"), told(&kubeconfig, &registry))?;
+        // Written whole or not at all: `up` waits for it.
+        fs::write(folder.join("message.new"), instructions(&kubeconfig, &registry))?;
         fs::rename(folder.join("message.new"), folder.join("message"))?;
         std::future::pending::<Result<()>>().await
     };
@@ -122,7 +122,7 @@ async fn serve() -> Result<()> {
     }
 }
 
-/// Pushes images of the built programs to a registry that is there.
+/// Pushes images of the built programs to a running registry.
 async fn images() -> Result<()> {
     let registry = std::env::args().nth(2).context("no registry: use make images REGISTRY=HOST:PORT")?;
     for image in push_images(&Registry::at(registry)?).await? {
@@ -131,7 +131,7 @@ async fn images() -> Result<()> {
     Ok(())
 }
 
-fn told(kubeconfig: &Path, registry: &str) -> String {
+fn instructions(kubeconfig: &Path, registry: &str) -> String {
     format!(
         "A cluster of {NODES} nodes runs. Its registry, without TLS: {registry}\n\n\
          export KUBECONFIG={}\n\
@@ -141,7 +141,7 @@ fn told(kubeconfig: &Path, registry: &str) -> String {
     )
 }
 
-/// Where the one cluster of this user is written down.
+/// The folder with the state of the one cluster of this user.
 fn folder() -> Result<PathBuf> {
     let cache = std::env::var_os("SAMOVAR_CACHE").context("SAMOVAR_CACHE is not set: use make cluster-up")?;
     Ok(Path::new(&cache).join("cluster"))
@@ -151,10 +151,10 @@ fn message(folder: &Path) -> Result<String> {
     Ok(fs::read_to_string(folder.join("message"))?)
 }
 
-/// The process that runs the cluster, if it does.
+/// The process that runs the cluster, if one does.
 fn running(folder: &Path) -> Option<Pid> {
     let pid = fs::read_to_string(folder.join("pid")).ok()?.parse().ok()?;
     let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
-    // One that has ended and that nobody waits for has no command line.
+    // A zombie has no command line.
     (command.contains("samovar-testbed") && command.contains("serve")).then(|| Pid::from_raw(pid)).flatten()
 }

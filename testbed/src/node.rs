@@ -1,4 +1,4 @@
-//! Nodes and agent Pods as a kubelet would report them: no kubelet runs beside a bare control plane.
+//! Reports nodes and agent Pods in place of kubelets, which a bare control plane lacks.
 
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Secret, ServiceAccount};
@@ -11,13 +11,13 @@ use serde_json::{Value, json};
 
 use crate::Cluster;
 
-/// The port that agent Pods declare. The agents of tests listen elsewhere: their addresses are made up,
-/// since an EndpointSlice takes no loopback address.
+/// The port that agent Pods declare. The agents of tests listen elsewhere: their Pods' addresses are made up, since an
+/// EndpointSlice accepts no loopback address.
 pub const AGENT_PORT: u16 = 8080;
 /// The namespace of the agents' Pods.
 pub const AGENT_NAMESPACE: &str = "samovar-system";
 
-/// One agent of the DaemonSet, as the API server knows it.
+/// The Pod of one agent.
 #[derive(Clone, Debug)]
 pub struct AgentPod {
     /// Its node.
@@ -33,8 +33,8 @@ pub struct AgentPod {
 }
 
 impl Cluster {
-    /// A Ready node `<namespace>-<name>` without taints, with the label `test=<namespace>`. Nodes are the
-    /// cluster's, not a namespace's: plugins of a test select theirs by that label.
+    /// Creates a Ready node `<namespace>-<name>` without taints, with the label `test=<namespace>`, by which the
+    /// plugins of a test select their nodes.
     pub async fn node(&self, name: &str) -> Result<String> {
         let name = format!("{}-{name}", self.namespace);
         let nodes: Api<Node> = Api::all(self.client.clone());
@@ -42,7 +42,7 @@ impl Cluster {
             "name": name, "labels": { "test": self.namespace, "kubernetes.io/hostname": name },
         }});
         nodes.create(&PostParams::default(), &serde_json::from_value(node)?).await?;
-        // Admission taints every new node `not-ready`; a whole controller manager takes that away again.
+        // Admission taints every new node `not-ready`; a full controller manager would remove the taint.
         let no_taints = json!({ "spec": { "taints": null } });
         nodes.patch(&name, &PatchParams::default(), &Patch::Merge(no_taints)).await?;
         self.set_node_ready(&name, true).await?;
@@ -57,7 +57,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// A Ready agent Pod on `node`, in the agents' namespace.
+    /// Creates a Ready agent Pod on `node`, in the agents' namespace.
     pub async fn agent_pod(&self, node: &str) -> Result<AgentPod> {
         self.agent_namespace().await?;
         let labels: Value = names::AGENT_SELECTOR
@@ -78,7 +78,7 @@ impl Cluster {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), AGENT_NAMESPACE);
         let pod = pods.create(&PostParams::default(), &serde_json::from_value(pod)?).await?;
         let uid = pod.uid().context("the API server gives every Pod a UID")?;
-        // Different for each Pod, as addresses are, and never one that something answers at.
+        // Unique for each Pod, and never an address that something answers at.
         let [a, b, c] = [0, 2, 4].map(|at| u8::from_str_radix(&uid[at..at + 2], 16).unwrap_or_default());
         let agent = AgentPod {
             node: node.to_owned(),
@@ -102,36 +102,36 @@ impl Cluster {
         Ok(())
     }
 
-    /// Removes the agent's Pod at once, as after its node is gone.
+    /// Deletes the agent's Pod at once, as after its node is gone.
     pub async fn remove_agent_pod(&self, agent: &AgentPod) -> Result<()> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &agent.namespace);
         pods.delete(&agent.name, &DeleteParams::default().grace_period(0)).await?;
         Ok(())
     }
 
-    /// The agents' namespace, with the ServiceAccount that every Pod needs. A whole controller manager would
-    /// have made that.
+    /// Creates the agents' namespace, and the ServiceAccount that every Pod needs and a full controller manager would
+    /// create.
     async fn agent_namespace(&self) -> Result<()> {
         let namespace: Namespace =
             serde_json::from_value(json!({ "metadata": { "name": AGENT_NAMESPACE } }))?;
         let account: ServiceAccount = serde_json::from_value(json!({ "metadata": { "name": "default" } }))?;
-        there(Api::all(self.client.clone()).create(&PostParams::default(), &namespace).await)?;
+        created(Api::all(self.client.clone()).create(&PostParams::default(), &namespace).await)?;
         let accounts = Api::namespaced(self.client.clone(), AGENT_NAMESPACE);
-        there(accounts.create(&PostParams::default(), &account).await)?;
-        // Empty, as the chart makes them: the operator fills them.
+        created(accounts.create(&PostParams::default(), &account).await)?;
+        // Empty, as the chart creates them: the operator fills them.
         let keys: Secret =
             serde_json::from_value(json!({ "metadata": { "name": "samovar-operator-keys" } }))?;
         let keys_api = Api::namespaced(self.client.clone(), AGENT_NAMESPACE);
-        there(keys_api.create(&PostParams::default(), &keys).await)?;
+        created(keys_api.create(&PostParams::default(), &keys).await)?;
         let ca: ConfigMap = serde_json::from_value(json!({ "metadata": { "name": "samovar-operator-ca" } }))?;
         let ca_api = Api::namespaced(self.client.clone(), AGENT_NAMESPACE);
-        there(ca_api.create(&PostParams::default(), &ca).await)
+        created(ca_api.create(&PostParams::default(), &ca).await)
     }
 }
 
-/// Made now, or by another test before.
-fn there<K>(made: kube::Result<K>) -> Result<()> {
-    match made {
+/// Accepts that another test has created the object before.
+fn created<K>(outcome: kube::Result<K>) -> Result<()> {
+    match outcome {
         Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
         outcome => Ok(outcome.map(drop)?),
     }

@@ -1,4 +1,4 @@
-//! The certificates and kubeconfigs of one cluster.
+//! The certificates, keys and kubeconfigs of one cluster.
 
 use std::{
     fs,
@@ -12,14 +12,14 @@ use rcgen::{
 };
 use serde_json::json;
 
-/// A certificate authority that writes what it makes into one folder.
+/// A certificate authority that writes its certificates and keys into one folder.
 pub(crate) struct Pki {
     folder: PathBuf,
     authority: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Pki {
-    /// Writes `ca.crt`, and `service-account.key` and `.pub`, which sign and prove ServiceAccount tokens.
+    /// Writes `ca.crt`, and `service-account.key` and `.pub`, which sign and verify ServiceAccount tokens.
     pub(crate) fn new(folder: &Path) -> Result<Self> {
         let mut parameters = CertificateParams::default();
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -33,7 +33,7 @@ impl Pki {
         Ok(Self { folder: folder.to_owned(), authority })
     }
 
-    /// Writes `<name>.crt` and `<name>.key` for the client `user` of `group`, which is a server too where it has
+    /// Writes `<name>.crt` and `<name>.key` for the client `user` of `group`, and for a server if there are
     /// `hosts`.
     pub(crate) fn certificate(
         &self,

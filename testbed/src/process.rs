@@ -1,4 +1,4 @@
-//! Programs as child processes: started, signalled, awaited; their logs shown where a test fails.
+//! Child processes: started, signalled, awaited; a failing test shows their logs.
 
 use std::{
     collections::BTreeSet,
@@ -20,12 +20,12 @@ use crate::{
     scratch::{self, Kept},
 };
 
-/// How often a state that nothing announces is looked at.
+/// The interval at which a state without a notification is polled.
 pub(crate) const LOOK: Duration = Duration::from_millis(5);
-/// How much of a log a failing test shows.
+/// The lines of a log that a failing test shows.
 const SHOWN_LINES: usize = 200;
 
-/// A running program. Killed when dropped; its log goes into the test's output, which a failure shows.
+/// A running program. Killed when dropped, which prints its log to the test's output.
 pub struct Process {
     name: String,
     kept: Option<Kept>,
@@ -47,16 +47,16 @@ impl Process {
         Self::start(program, command)
     }
 
-    /// Starts a `kubectl` that goes on, in the namespace of a test.
+    /// Starts a long-running `kubectl` in the namespace of a test.
     pub fn kubectl(cluster: &Cluster, arguments: &[&str]) -> Result<Self> {
         let mut command = cluster.kubectl_command()?;
         command.args(arguments);
         Self::start("kubectl", command)
     }
 
-    /// Starts `command` and writes what it prints into a log file.
+    /// Starts `command`, with its output in a log file.
     pub(crate) fn start(name: &str, command: Command) -> Result<Self> {
-        // What talks to it may speak TLS, and reqwest brings no cryptography of its own. Only the first counts.
+        // reqwest needs a default crypto provider for calls over TLS. Only the first one is installed.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let log = scratch::folder(name)?.join("log");
         let (name, paused, quiet) = (name.to_owned(), false, false);
@@ -65,14 +65,14 @@ impl Process {
         Ok(process)
     }
 
-    /// A server of the bed: its log is shown only where the bed does not become ready.
+    /// Starts a server of the bed, whose log is shown only if the bed does not become ready.
     pub(crate) fn quietly(name: &str, command: Command) -> Result<Self> {
         let mut process = Self::start(name, command)?;
         process.quiet = true;
         Ok(process)
     }
 
-    /// Starts the same command once more, after it ended. Its log goes on in the same file.
+    /// Starts the same command again after it ended, and appends to its log.
     pub fn start_again(&mut self) -> Result<()> {
         let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
         self.command.stdout(log.try_clone()?).stderr(log);
@@ -83,30 +83,30 @@ impl Process {
         Ok(())
     }
 
-    /// Sends SIGTERM and waits until it has ended.
+    /// Sends SIGTERM and waits until it has exited.
     pub async fn terminate(&mut self, within: Duration) -> Result<ExitStatus> {
         self.signal(Signal::TERM)?;
         self.ended(within).await
     }
 
-    /// Stops it where it stands, as a process that hangs.
+    /// Sends SIGSTOP: it hangs.
     pub fn pause(&mut self) -> Result<()> {
         self.paused = true;
         self.signal(Signal::STOP)
     }
 
-    /// Lets it go on.
+    /// Sends SIGCONT.
     pub fn resume(&mut self) -> Result<()> {
         self.paused = false;
         self.signal(Signal::CONT)
     }
 
-    /// Whether it was killed or paused.
+    /// True after it was killed or paused.
     pub(crate) fn is_stopped(&self) -> bool {
         self.kept.is_none() || self.paused
     }
 
-    /// Resumes it where it was paused, and starts it where it was killed.
+    /// Resumes it if it was paused, starts it if it was killed.
     pub(crate) fn restore(&mut self) -> Result<()> {
         if self.kept.is_none() {
             self.start_again()?;
@@ -115,23 +115,23 @@ impl Process {
     }
 
     fn signal(&mut self, signal: Signal) -> Result<()> {
-        // Not reaped yet, so the number is still its own.
+        // Not reaped yet, so the PID is still its own.
         if self.exit_status()?.is_none()
             && let Some(kept) = &self.kept
         {
             let id = i32::try_from(kept.id()).ok().and_then(Pid::from_raw);
-            kill_process(id.context("a process has a number")?, signal)?;
+            kill_process(id.context("a process has a PID")?, signal)?;
         }
         Ok(())
     }
 
-    /// Sends SIGKILL and waits until it is gone.
+    /// Sends SIGKILL and waits until it has exited.
     pub fn kill(&mut self) {
         self.kept = None;
         self.paused = false;
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until it exits.
     pub async fn ended(&mut self, within: Duration) -> Result<ExitStatus> {
         let deadline = Instant::now() + within;
         let mut look = interval(LOOK);
@@ -144,18 +144,18 @@ impl Process {
         bail!("{} still runs after {within:?}", self.name)
     }
 
-    /// How it ended, if it has.
+    /// Its exit status, if it has exited.
     pub fn exit_status(&mut self) -> Result<Option<ExitStatus>> {
         let Some(kept) = &mut self.kept else { bail!("{} is not running", self.name) };
         Ok(kept.ended()?)
     }
 
-    /// The process id, for `/proc`.
+    /// Its PID, for `/proc`.
     pub fn id(&self) -> Option<u32> {
         self.kept.as_ref().map(Kept::id)
     }
 
-    /// What it printed so far, standard output and error alike.
+    /// Its output so far: stdout and stderr.
     pub fn log(&self) -> String {
         std::fs::read(&self.log).map_or_else(
             |error| format!("(no log: {error})"),
@@ -163,7 +163,7 @@ impl Process {
         )
     }
 
-    /// Waits until `url` answers with a success.
+    /// Waits until a GET of `url` succeeds.
     pub async fn answers(&mut self, url: &str, within: Duration) -> Result<()> {
         let deadline = Instant::now() + within;
         let mut look = interval(LOOK);
@@ -194,13 +194,13 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
         if !self.quiet {
-            // The test runner swallows this unless the test fails.
+            // The test runner shows this only if the test fails.
             println!("--- log of {} ({}) ---\n{}", self.name, self.log.display(), self.last_lines());
         }
     }
 }
 
-/// The file of one of Samovar's own programs.
+/// The path of one of Samovar's own programs.
 pub(crate) fn built(program: &str) -> Result<PathBuf> {
     let folder = std::env::var_os("SAMOVAR_BIN_DIR").context(
         "SAMOVAR_BIN_DIR is not set: run `make test`, or set it to the folder of the built programs",
@@ -208,7 +208,7 @@ pub(crate) fn built(program: &str) -> Result<PathBuf> {
     Ok(Path::new(&folder).join(program))
 }
 
-/// A TCP port of 127.0.0.1 that nothing listens on, and that was not given out before.
+/// A free TCP port of 127.0.0.1, never the same twice.
 pub fn free_port() -> Result<u16> {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     loop {
@@ -219,7 +219,7 @@ pub fn free_port() -> Result<u16> {
     }
 }
 
-/// `command`, started by another program with these arguments before it.
+/// `command`, started through another program with these arguments.
 pub(crate) fn through<A: AsRef<OsStr>>(
     program: &str,
     arguments: impl IntoIterator<Item = A>,
@@ -236,12 +236,12 @@ pub(crate) fn through<A: AsRef<OsStr>>(
     through
 }
 
-/// The program `name` of the test bed, to be started.
+/// A command that runs the program `name` of the test bed.
 pub(crate) fn bed_program(name: &str) -> Result<Command> {
     bed_file(name).map(Command::new)
 }
 
-/// The program `name` of the test bed; without a name the folder of them all.
+/// The path of the program `name` of the test bed; with an empty name, the folder of all.
 pub(crate) fn bed_file(name: &str) -> Result<PathBuf> {
     let folder = std::env::var_os("SAMOVAR_TESTBED_BIN").context(
         "SAMOVAR_TESTBED_BIN is not set: run `make test`, or `make testbed` and set it to the folder that is printed",

@@ -1,4 +1,4 @@
-//! An OCI registry (distribution's own) with its data in a folder, and what people push to it.
+//! An OCI registry (CNCF distribution) with its data in a folder, and a client that pushes to it.
 
 use std::{fs, path::PathBuf, process::Command, time::Duration};
 
@@ -20,30 +20,30 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// A running registry, without authentication, over plain HTTP.
 pub struct Registry {
     address: String,
-    /// Of one that the test started: its data, and what serves it.
+    /// The data and the process of a registry that the test started.
     own: Option<(PathBuf, Process)>,
     http: Client,
 }
 
-/// What a manifest says of one of its blobs.
+/// The descriptor of a blob in a manifest.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
-    /// What the bytes are.
+    /// The media type of its bytes.
     pub media_type: String,
     /// `sha256:` and 64 hexadecimal digits.
     pub digest: String,
-    /// Bytes.
+    /// The number of its bytes.
     pub size: usize,
 }
 
 impl Registry {
-    /// Starts an empty registry of its own.
+    /// Starts an empty registry.
     pub async fn start() -> Result<Self> {
         Self::serve(format!("127.0.0.1:{}", free_port()?), |command| command).await
     }
 
-    /// Starts one at an address of a network that `inside` puts a command into.
+    /// Starts one in a network namespace: `inside` moves a command there.
     pub(crate) async fn start_at(host: &str, inside: impl FnOnce(&Command) -> Command) -> Result<Self> {
         Self::serve(format!("{host}:5000"), |command| inside(&command)).await
     }
@@ -67,11 +67,11 @@ impl Registry {
         Ok(registry)
     }
 
-    /// One that is there: `host:port`, without TLS.
+    /// A registry that runs already: `host:port`, without TLS.
     pub fn at(address: String) -> Result<Self> {
-        // reqwest brings no cryptography of its own. Only the first counts.
+        // reqwest needs a default crypto provider. Only the first one is installed.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        // No connection outlives its use: the next test has another runtime.
+        // No connection is kept: it would outlive the runtime of its test.
         let http = Client::builder().pool_max_idle_per_host(0).build()?;
         Ok(Self { address, own: None, http })
     }
@@ -81,14 +81,14 @@ impl Registry {
         &self.address
     }
 
-    /// Ends it, so that connections are refused.
+    /// Stops it, so that connections are refused.
     pub fn stop(&mut self) {
         if let Some((_, process)) = &mut self.own {
             process.kill();
         }
     }
 
-    /// Starts it anew at the same address, with the same data.
+    /// Starts it again at the same address, with the same data.
     pub async fn start_again(&mut self) -> Result<()> {
         if let Some((_, process)) = &mut self.own {
             process.start_again()?;
@@ -96,12 +96,12 @@ impl Registry {
         self.is_up().await
     }
 
-    /// Whether it was stopped.
+    /// True after it was stopped.
     pub(crate) fn is_stopped(&self) -> bool {
         self.own.as_ref().is_some_and(|(_, process)| process.is_stopped())
     }
 
-    /// Starts it where it was stopped.
+    /// Starts it if it was stopped.
     pub(crate) async fn restore(&mut self) -> Result<()> {
         if self.is_stopped() { self.start_again().await } else { Ok(()) }
     }
@@ -152,14 +152,14 @@ impl Registry {
         Ok(digest)
     }
 
-    /// Changes a blob's bytes behind the registry's back, so that they no longer are what `digest` says.
-    pub fn spoil(&self, digest: &str) -> Result<()> {
+    /// Corrupts a stored blob, so that its bytes no longer match `digest`.
+    pub fn corrupt(&self, digest: &str) -> Result<()> {
         let hex = digest.strip_prefix("sha256:").context("a digest starts with `sha256:`")?;
         let blob = format!("docker/registry/v2/blobs/sha256/{}/{hex}/data", &hex[..2]);
         let (folder, _) = self.own.as_ref().context("the registry is not this test's own")?;
         let path = folder.join(blob);
         let mut bytes = fs::read(&path).context("the registry has no such blob")?;
-        let last = bytes.last_mut().context("an empty blob cannot be spoilt")?;
+        let last = bytes.last_mut().context("an empty blob cannot be corrupted")?;
         *last ^= 1;
         Ok(fs::write(path, bytes)?)
     }

@@ -1,4 +1,4 @@
-//! One temporary folder a test process, and the janitor that removes it, and what still runs, at the end.
+//! The temporary folder of a test process, and the janitor that removes it at the end, with all that still runs.
 
 use std::{
     fs,
@@ -8,8 +8,9 @@ use std::{
     sync::OnceLock,
 };
 
-/// Waits until the test process is gone (its end of the pipe closes, whatever killed it), then kills what
-/// is written down in `pids/`, does what is written in `at-end/` and removes the folder. Statics are never dropped, so no guard could do it.
+/// Waits until the test process is gone (its end of the pipe closes, whatever killed it), then kills the processes
+/// listed in `pids/`, runs the scripts in `at-end/` and removes the folder. Statics are never dropped, so no guard could
+/// do it.
 const JANITOR: &str = r#"
 trap '' INT TERM HUP
 read -r _
@@ -48,7 +49,7 @@ fn start() -> Scratch {
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        // Of a group of its own: what ends the tests by their group leaves it to do its work.
+        // In a process group of its own: a signal to the tests' group must not reach it.
         .process_group(0)
         .spawn()
         .expect("sh can be started");
@@ -61,24 +62,24 @@ pub(crate) fn folder(name: &str) -> std::io::Result<PathBuf> {
     Ok(tempfile::Builder::new().prefix(&format!("{name}-")).tempdir_in(scratch())?.keep())
 }
 
-/// What the janitor does when this process has ended and all that it started is killed: a shell script.
+/// Leaves a shell script to the janitor, which runs it after this process has exited and its children are killed.
 pub(crate) fn at_end(name: &str, script: &str) -> std::io::Result<()> {
     fs::write(scratch().join("at-end").join(name), script)
 }
 
-/// A child process that the janitor knows of; killed and reaped when dropped.
+/// A child process that is listed for the janitor; killed and reaped when dropped.
 pub(crate) struct Kept {
     child: Child,
     note: PathBuf,
 }
 
 impl Kept {
-    /// Its number, while it has not been seen to end.
+    /// Its PID, until its exit is seen.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// How it ended, if it has. From then on its number may be another process's, and the janitor forgets it.
+    /// Its exit status, if it has exited. From then on its PID may be another process's, so it is listed no more.
     pub(crate) fn ended(&mut self) -> std::io::Result<Option<ExitStatus>> {
         let status = self.child.try_wait()?;
         if status.is_some() {
@@ -97,10 +98,10 @@ impl Kept {
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        // Neither can fail but for a process that was reaped before, and then there is nothing to do.
+        // Either fails only for a process that was reaped before, and then there is nothing to do.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        // Only now, when the number can be another process's.
+        // Only now, when the PID can become another process's.
         let _ = fs::remove_file(&self.note);
     }
 }

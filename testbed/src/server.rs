@@ -14,16 +14,16 @@ use crate::{
     scratch,
 };
 
-/// What takes a moment, on a machine that runs many tests at once.
+/// The deadline for what takes a moment, on a machine that runs many tests at once.
 pub const SOON: Duration = Duration::from_secs(30);
 
-/// A running `samovar run` and the folder of its files.
+/// A running `samovar run`, and the folder of its files.
 pub struct Server {
     /// Its manifests and modules.
     pub folder: PathBuf,
     /// The process.
     pub process: Process,
-    /// Where it answers calls.
+    /// The URL under which it answers calls.
     pub url: String,
     ops: String,
     client: reqwest::Client,
@@ -36,7 +36,7 @@ pub struct Answer {
     pub status: u16,
     /// Its Retry-After header.
     pub retry_after: Option<String>,
-    /// The fuel that the call took, where its plugin counts it.
+    /// The fuel that the call used, if its plugin counts it.
     pub fuel: Option<u64>,
     /// Its body.
     pub body: String,
@@ -55,7 +55,7 @@ pub fn folder(name: &str) -> Result<PathBuf> {
 }
 
 impl Server {
-    /// Runs what is in `folder`; every plugin must become ready or fail.
+    /// Serves `folder`; returns once every plugin is ready or has failed.
     pub async fn start(folder: PathBuf) -> Result<Self> {
         Self::start_with(folder, &[]).await
     }
@@ -65,24 +65,24 @@ impl Server {
         Self::start_by(folder, flags, |arguments| Process::samovar("samovar", arguments, &[])).await
     }
 
-    /// The same, on a machine that trusts these certificates and no others.
+    /// The same, with these root certificates in place of the machine's.
     pub async fn start_trusting(folder: PathBuf, certificates: &Path) -> Result<Self> {
         let environment = [("SSL_CERT_FILE", certificates)];
         Self::start_by(folder, &[], |arguments| Process::samovar("samovar", arguments, &environment)).await
     }
 
-    /// The same, with its state on a disk of so many KiB, which only this process sees.
+    /// The same, with its state on a disk of `kib` KiB in a mount namespace of its own.
     pub async fn start_on_a_small_disk(folder: PathBuf, kib: u32) -> Result<Self> {
         Self::start_on(folder, format!("mount -t tmpfs -o size={kib}k tmpfs \"$0\"")).await
     }
 
-    /// The same, with its state as it was left, where it can write nothing more.
+    /// The same, with the state that an earlier start left, on a read-only disk.
     pub async fn start_on_a_read_only_disk(folder: PathBuf) -> Result<Self> {
         Self::start_on(folder, "mount --bind \"$0\" \"$0\" && mount -o remount,bind,ro \"$0\"".to_owned())
             .await
     }
 
-    /// With its state where a shell mounts something first, at `$0`.
+    /// The same, after a shell has run `mount` for the state directory, `$0`.
     async fn start_on(folder: PathBuf, mount: String) -> Result<Self> {
         let state = folder.join("state");
         std::fs::create_dir_all(&state)?;
@@ -123,7 +123,7 @@ impl Server {
         Ok(line.with_context(|| format!("no metric {name} in:\n{metrics}"))?.parse()?)
     }
 
-    /// What the process has in memory, in KiB.
+    /// The resident memory of the process, in KiB.
     pub fn resident(&self) -> Result<u64> {
         let status =
             std::fs::read_to_string(format!("/proc/{}/status", self.process.id().unwrap_or_default()))?;
@@ -143,7 +143,7 @@ impl Server {
         })
     }
 
-    /// The same, up to the beginning of the answer.
+    /// The same; returns once the head of the response has arrived.
     pub async fn ask(
         &self,
         plugin: &str,
@@ -155,7 +155,7 @@ impl Server {
         Ok(request.send().await?)
     }
 
-    /// Waits until a call answers so.
+    /// Waits until a call answers `wanted`.
     pub async fn answers(
         &self,
         plugin: &str,
@@ -184,20 +184,20 @@ impl Server {
 }
 
 impl Answer {
-    /// The last part of a problem's type.
+    /// The last part of the problem's type.
     pub fn problem(&self) -> String {
         problem(&self.body)
     }
 }
 
-/// The last part of a problem's type; nothing of what is no problem.
+/// The last part of a problem's type; empty if the body is no problem object.
 pub fn problem(body: &str) -> String {
     let problem: Value = serde_json::from_str(body).unwrap_or_default();
     let type_ = problem["type"].as_str().unwrap_or_default();
     type_.strip_prefix("https://samovar.dev/problems/").unwrap_or_default().to_owned()
 }
 
-/// A manifest of one module file.
+/// A manifest of one plugin, from a module file.
 pub fn plugin(name: &str, module: &str, more: &str) -> String {
     format!(
         "apiVersion: samovar.dev/v1alpha1\nkind: WasmPlugin\nmetadata: {{ name: {name} }}\n\

@@ -15,7 +15,7 @@ pub const ADD: &str =
 pub const MULTIPLY: &str =
     r#"(module (func (export "add") (param i32 i32) (result i32) (i32.mul (local.get 0) (local.get 1))))"#;
 
-/// What the stages of the apiserver tests and of the cluster tests share; each adds its agents.
+/// The common part of the stages of the apiserver and the cluster tests, which add their agents.
 pub struct Stage {
     /// The test's namespace.
     pub cluster: Cluster,

@@ -1,4 +1,4 @@
-//! The cgroups under which kubelets put their Pods, so that nodes do not see each other's.
+//! The cgroups of the nodes' Pods, one for each node, so that no kubelet sees the Pods of another.
 
 use std::{
     fs,
@@ -11,12 +11,12 @@ use crate::scratch;
 
 const ROOT: &str = "/sys/fs/cgroup";
 
-/// Makes the bed's cgroup, and gives its path for `cgroupRoot`. It is removed when this process ends.
+/// Creates the bed's cgroup, which is removed when this process ends; returns its path for `cgroupRoot`.
 pub(super) fn make(bed: u8) -> Result<String> {
-    // A bed of the same number may have ended just now, and its cgroups not yet.
+    // A bed of the same number may have ended just now, with its cgroups not removed yet.
     let name = format!("samovar-bed{bed}-{}", std::process::id());
     make_in_all(&name)?;
-    // Processes that were just killed are still there for a moment.
+    // Killed processes stay in their cgroup for a moment.
     let remove = format!(
         "for _ in 1 2 3 4 5 6 7 8 9 10; do\n  \
            left=$(find {ROOT} -maxdepth 2 -name {name})\n  [ -z \"$left\" ] && break\n  \
@@ -26,14 +26,14 @@ pub(super) fn make(bed: u8) -> Result<String> {
     Ok(format!("/{name}"))
 }
 
-/// Makes a node's cgroup below the bed's.
+/// Creates a node's cgroup below the bed's.
 pub(super) fn make_node(bed: &str, node: &str) -> Result<String> {
     let path = format!("{bed}/{node}");
     make_in_all(path.trim_start_matches('/'))?;
     Ok(path)
 }
 
-/// In the one hierarchy of version 2, or in each of version 1.
+/// Creates it in the one hierarchy of version 2, or in each hierarchy of version 1.
 fn make_in_all(path: &str) -> Result<()> {
     let root = Path::new(ROOT);
     if root.join("cgroup.controllers").exists() {
@@ -48,7 +48,7 @@ fn make_in_all(path: &str) -> Result<()> {
     Ok(())
 }
 
-/// A new cgroup of version 2 has the controllers that its parent passes on.
+/// A new cgroup of version 2 has only the controllers that its parent passes on.
 fn make_unified(root: &Path, path: &str) -> Result<()> {
     let controllers = fs::read_to_string(root.join("cgroup.controllers"))?;
     let pass_on = controllers.split_whitespace().map(|name| format!("+{name}")).collect::<Vec<_>>().join(" ");
@@ -61,7 +61,7 @@ fn make_unified(root: &Path, path: &str) -> Result<()> {
     Ok(fs::write(folder.join("cgroup.subtree_control"), &pass_on)?)
 }
 
-/// A new cgroup of version 1 has no processors and no memory until it is told which.
+/// A new cgroup of version 1 has no CPUs and no memory nodes until they are set.
 fn inherit_cpuset(hierarchy: &Path, path: &str) -> Result<()> {
     if !hierarchy.join("cpuset.cpus").exists() {
         return Ok(());

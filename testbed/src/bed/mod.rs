@@ -2,7 +2,7 @@
 //! a containerd, a kubelet and a kube-proxy of their own.
 //!
 //! All of it lives in network namespaces, so that the addresses inside are the same in every bed, and several beds
-//! run beside each other. One pair of interfaces leads out, to the machine itself and no further.
+//! run side by side. One veth pair leads out, to the machine itself and no further.
 
 mod cgroup;
 mod network;
@@ -26,24 +26,24 @@ use self::{network::Network, servers::Servers};
 pub use self::{node::Node, servers::Server};
 use crate::{Image, Process, Registry, control_plane, pki::Pki, process::bed_file, scratch};
 
-/// How long each part of a start may take; the whole takes 6 s on two idle cores.
+/// The deadline of each part of a start; the whole takes 6 s on two idle cores.
 const START: Duration = Duration::from_mins(1);
 
-/// A running cluster. It ends when it is dropped.
+/// A running cluster; it stops when it is dropped.
 pub struct TestBed {
-    // In the order in which they end: no server reacts to the end of the nodes.
+    // Dropped in this order, so that no server reacts to the end of the nodes.
     servers: Servers,
     nodes: Vec<Node>,
     /// The number of nodes that it started with.
     started: u8,
-    /// Nodes that there ever were: each has a number of its own.
+    /// The nodes that were ever booted: each has a number of its own.
     booted: u8,
     registry: Registry,
     pki: Pki,
     place: Place,
 }
 
-/// Where a bed is: what all its parts need to know.
+/// The folder, network and cgroup of a bed, which all its parts need.
 struct Place {
     folder: PathBuf,
     network: Network,
@@ -56,7 +56,7 @@ impl Place {
         self.folder.join(name).display().to_string()
     }
 
-    /// The API server, as nodes, Pods and this machine all reach it.
+    /// The API server's URL for nodes, Pods and this machine alike.
     fn api(&self) -> String {
         format!("https://{}:{}", self.network.address(), servers::API_PORT)
     }
@@ -113,17 +113,17 @@ impl TestBed {
         control_plane::client(&self.kubeconfig()).await
     }
 
-    /// The registry, under one name for nodes, Pods and this machine.
+    /// The registry, which has one name for nodes, Pods and this machine.
     pub fn registry(&mut self) -> &mut Registry {
         &mut self.registry
     }
 
-    /// Its `host:port`.
+    /// The registry's `host:port`.
     pub fn registry_address(&self) -> &str {
         self.registry.address()
     }
 
-    /// What the API server's audit log says so far, an event a line, of those who are Samovar's.
+    /// The audit log of Samovar's requests so far, one event a line.
     pub fn audit_log(&self) -> Result<String> {
         let path = self.place.folder.join(servers::AUDIT_LOG);
         std::fs::read_to_string(path).context("the API server writes no audit log")
@@ -140,7 +140,7 @@ impl TestBed {
         node.with_context(|| format!("the bed has no {name}"))
     }
 
-    /// Adds a node and waits until it is Ready. Gives its name.
+    /// Adds a node and waits until it is Ready; returns its name.
     pub async fn add_node(&mut self) -> Result<String> {
         self.boot().await?;
         let client = self.client().await?;
@@ -150,7 +150,7 @@ impl TestBed {
         Ok(node.name().to_owned())
     }
 
-    /// Powers a node off, without a word to anyone.
+    /// Powers a node off, without a shutdown.
     pub async fn power_off(&mut self, name: &str) -> Result<()> {
         self.node(name)?.power_off().await
     }
@@ -163,18 +163,18 @@ impl TestBed {
         node.start_kubelet(&self.place).await
     }
 
-    /// Starts the kubelet of a node again, as after its end.
+    /// Starts the kubelet of a node again.
     pub async fn restart_kubelet(&mut self, name: &str) -> Result<()> {
         let node = self.nodes.iter_mut().find(|node| node.name() == name);
         node.with_context(|| format!("the bed has no {name}"))?.start_kubelet(&self.place).await
     }
 
-    /// Forgets a node, after it was powered off and deleted.
+    /// Forgets a node that was powered off and deleted.
     pub fn remove_node(&mut self, name: &str) {
         self.nodes.retain(|node| node.name() != name);
     }
 
-    /// Cuts a node's network, or mends it.
+    /// Disconnects a node's network, or connects it again.
     pub fn set_connected(&mut self, name: &str, connected: bool) -> Result<()> {
         let node = self.nodes.iter_mut().find(|node| node.name() == name);
         node.with_context(|| format!("the bed has no {name}"))?.set_connected(&self.place, connected)

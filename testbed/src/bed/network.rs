@@ -1,5 +1,5 @@
-//! The network of a bed: a namespace for the servers with a bridge to which the nodes are plugged, and one link to
-//! the machine.
+//! The network of a bed: a namespace for the servers, with a bridge that connects the nodes, and one link to the
+//! machine.
 
 use std::process::Command;
 
@@ -12,17 +12,17 @@ use crate::{
     process::{LOOK, bed_file},
 };
 
-/// Beds at once on one machine.
+/// The most beds at once on one machine.
 const BEDS: u8 = 64;
 /// The bridge's address, and the resolver's, as the nodes and Pods see them.
 pub(super) const BRIDGE: &str = "10.77.0.1";
-/// Where Services are.
+/// The range of all Services.
 pub(super) const SERVICES: &str = "10.79.0.0/16";
 /// The Service of the cluster's DNS.
 pub(super) const DNS: &str = "10.79.0.10";
 /// The Service of the API server: the first of the range.
 pub(super) const API_SERVICE: &str = "10.79.0.1";
-/// All Pods.
+/// The range of all Pods.
 pub(super) const PODS: &str = "10.78.0.0/16";
 
 /// The address of the node with this number.
@@ -35,16 +35,16 @@ pub(super) fn pods_of(at: u8) -> String {
     format!("10.78.{at}.0/24")
 }
 
-/// The network of one bed. It is gone when it is dropped and no process is left in it.
+/// The network of one bed. The kernel removes it once it is dropped and no process is left in it.
 pub(super) struct Network {
     number: u8,
-    /// What keeps the namespace of the servers alive.
+    /// The PID of the process that keeps the servers' namespace alive.
     holder: u32,
     _holder: Process,
 }
 
 impl Network {
-    /// Makes the namespace and its link to the machine, under the first number that is free.
+    /// Creates the namespace and its link to the machine, under the first free number.
     pub(super) async fn new() -> Result<Self> {
         let mut command = Command::new("unshare");
         command.arg("--net").arg(bed_file("pause")?);
@@ -69,7 +69,7 @@ impl Network {
         bail!("this machine carries {BEDS} test beds already: stop one (make cluster-down)")
     }
 
-    /// What tells this bed from others: its only name on the machine.
+    /// The number of this bed, unique on the machine.
     pub(super) fn number(&self) -> u8 {
         self.number
     }
@@ -79,7 +79,7 @@ impl Network {
         link(self.number)
     }
 
-    /// The servers' address, for nodes, Pods and the machine alike. Of the range that RFC 2544 keeps for tests.
+    /// The servers' address for nodes, Pods and the machine alike, of the range that RFC 2544 reserves for tests.
     pub(super) fn address(&self) -> String {
         format!("198.18.{}.2", self.number)
     }
@@ -92,7 +92,7 @@ impl Network {
     /// Joins the network namespace of the process `init` to the bridge, as the node with this number.
     pub(super) fn plug(&self, at: u8, name: &str, init: u32) -> Result<()> {
         let (init, address) = (init.to_string(), node_address(at));
-        // Of a node that was powered off: its end died with it, or is about to.
+        // The link of a node that was powered off is gone with its other end, or about to be.
         let _ = self.ip(["link", "delete", name]);
         self.ip(["link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", &init])?;
         self.ip(["link", "set", name, "master", "nodes", "up"])?;
@@ -104,8 +104,8 @@ impl Network {
         node(&["link", "set", "lo", "up"])?;
         node(&["address", "add", &format!("{address}/24"), "dev", "eth0"])?;
         node(&["link", "set", "eth0", "up"])?;
-        // No default route: what is not of the bed is unreachable. kube-proxy sends Services elsewhere before this
-        // route is taken, but without one nothing would be sent at all. Other nodes' Pods are one hop further.
+        // No default route: nothing outside the bed is reachable. kube-proxy rewrites packets to Services before this
+        // route applies, but without one none would be sent. Other nodes' Pods are one hop further.
         for range in [SERVICES, PODS, &format!("198.18.{}.0/30", self.number)] {
             node(&["route", "add", range, "via", BRIDGE])?;
         }
@@ -114,7 +114,7 @@ impl Network {
         run("nsenter", target.into_iter().chain(sysctls))
     }
 
-    /// Cuts or mends the link of a node.
+    /// Takes the link of a node down, or up again.
     pub(super) fn set_connected(&self, node: &str, connected: bool) -> Result<()> {
         self.ip(["link", "set", node, if connected { "up" } else { "down" }])
     }
@@ -123,11 +123,11 @@ impl Network {
         self.ip(["link", "set", "lo", "up"])?;
         self.ip(["address", "add", &format!("{}/30", self.address()), "dev", "machine"])?;
         self.ip(["link", "set", "machine", "up"])?;
-        // Left to itself a bridge has the address of one of its ports, and another one when that node goes.
+        // By default a bridge has the MAC address of one of its ports, and changes it when that node goes.
         self.ip(["link", "add", "nodes", "address", "02:00:0a:4d:00:01", "type", "bridge"])?;
         self.ip(["address", "add", &format!("{BRIDGE}/24"), "dev", "nodes"])?;
         self.ip(["link", "set", "nodes", "up"])?;
-        // Between the Pods of two nodes.
+        // Forwards between the Pods of two nodes.
         let mut sysctl = Command::new("sysctl");
         sysctl.args(["-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.all.send_redirects=0"]);
         succeeded(&mut self.inside(&sysctl))

@@ -20,7 +20,7 @@ use crate::{
     process::{LOOK, bed_file, through},
 };
 
-/// What a first process does before it only reaps.
+/// The script of a node's first process, which then becomes the pause program and only reaps.
 const INIT: &str = include_str!("node-init.sh");
 
 /// One node of a bed.
@@ -32,7 +32,7 @@ pub struct Node {
     containerd: Option<Process>,
     paused: bool,
     connected: bool,
-    /// The first process as this machine numbers it, and the one that started it.
+    /// The PID of the first process on this machine, and the process that started it.
     init: u32,
     starter: Process,
 }
@@ -63,7 +63,7 @@ impl Node {
         Ok(node)
     }
 
-    /// Waits until the cluster says that it is Ready, or that it is not.
+    /// Waits until its Ready condition is `wanted`.
     pub async fn ready(&self, client: &Client, wanted: bool, within: Duration) -> Result<()> {
         let ready = |node: Option<&NodeObject>| {
             let conditions = node.and_then(|node| node.status.as_ref()?.conditions.as_deref());
@@ -80,7 +80,7 @@ impl Node {
         Ok(())
     }
 
-    /// Starts kubelet and kube-proxy, once containerd answers: a kubelet without one ends.
+    /// Starts kubelet and kube-proxy, once containerd has its socket: a kubelet without one exits.
     pub(super) async fn start_kubelet(&mut self, place: &Place) -> Result<()> {
         let socket = format!("/proc/{}/root/run/containerd/containerd.sock", self.init);
         eventually(START, LOOK, async || {
@@ -103,50 +103,50 @@ impl Node {
         Ok(())
     }
 
-    /// Kills kubelet and kube-proxy. Containers go on.
+    /// Kills kubelet and kube-proxy. Containers keep running.
     pub fn stop_kubelet(&mut self) {
         self.kubelet.clear();
     }
 
-    /// Kills all at once: daemons and containers.
+    /// Kills daemons and containers at once.
     pub(super) async fn power_off(&mut self) -> Result<()> {
         let init = i32::try_from(self.init).ok().and_then(Pid::from_raw).context("the node runs")?;
         kill_process(init, Signal::KILL)?;
         self.kubelet.clear();
         self.containerd = None;
         self.paused = false;
-        // It ends after its child, and that ends after all that runs in the namespace.
+        // It exits after its child, and that after every process in the PID namespace.
         self.starter.ended(START).await.map(drop)
     }
 
-    /// Boots it again: what was on its disk is there, what ran does not.
+    /// Boots it again, with the disk that it had and no process of before.
     pub(super) async fn power_on(&mut self, place: &Place) -> Result<()> {
         fs::remove_file(self.folder.join("booted"))?;
         (self.init, self.starter) = namespaces(&self.folder, &self.name).await?;
         self.start_containerd(place)
     }
 
-    /// Stops every process of the node where it stands, as a machine that hangs.
+    /// Sends SIGSTOP to every process of the node: it hangs.
     pub fn pause(&mut self) -> Result<()> {
         self.paused = true;
         self.signal_all("STOP")
     }
 
-    /// Lets them go on.
+    /// Sends SIGCONT to them.
     pub fn resume(&mut self) -> Result<()> {
         self.signal_all("CONT")?;
         self.paused = false;
-        // What waits for a daemon stops with it.
+        // `nsenter`, which waits for a daemon, stops with it.
         self.kubelet.iter_mut().chain(&mut self.containerd).try_for_each(Process::resume)
     }
 
-    /// Cuts its link, or mends it.
+    /// Takes its link down, or up again.
     pub(super) fn set_connected(&mut self, place: &Place, connected: bool) -> Result<()> {
         self.connected = connected;
         place.network.set_connected(&self.name, connected)
     }
 
-    /// Whether it has power, a kubelet and a network, and is not paused.
+    /// True if it has power, a kubelet and a network, and is not paused.
     pub(super) fn is_up(&self) -> bool {
         self.containerd.is_some() && !self.kubelet.is_empty() && self.connected && !self.paused
     }
@@ -185,7 +185,7 @@ impl Node {
         Ok(())
     }
 
-    /// A process inside the node. It ends with the one that is returned, and at the latest with the node.
+    /// Starts a daemon inside the node. It ends with the returned process, at the latest with the node.
     fn daemon(&self, name: &str, command: &Command) -> Result<Process> {
         let command = through("setpriv", ["--pdeathsig", "KILL"], command);
         let mut command = through("nsenter", self.namespaces(), &command);
@@ -206,7 +206,7 @@ impl Node {
     }
 }
 
-/// Makes a node's namespaces. Gives their first process, and the one that started it.
+/// Creates a node's namespaces; returns the PID of their first process, and the process that started it.
 async fn namespaces(folder: &PathBuf, name: &str) -> Result<(u32, Process)> {
     let mut command = Command::new("unshare");
     command

@@ -1,4 +1,4 @@
-//! What a machine must have to carry a bed, and what to do where it has not.
+//! Checks that the machine has what a bed needs, and says what to do if it has not.
 
 use std::{fs, path::Path, process::Command};
 
@@ -6,16 +6,16 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::scratch;
 
-/// Programs that the bed runs and that are not built with it, and the package of Debian and Ubuntu of each. `needs.sh`
-/// looks for them before anything is built; this is for a bed that make did not start.
+/// The programs that the bed runs and that are not built with it, and the package of Debian and Ubuntu of each.
+/// `needs.sh` checks them before anything is built; this check is for a bed that make did not start.
 const NEEDS: &str = include_str!("../../needs.txt");
 
-/// Kubelets, containerds and kube-proxies watch files; the usual 128 a user are too few for three nodes.
+/// Kubelets, containerds and kube-proxies watch files; the default of 128 for each user is too few for three nodes.
 const INOTIFY_INSTANCES: u32 = 1024;
 const INOTIFY: &str = "/proc/sys/fs/inotify/max_user_instances";
 
-/// Gives the limit back when the last bed of the machine ends. Each has an interface, which goes after its processes:
-/// at once, or when the machine's first process has taken note of their end.
+/// Restores the limit when the last bed of the machine ends. Each bed has an interface, which is removed after its
+/// processes: at once, or when the machine's first process has reaped them.
 const RESTORE_INOTIFY: &str = "
 {
   for _ in $(seq 600); do [ -e /sys/class/net/OWN ] || break; sleep 0.5; done
@@ -25,7 +25,7 @@ const RESTORE_INOTIFY: &str = "
 } &
 ";
 
-/// Fails with what is missing.
+/// Fails with an error that names what is missing.
 pub(super) fn check() -> Result<()> {
     ensure!(
         rustix::process::geteuid().is_root(),
@@ -54,7 +54,7 @@ fn programs() -> impl Iterator<Item = (&'static str, &'static str)> {
 
 fn is_there(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    // Not in every user's PATH, though always in root's programs'.
+    // Not on every user's PATH.
     let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
     folders.into_iter().any(|folder| folder.join(program).is_file())
 }
@@ -63,7 +63,7 @@ fn modprobe(module: &str) -> bool {
     Command::new("modprobe").arg(module).status().is_ok_and(|status| status.success())
 }
 
-/// Lets enough files be watched, until the last bed ends. `interface` is this one's.
+/// Raises the limit of inotify instances until the last bed ends. `interface` is this bed's.
 pub(super) fn raise_inotify(interface: &str) -> Result<()> {
     let limit = fs::read_to_string(INOTIFY)?;
     if limit.trim().parse::<u32>()? < INOTIFY_INSTANCES {

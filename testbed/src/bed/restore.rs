@@ -14,9 +14,9 @@ use super::{START, TestBed, node::Node};
 const OWN_TAINTS: &str = "node.kubernetes.io/";
 
 impl TestBed {
-    /// Whether everything runs that the bed started, on nodes that are as they were then.
+    /// True if everything runs that the bed started, and its nodes are as they were then.
     pub async fn is_whole(&self) -> Result<bool> {
-        // Before the API server is asked: it may be the one that is off.
+        // Checked first: the API server itself may be off.
         let runs = self.servers.run()
             && !self.registry.is_stopped()
             && self.nodes.len() == usize::from(self.started)

@@ -14,7 +14,7 @@ use serde_json::json;
 use super::{Place, network, write};
 use crate::{Process, control_plane, pki::Pki, process::bed_program};
 
-/// Where the API server listens, in the network of the bed.
+/// The port of the API server, in the network of the bed.
 pub(super) const API_PORT: u16 = 6443;
 /// The file of the API server's audit log.
 pub(super) const AUDIT_LOG: &str = "audit.log";
@@ -34,14 +34,14 @@ pub enum Server {
     Dns,
 }
 
-/// The processes. The first of them are needed by the rest.
+/// The processes. `rest` needs the first two.
 pub(super) struct Servers {
     etcd: Process,
     api: Process,
     rest: Vec<Process>,
 }
 
-/// What all that speak to the API server need to be known by.
+/// Writes the certificates and kubeconfigs of the API server and its clients.
 pub(super) fn certificates(place: &Place, pki: &Pki) -> Result<()> {
     let address = place.network.address();
     let api = [address.as_str(), network::API_SERVICE, "127.0.0.1", "kubernetes.default.svc"];
@@ -65,7 +65,7 @@ impl Servers {
     pub(super) fn first(place: &Place) -> Result<Self> {
         let start = |name: &str, command: Command| Process::quietly(name, place.network.inside(&command));
         let mut etcd = bed_program("etcd")?;
-        // What is written need not survive the machine.
+        // The data need not survive a crash of the machine.
         etcd.args(["--name=bed", "--unsafe-no-fsync", "--log-level=warn"])
             .arg(format!("--data-dir={}", place.file("etcd")));
         let etcd = start("etcd", etcd)?;
@@ -78,7 +78,7 @@ impl Servers {
         control_plane::ready(kubeconfig, [&mut self.etcd, &mut self.api]).await
     }
 
-    /// Starts what needs the API server.
+    /// Starts the servers that need the API server.
     pub(super) fn rest(&mut self, place: &Place) -> Result<()> {
         let start = |name: &str, command: Command| Process::quietly(name, place.network.inside(&command));
         self.rest = vec![
@@ -89,12 +89,12 @@ impl Servers {
         Ok(())
     }
 
-    /// Whether all of them run.
+    /// True if all of them run.
     pub(super) fn run(&self) -> bool {
         !self.etcd.is_stopped() && !self.api.is_stopped() && !self.rest.iter().any(Process::is_stopped)
     }
 
-    /// Resumes and starts those that do not run.
+    /// Resumes or starts those that do not run.
     pub(super) fn restore(&mut self) -> Result<()> {
         let first = [&mut self.etcd, &mut self.api];
         first.into_iter().chain(&mut self.rest).try_for_each(Process::restore)
@@ -112,7 +112,7 @@ impl Servers {
 }
 
 fn api_server(place: &Place) -> Result<Command> {
-    // Who of Samovar did what: a test compares it with what they may do.
+    // Logs the requests of Samovar's ServiceAccounts: a test compares them with their rights.
     let policy = json!({
         "apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
         "rules": [
@@ -140,9 +140,9 @@ fn api_server(place: &Place) -> Result<Command> {
         .arg(format!("--audit-policy-file={}", place.file("audit-policy.json")))
         .arg(format!("--audit-log-path={}", place.file(AUDIT_LOG)))
         .arg("--authorization-mode=Node,RBAC")
-        // Whoever sets blockOwnerDeletion needs rights on the owner: OpenShift and others ask for it.
+        // Requires rights on the owner of whoever sets blockOwnerDeletion, as OpenShift and others do.
         .arg("--enable-admission-plugins=NodeRestriction,OwnerReferencesPermissionEnforcement")
-        // Pods leave a dead node after seconds.
+        // Pods are evicted from a dead node after 5 s.
         .args(["--default-not-ready-toleration-seconds=5", "--default-unreachable-toleration-seconds=5"])
         .args(["--profiling=false", "--v=1"]);
     Ok(command)
@@ -185,7 +185,7 @@ fn dns(place: &Place) -> Result<Command> {
     Ok(command)
 }
 
-/// Tells the cluster of its DNS, which runs outside it, and lets that read what it answers from.
+/// Creates the Service of the cluster's DNS, which runs outside the cluster, and its RBAC rights.
 pub(super) async fn announce_dns(client: &Client) -> Result<()> {
     let role = json!({ "metadata": { "name": "bed:dns" }, "rules": [
         { "apiGroups": [""], "resources": ["services", "pods", "namespaces"], "verbs": ["list", "watch"] },

@@ -8,16 +8,16 @@ use serde_json::{Value, json};
 use super::{Place, network, write};
 use crate::process::bed_file;
 
-/// The repository of the image of each Pod's first process, in the bed's registry.
+/// The repository of the pause image, each Pod's first process, in the bed's registry.
 pub(super) const PAUSE: &str = "bed/pause";
 
-/// Writes them all into the node's folder.
+/// Writes all of them into the node's folder.
 pub(super) fn write_all(folder: &Path, at: u8, place: &Place, cgroup: &str, registry: &str) -> Result<()> {
     let json = |name: &str, value: Value| write(&folder.join(name), serde_json::to_vec_pretty(&value)?);
     json("cni/10-bed.conflist", cni(at))?;
     json("kubelet.json", kubelet(folder, at, place, cgroup))?;
     json("kube-proxy.json", kube_proxy(place))?;
-    // No resolver but the cluster's own.
+    // No resolver except the cluster's own.
     write(&folder.join("resolv.conf"), "")?;
     let of_registry = folder.join("registries").join(registry);
     fs::create_dir_all(&of_registry)?;
@@ -52,21 +52,21 @@ fn kubelet(folder: &Path, at: u8, place: &Place, cgroup: &str) -> Value {
         "tlsPrivateKeyFile": place.file(&format!("{name}.key")),
         "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
         "cgroupRoot": cgroup,
-        // Where the machine has version 1 of cgroups, so be it: this is no place that must last.
+        // Accepts version 1 of cgroups, which kubelets otherwise refuse.
         "failCgroupV1": false,
         "clusterDomain": "cluster.local",
         "clusterDNS": [network::DNS],
         "resolvConf": folder.join("resolv.conf"),
         "failSwapOn": false,
         "volumePluginDir": "/var/lib/kubelet/volumeplugins",
-        // All nodes of a bed see the memory and the disk of one machine, and Pods are small.
+        // All nodes of a bed see the memory and the disk of one machine, and its Pods are small.
         "evictionHard": {
             "memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%",
             "nodefs.inodesFree": "1%",
         },
         "imageGCHighThresholdPercent": 100,
         "serializeImagePulls": false,
-        // A dead node is known as such after seconds, see the controller manager's flags too.
+        // A dead node is NotReady after seconds; see also the flags of the controller manager.
         "nodeLeaseDurationSeconds": 8,
         "nodeStatusUpdateFrequency": "5s",
         "syncFrequency": "10s",
@@ -83,7 +83,7 @@ fn kube_proxy(place: &Place) -> Value {
         "clientConnection": { "kubeconfig": place.file("kube-proxy.kubeconfig") },
         "mode": "nftables",
         "clusterCIDR": network::PODS,
-        // The table of connections is the machine's.
+        // The conntrack table is the machine's.
         "conntrack": { "maxPerCore": 0, "min": 0 },
         "oomScoreAdj": 0,
         "nftables": { "minSyncPeriod": "100ms", "syncPeriod": "30s" },

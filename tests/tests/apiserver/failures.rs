@@ -1,4 +1,4 @@
-//! Each thing that can be wrong ends in a reason of its own, and what served goes on serving.
+//! Each failure has a reason of its own, and the revision that served keeps serving.
 
 use anyhow::Result;
 use kube::{Api, api::DynamicObject, core::ApiResource};
@@ -7,8 +7,8 @@ use serde_json::json;
 
 use crate::stage::{ADD, SOON, Stage, message};
 
-/// Applies a good plugin, then `broken` in its place: the reason must come, its message must say `hint`, and the
-/// good revision must go on serving.
+/// Applies a good plugin, then one with `image` and `more` in its place: Ready must become False with this reason and
+/// `hint` in its message, and the good revision must keep serving.
 async fn breaks(name: &str, image: &str, more: &str, reason: &str, hint: &str, stage: &Stage) -> Result<()> {
     stage.apply(name, &stage.push("good", ADD).await?, "").await?;
     stage.all_ready(name).await?;
@@ -21,13 +21,13 @@ async fn breaks(name: &str, image: &str, more: &str, reason: &str, hint: &str, s
 }
 
 #[tokio::test]
-async fn an_image_that_is_not_there() -> Result<()> {
+async fn a_missing_image_is_image_not_found() -> Result<()> {
     let stage = Stage::new("missing", 1).await?;
     breaks("math", &stage.image("nowhere"), "", "ImageNotFound", "push it, or correct", &stage).await
 }
 
 #[tokio::test]
-async fn an_export_that_the_module_lacks() -> Result<()> {
+async fn a_missing_export_is_export_not_found() -> Result<()> {
     let stage = Stage::new("export", 1).await?;
     let image = stage.push("good", ADD).await?;
     let functions = "functions: [{name: subtract}]";
@@ -35,21 +35,21 @@ async fn an_export_that_the_module_lacks() -> Result<()> {
 }
 
 #[tokio::test]
-async fn bytes_that_are_no_module() -> Result<()> {
+async fn invalid_bytes_are_module_invalid() -> Result<()> {
     let stage = Stage::new("invalid", 1).await?;
     let image = stage.push_wasm("broken", b"\0asm\x01\0\0\0 and then nonsense").await?;
     breaks("math", &image, "", "ModuleInvalid", "not a valid WebAssembly module", &stage).await
 }
 
 #[tokio::test]
-async fn an_image_without_a_module() -> Result<()> {
+async fn an_image_without_a_module_is_artifact_unsupported() -> Result<()> {
     let stage = Stage::new("unsupported", 1).await?;
     let image = stage.push_wasm("text", b"just text").await?;
     breaks("math", &image, "", "ArtifactUnsupported", "", &stage).await
 }
 
 #[tokio::test]
-async fn an_import_that_nobody_gives() -> Result<()> {
+async fn an_unknown_import_is_import_not_granted() -> Result<()> {
     let stage = Stage::new("import", 1).await?;
     let image =
         stage.push("import", r#"(module (import "env" "secret" (func)) (func (export "add")))"#).await?;
@@ -57,7 +57,7 @@ async fn an_import_that_nobody_gives() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_module_that_does_not_start() -> Result<()> {
+async fn a_failing_start_function_is_init_failed() -> Result<()> {
     let stage = Stage::new("init", 1).await?;
     let image =
         stage.push("init", r#"(module (func $s unreachable) (start $s) (func (export "add")))"#).await?;
@@ -65,18 +65,18 @@ async fn a_module_that_does_not_start() -> Result<()> {
 }
 
 #[tokio::test]
-async fn bytes_that_are_not_what_their_digest_says() -> Result<()> {
+async fn a_corrupt_blob_is_digest_mismatch() -> Result<()> {
     let stage = Stage::new("digest", 1).await?;
     let wasm = wat::parse_str(r#"(module (func (export "add")))"#)?;
-    let image = stage.push_wasm("spoilt", &wasm).await?;
-    // A registry stores a blob once, whatever repositories it is in.
-    let blob = stage.registry.push_blob("demo/spoilt", "application/wasm", &wasm).await?;
-    stage.registry.spoil(&blob.digest)?;
+    let image = stage.push_wasm("corrupt", &wasm).await?;
+    // A registry stores a blob once for all repositories.
+    let blob = stage.registry.push_blob("demo/corrupt", "application/wasm", &wasm).await?;
+    stage.registry.corrupt(&blob.digest)?;
     breaks("math", &image, "", "DigestMismatch", "other bytes", &stage).await
 }
 
 #[tokio::test]
-async fn a_registry_that_is_down_is_asked_again() -> Result<()> {
+async fn pulls_are_retried_until_the_registry_is_up() -> Result<()> {
     let mut stage = Stage::new("down", 1).await?;
     stage.apply("math", &stage.push("1", ADD).await?, "").await?;
     stage.all_ready("math").await?;
@@ -93,7 +93,7 @@ async fn a_registry_that_is_down_is_asked_again() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_spec_that_cannot_be_is_refused_or_said() -> Result<()> {
+async fn an_invalid_spec_is_refused_or_reported() -> Result<()> {
     let stage = Stage::new("spec", 0).await?;
     let refusal = stage.apply("math", "a:1", "replicas: -1").await.unwrap_err().to_string();
     assert!(refusal.contains("replicas must be 0 or more"), "{refusal}");
@@ -104,7 +104,7 @@ async fn a_spec_that_cannot_be_is_refused_or_said() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_service_of_somebody_else_is_left_alone() -> Result<()> {
+async fn a_service_of_another_owner_is_left_alone() -> Result<()> {
     let stage = Stage::new("foreign", 1).await?;
     stage
         .cluster
@@ -119,13 +119,13 @@ async fn a_service_of_somebody_else_is_left_alone() -> Result<()> {
 }
 
 #[tokio::test]
-async fn two_plugins_that_do_not_parse_do_not_stop_a_third() -> Result<()> {
+async fn two_plugins_that_do_not_parse_block_no_third() -> Result<()> {
     let stage = Stage::new("unreadable", 1).await?;
     let resource = ApiResource::erase::<WasmPlugin>(&());
     let api: Api<DynamicObject> =
         Api::namespaced_with(stage.cluster.client.clone(), &stage.cluster.namespace, &resource);
     for name in ["first", "second"] {
-        // The CRD's rules take it; 64 bits do not.
+        // The CRD's rules accept it; 64 bits do not hold it.
         let spec = json!({ "spec": { "image": "a:1", "limits": { "memory": "99999999999Ei" } } });
         api.create(&kube::api::PostParams::default(), &DynamicObject::new(name, &resource).data(spec))
             .await?;
