@@ -1,5 +1,5 @@
-;; A program of WASI preview 1. It writes its arguments, each on a line, and then its stdin to stdout. Where stdin begins
-;; with `!` it writes stdin to stderr instead and exits with status 3; where it begins with `*` it writes without end.
+;; A program of WASI preview 1. It writes its arguments, each on a line, and then its stdin to stdout. If stdin begins
+;; with `!`, it writes stdin to stderr instead and exits with status 3; if it begins with `*`, it writes without end.
 (module
   (import "wasi_snapshot_preview1" "args_sizes_get" (func $args_sizes (param i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "args_get" (func $args (param i32 i32) (result i32)))
@@ -22,7 +22,7 @@
         (local.set $at (i32.add (local.get $at) (i32.const 1)))
         (br $next))))
   (func (export "_start") (local $length i32) (local $first i32)
-    ;; An instance that had run before would trap.
+    ;; Traps if the instance has run before.
     (if (global.get $calls) (then unreachable))
     (global.set $calls (i32.const 1))
     (drop (call $args_sizes (i32.const 12) (i32.const 16)))

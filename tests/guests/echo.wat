@@ -1,4 +1,4 @@
-;; A Buffer function: `echo` gives back the bytes that it took, `nothing` gives none.
+;; Buffer functions: `echo` returns its bytes, `nothing` returns none.
 (module
   (memory (export "memory") 1)
   (global $top (mut i32) (i32.const 16))
@@ -7,7 +7,7 @@
     (local $at i32)
     (local.set $at (global.get $top))
     (global.set $top (i32.add (global.get $top) (local.get $length)))
-    ;; Pages that are missing; a refusal shows as an address past the memory's end.
+    ;; Grows by the missing pages; a refusal shows as an address past the memory's end.
     (if (i32.gt_u (global.get $top) (i32.shl (memory.size) (i32.const 16)))
       (then
         (drop (memory.grow

@@ -1,4 +1,4 @@
-;; Takes memory page by page until it is refused: `minds` then traps, `ignores` asks again for ever, `pages` tells how many it got.
+;; Grows its memory page by page until that fails: `minds` then traps, `ignores` tries again forever, `pages` returns the number of pages.
 (module
   (memory (export "memory") 1)
   (func (export "minds")

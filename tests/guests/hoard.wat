@@ -1,4 +1,4 @@
-;; Takes so many pages and writes to all of them: `hoard` then answers, `hold` keeps them until it is stopped.
+;; Grows to a number of pages and writes to all of them: `hoard` then answers, `hold` keeps them until its timeout.
 (module
   (memory 1)
   (func $take (param $pages i32)

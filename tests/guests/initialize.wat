@@ -1,4 +1,4 @@
-;; A reactor: `_initialize` sets what `ready` gives, 1 where it ran once and 0 where it did not; `count` tells instances apart.
+;; A reactor: `ready` returns how often `_initialize` ran, 1 or 0; `count` counts the calls of its instance.
 (module
   (global $ready (mut i32) (i32.const 0))
   (global $calls (mut i32) (i32.const 0))

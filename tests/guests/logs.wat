@@ -1,4 +1,4 @@
-;; Logs as many lines as it is told to.
+;; Logs the number of lines in its argument.
 (module
   (import "env" "log" (func $log (param i32 i32 i32)))
   (memory (export "memory") 1)

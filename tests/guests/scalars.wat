@@ -1,4 +1,4 @@
-;; Scalar functions over every type of number: one parameter each, all of them, two results, none.
+;; Scalar functions over every number type: one parameter each, all of them, two results, none.
 (module
   (func (export "echo-i32") (param i32) (result i32) (local.get 0))
   (func (export "echo-i64") (param i64) (result i64) (local.get 0))
@@ -13,8 +13,8 @@
   (func (export "divide") (param i64 i64) (result i64 i64)
     (i64.div_s (local.get 0) (local.get 1))
     (i64.rem_s (local.get 0) (local.get 1)))
-  ;; Not a number where the divisor is 0 too, else infinite where it alone is.
+  ;; 0 divided by 0 is NaN; any other number divided by 0 is infinite.
   (func (export "ratio") (param f64 f64) (result f64) (f64.div (local.get 0) (local.get 1)))
   (func (export "nothing"))
-  ;; Vectors are no numbers: listed as not callable.
+  ;; A vector is not a Scalar type: listed as not callable.
   (func (export "vector") (result v128) (v128.const i64x2 1 2)))

@@ -1,4 +1,4 @@
-;; Works for many milliseconds in its start function, so that a call shows whether its instance was made ahead of it.
+;; Computes for many milliseconds in its start function, so that the time of a call shows if its instance was warm.
 (module
   (global $sum (mut i64) (i64.const 0))
   (func $warm-up

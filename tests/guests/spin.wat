@@ -1,4 +1,4 @@
-;; Never comes back: the loop is stopped at the call's timeout. `add` shows that the plugin is otherwise well.
+;; `spin` never returns: its loop ends at the call's timeout. `add` shows that the plugin otherwise works.
 (module
   (func (export "spin")
     (loop $forever (br $forever)))

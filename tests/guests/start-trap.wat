@@ -1,4 +1,4 @@
-;; Traps in its start function: no instance of it can be made.
+;; Traps in its start function, so no instance starts.
 (module
   (func $begin unreachable)
   (start $begin)

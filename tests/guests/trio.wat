@@ -1,6 +1,6 @@
-;; A plugin as DataFlare's guide has it, without an allocator: `plugin_init` keeps its config, `process_data` answers
-;; `<config>|<data>` behind four bytes of length. A config that begins with `!` is refused; data that begins with `!`
-;; fails, with `0` answers nothing, and with `?` logs itself, looks at the clock and takes a random number.
+;; A plugin as in DataFlare's guide, without an allocator: `plugin_init` stores its config, `process_data` answers
+;; `<config>|<data>` after four bytes of length. A config that begins with `!` is refused; data that begins with `!`
+;; fails, with `0` has an empty answer, and with `?` is logged, after a read of the clock and a random number.
 (module
   (import "env" "log" (func $log (param i32 i32 i32)))
   (import "env" "get_time" (func $time (result i64)))

@@ -1,5 +1,5 @@
 ;; A module of openEuler WasmEngine's first convention, as its guide builds them: JSON at `__heap_base`, pointer and length
-;; of the answer as two results. `echo` answers what it was given, `base` where that was, `lie` what it does not have.
+;; of the answer as two results. `echo` answers its argument, `base` the argument's address, `lie` out of bounds.
 (module
   (memory (export "memory") 1)
   (global (export "__heap_base") i32 (i32.const 65530))

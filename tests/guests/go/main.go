@@ -6,13 +6,13 @@ import (
 	"strings"
 )
 
-// main is never called in a reactor, but Go wants one.
+// main is never called in a reactor, but Go requires one.
 func main() {}
 
 //go:wasmexport add
 func add(a, b int32) int32 { return a + b }
 
-// allocate makes garbage and counts what it made, so that the garbage collector runs inside a call.
+// allocate makes garbage and counts it, so that the garbage collector runs inside a call.
 //
 //go:wasmexport allocate
 func allocate(rounds int32) int32 {
@@ -23,7 +23,7 @@ func allocate(rounds int32) int32 {
 	return total
 }
 
-// environment gives how many variables the guest sees.
+// environment returns the number of variables that the guest sees.
 //
 //go:wasmexport environment
 func environment() int32 { return int32(len(os.Environ())) }

@@ -1,4 +1,4 @@
-;; A Buffer module whose allocator gives what it does not have.
+;; A Buffer module whose allocator returns an address out of bounds.
 (module
   (memory (export "memory") 1)
   (func (export "alloc") (param i32) (result i32) (i32.const 0xfffffff0))

@@ -1,4 +1,4 @@
-;; A Buffer module whose allocator never comes back.
+;; A Buffer module whose allocator never returns.
 (module
   (memory (export "memory") 1)
   (func (export "alloc") (param i32) (result i32) (loop $forever (br $forever)) (i32.const 0))

@@ -1,4 +1,4 @@
-;; A Buffer module that lies about where its answer is, and how long.
+;; A Buffer module whose answers have a false address or length.
 (module
   (memory (export "memory") 1)
   (func (export "alloc") (param i32) (result i32) (i32.const 0))

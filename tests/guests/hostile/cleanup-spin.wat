@@ -1,4 +1,4 @@
-;; DataFlare's trio that answers well, and never comes back from its `plugin_cleanup`.
+;; DataFlare's ABI with a valid answer, and a `plugin_cleanup` that never returns.
 (module
   (memory (export "memory") 1)
   (func (export "plugin_init") (param i32 i32) (result i32) (i32.const 0))

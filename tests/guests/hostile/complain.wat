@@ -1,4 +1,4 @@
-;; A program that writes to stderr for ever, and then would fail.
+;; A program that writes to stderr forever, and would then fail.
 (module
   (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
   (memory (export "memory") 32)

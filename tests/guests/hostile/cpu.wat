@@ -1,4 +1,4 @@
-;; Takes the CPU, each function in its own way, or runs out of the stack.
+;; Uses the CPU without end, each function in its own way, or overflows the stack.
 (module
   (type $nothing (func))
   (table 4 funcref)
@@ -13,7 +13,7 @@
   (elem (i32.const 2) $nop)
   (func $nop)
   (func $number (result i32) (i32.const 1))
-  ;; Never deeper, and never done.
+  ;; Never deeper, and never finished.
   (func $ping (export "spin-on-tail-calls") (return_call $pong))
   (func $pong (return_call $ping))
   ;; Deeper each time.

@@ -1,4 +1,4 @@
-;; Lies to DataFlare's host functions, and floods them.
+;; Passes invalid arguments to DataFlare's host functions, and floods them.
 (module
   (import "env" "log" (func $log (param i32 i32 i32)))
   (import "env" "host_log" (func $host_log (param i32 i32 i32 i32)))

@@ -1,4 +1,4 @@
-;; Throws: with nobody to catch it, without end, and out of the deepest stack.
+;; Throws: uncaught, without end, and from the deepest stack.
 (module
   (tag $oops (param i32))
   (func (export "throw") (throw $oops (i32.const 1)))

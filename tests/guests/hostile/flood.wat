@@ -1,4 +1,4 @@
-;; A program that writes to stdout for ever, a megabyte at once.
+;; A program that writes to stdout forever, a megabyte at a time.
 (module
   (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
   (memory (export "memory") 32)

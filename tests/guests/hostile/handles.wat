@@ -1,4 +1,4 @@
-;; A component that makes handles of its own without end, and random bytes by the gibibyte, and pollables that it keeps.
+;; A component that creates handles without end, gibibytes of random bytes, and pollables that it keeps.
 (component
   (import "wasi:random/random@0.2.0" (instance $random
     (export "get-random-bytes" (func (param "len" u64) (result (list u8))))))

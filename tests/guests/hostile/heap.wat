@@ -1,4 +1,4 @@
-;; Takes the garbage collector's heap: what it keeps, what it lets go of at once, and one thing that is too large.
+;; Fills the garbage collector's heap: with objects that it keeps, with garbage, and with one that is too large.
 (module
   (type $node (struct (field (ref null $node)) (field i64 i64 i64 i64)))
   (type $bytes (array (mut i8)))

@@ -1,4 +1,4 @@
-;; Runs out of the stack in its `_initialize`.
+;; Overflows the stack in its `_initialize`.
 (module
   (func $down (export "_initialize") (call $down))
   (func (export "f")))

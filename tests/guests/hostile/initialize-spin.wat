@@ -1,4 +1,4 @@
-;; Never gets through its `_initialize`.
+;; Never returns from its `_initialize`.
 (module
   (func (export "_initialize") (loop $forever (br $forever)))
   (func (export "f")))

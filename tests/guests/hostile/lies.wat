@@ -1,8 +1,8 @@
-;; A component whose core module gives what its types do not allow.
+;; A component whose core module returns values that its types do not allow.
 (component
   (core module $lies
     (memory (export "memory") 1)
-    ;; At 0: 0xffffff00 and a length of 100. At 16: 8 and a length of 4 GiB. At 32: 64, with 4 bytes that are no UTF-8.
+    ;; At 0: 0xffffff00 and a length of 100. At 16: 8 and a length of 4 GiB. At 32: 64, with 4 bytes that are not UTF-8.
     (data (i32.const 0) "\00\ff\ff\ff\64\00\00\00")
     (data (i32.const 16) "\08\00\00\00\ff\ff\ff\ff")
     (data (i32.const 32) "\40\00\00\00\04\00\00\00")

@@ -1,4 +1,4 @@
-;; Takes memory and tables, moves them about without end, and reaches past them.
+;; Grows memory and tables, copies and fills them without end, and accesses them out of bounds.
 (module
   (memory (export "memory") 1)
   (table $table 1 externref)

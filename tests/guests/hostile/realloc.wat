@@ -1,4 +1,4 @@
-;; A component whose `realloc` or `post-return` is what does harm.
+;; A component whose `realloc` or `post-return` is hostile.
 (component
   (core module $harm
     (memory (export "memory") 1)

@@ -1,4 +1,4 @@
-;; Suspends itself: a proposal that is not on, so that the module is refused.
+;; Suspends itself: the proposal is not enabled, so the module is refused.
 (module
   (type $f (func))
   (type $c (cont $f))

@@ -1,4 +1,4 @@
-;; Takes all the memory that there is in its start function, and minds when it is refused.
+;; Grows its memory without end in its start function, and traps when that fails.
 (module
   (memory 1)
   (func $start

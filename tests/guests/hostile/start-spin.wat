@@ -1,4 +1,4 @@
-;; Never gets through its start function.
+;; Never returns from its start function.
 (module
   (func $start (loop $forever (br $forever)))
   (start $start)

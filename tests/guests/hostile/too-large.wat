@@ -1,2 +1,2 @@
-;; Wants more memory than its limit from the start.
+;; Its initial memory exceeds its limit.
 (module (memory 1000) (func (export "f")))

@@ -1,4 +1,4 @@
-;; DataFlare's trio with a `plugin_init` that never comes back.
+;; DataFlare's ABI with a `plugin_init` that never returns.
 (module
   (memory (export "memory") 1)
   (func (export "plugin_init") (param i32 i32) (result i32) (loop $forever (br $forever)) (i32.const 0))

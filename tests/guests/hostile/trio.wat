@@ -1,4 +1,4 @@
-;; DataFlare's trio that answers with a length of 4 GiB, at a place that is not aligned, and hangs when it is cleaned up.
+;; DataFlare's ABI with an answer whose length is 4 GiB, at an unaligned address, and a cleanup that hangs.
 (module
   (memory (export "memory") 1)
   (func (export "plugin_init") (param i32 i32) (result i32) (i32.const 0))

@@ -1,4 +1,4 @@
-;; What a guest of preview 1 can do to its host by calling it.
+;; Hostile host calls of a guest of preview 1.
 (module
   (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
@@ -17,7 +17,7 @@
   (data (i32.const 1024) "\1b[2J\0d%s%n%x{}{0}${jndi:ldap://x}\00\ff\fe \e2\80\aeforged: {\22level\22:\22ERROR\22}\0a")
   (global $text i32 (i32.const 55))
 
-  ;; A subscription to the clock at 0 that is over after so many nanoseconds.
+  ;; Writes at 0 a subscription to the clock that fires after a number of nanoseconds.
   (func $subscribe (param $at i32) (param $nanoseconds i64)
     (i32.store8 offset=8 (local.get $at) (i32.const 0))
     (i32.store offset=16 (local.get $at) (i32.const 1))

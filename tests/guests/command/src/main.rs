@@ -1,6 +1,6 @@
-//! A program as Rust builds it, which does what `command.wat` does: it writes its arguments, each on a line, and then its
-//! stdin to stdout. Where stdin begins with `!` it writes stdin to stderr instead and exits with status 3, of which
-//! WASI 0.2 lets a component say only that it is not 0; where it begins with `*` it writes without end.
+//! A program as Rust builds it, which does the same as `command.wat`: it writes its arguments, each on a line, and then
+//! its stdin to stdout. If stdin begins with `!`, it writes stdin to stderr instead and exits with status 3, of which
+//! WASI 0.2 reports only that it is not 0; if it begins with `*`, it writes without end.
 
 use std::io::{Read as _, Write as _, stderr, stdin, stdout};
 

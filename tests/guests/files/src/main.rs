@@ -1,7 +1,7 @@
-//! Does what each line of stdin says, and answers each with a line: `ok`, with what came of it, or why not.
+//! Performs a file operation for each line of stdin, and answers each with a line: `ok` and the result, or the error.
 //!
-//! The words of a line are parted by tabs; `\0` in them is a NUL. Words in lower case are std's own functions, `raw` is a
-//! function of WASI preview 1 as it is, past everything that std and libc would refuse themselves.
+//! The words of a line are separated by tabs; `\0` in them is a NUL. Words in lower case are std's own functions, `raw` is a
+//! function of WASI preview 1 itself, without the checks of std and libc.
 
 mod raw;
 
@@ -18,7 +18,7 @@ fn main() {
             ["raw", rest @ ..] => raw::call(rest),
             words => {
                 std(words).map_err(|error| match (format!("{:?}", error.kind()), error.raw_os_error()) {
-                    // std has no name for it.
+                    // std has no name for this error.
                     (kind, Some(errno)) if kind == "Uncategorized" => format!("errno {errno}"),
                     (kind, _) => kind,
                 })

@@ -1,4 +1,4 @@
-//! WASI preview 1 as it is.
+//! The functions of WASI preview 1, without std.
 
 #[link(wasm_import_module = "wasi_snapshot_preview1")]
 unsafe extern "C" {
@@ -67,12 +67,12 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).escape_default().to_string()
 }
 
-/// Calls one function by its name.
+/// Calls a function by its name.
 pub fn call(words: &[&str]) -> Result<String, String> {
     let mut count = 0;
     let mut buffer = [0; 4096];
     match *words {
-        // The flags: `r` and `w` as rights, and those of POSIX by their first letters.
+        // The flags: `r` and `w` are rights, the others POSIX flags by their first letters.
         ["open", fd, flags, path] => {
             let has = |letter: char, bit: u32| if flags.contains(letter) { bit } else { 0 };
             let rights =

@@ -1,4 +1,4 @@
-//! Serves HTTP by WASI 0.2: what it does is the last part of the request's path.
+//! Serves HTTP with WASI 0.2: the last part of the request's path selects its behaviour.
 
 use wasip2::{
     clocks::monotonic_clock::subscribe_duration,
@@ -14,7 +14,7 @@ struct Http;
 
 wasip2::http::proxy::export!(Http);
 
-/// Requests that this instance has served.
+/// The number of requests that this instance has served.
 static mut SERVED: u32 = 0;
 
 impl Guest for Http {
@@ -34,13 +34,13 @@ impl Guest for Http {
             "echo" => echo(request, out),
             "served" => text(out, 200, served.to_string().as_bytes()),
             "status" => text(out, number as u16, b"so"),
-            // As many bytes as the query says, as fast as they are taken.
+            // The number of bytes in the query, as fast as they are read.
             "stream" => {
                 let body = respond(out, Fields::new());
                 let _ = write_many(&body, number);
                 let _ = OutgoingBody::finish(body, None);
             }
-            // A line now, and another when so many milliseconds have passed.
+            // A line now, and another after the milliseconds in the query.
             "slowly" => {
                 let body = respond(out, Fields::new());
                 write(&body, b"first\n");
@@ -48,19 +48,19 @@ impl Guest for Http {
                 write(&body, b"second\n");
                 let _ = OutgoingBody::finish(body, None);
             }
-            // The body's end, and then so many milliseconds more.
+            // Finishes the body, and runs for the milliseconds in the query.
             "linger" => {
                 text(out, 200, b"done");
                 sleep(number);
                 println("it lingered to its end");
             }
-            // Ten bytes are promised.
+            // Its content-length says ten bytes.
             "short" => {
                 let headers = Fields::from_list(&[("content-length".to_owned(), b"10".to_vec())]).unwrap();
                 let body = respond(out, headers);
                 write(&body, b"short");
             }
-            // Half a body, of which nobody is told that it ends.
+            // Half a body, which is never finished.
             "leave" => {
                 let body = respond(out, Fields::new());
                 write(&body, b"half");
@@ -76,7 +76,7 @@ impl Guest for Http {
                 let read = read_all(request);
                 text(out, 200, read.to_string().as_bytes());
             }
-            // Answers without a look at the body.
+            // Responds without reading the body.
             "ignore" => {
                 sleep(number);
                 text(out, 200, b"ignored");
@@ -89,7 +89,7 @@ impl Guest for Http {
                 fields.append("x-from", b"guest").unwrap();
                 let _ = OutgoingBody::finish(body, Some(fields));
             }
-            // So many headers of a kilobyte each.
+            // The number of headers in the query, a kilobyte each.
             "headers" => {
                 let fields = Fields::new();
                 for at in 0..number {
@@ -179,7 +179,7 @@ fn write_some(stream: &OutputStream, mut bytes: &[u8]) -> Result<(), StreamError
     Ok(())
 }
 
-/// The request as its guest sees it, a line for each thing.
+/// The request as the guest sees it: its request line, then a line for each field.
 fn describe(request: &IncomingRequest, out: ResponseOutparam) {
     let method = match request.method() {
         Method::Other(name) => name,

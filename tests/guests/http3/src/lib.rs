@@ -1,4 +1,4 @@
-//! Serves HTTP by WASI 0.3: what it does is the last part of the request's path.
+//! Serves HTTP with WASI 0.3: the last part of the request's path selects its behaviour.
 
 use wasip3::{
     clocks::monotonic_clock,
@@ -23,7 +23,7 @@ impl Guest for Http {
                 body.write_all(b"hello".to_vec()).await;
                 None
             })),
-            // Its trailers are the request's, and one more.
+            // Its trailers are those of the request, and one more.
             "echo" => {
                 let (_, taken) = wit_future::new(|| Ok(()));
                 let (mut incoming, trailers) = Request::consume_body(request, taken);
@@ -47,7 +47,7 @@ impl Guest for Http {
                     Some(trailers)
                 }))
             }
-            // As many bytes as the query says, as fast as they are taken.
+            // The number of bytes in the query, as fast as they are read.
             "stream" => Ok(respond(async move |mut body| {
                 let mut left = number as usize;
                 while left > 0 {
@@ -59,7 +59,7 @@ impl Guest for Http {
                 }
                 None
             })),
-            // A line now, and another when so many milliseconds have passed.
+            // A line now, and another after the milliseconds in the query.
             "slowly" => Ok(respond(async move |mut body| {
                 body.write_all(b"first\n".to_vec()).await;
                 sleep(number).await;
@@ -71,7 +71,7 @@ impl Guest for Http {
                 sleep(number).await;
                 panic!("half way");
             })),
-            // It ends, and its body never does.
+            // It returns, and its body is never finished.
             "leave" => Ok(respond(async |mut body| {
                 body.write_all(b"half".to_vec()).await;
                 std::mem::forget(body);
@@ -90,7 +90,7 @@ impl Guest for Http {
     }
 }
 
-/// A response whose body, and then its trailers, `write` makes after the head is on its way.
+/// A response whose body and then its trailers `write` produces after the head is sent.
 fn respond<F>(write: F) -> Response
 where
     F: AsyncFnOnce(StreamWriter<u8>) -> Option<Trailers> + 'static,

@@ -13,7 +13,7 @@ use wasip2::{
 
 use crate::exports::test::outgoing::network::Response;
 
-/// What is kept of a body.
+/// The bytes that are kept of a body.
 const KEPT: usize = 1024;
 const REDIRECTS: usize = 5;
 

@@ -1,4 +1,4 @@
-//! Tries to reach hosts, over wasi:http and over wasi:sockets, and says what came of it.
+//! Connects to hosts over wasi:http and wasi:sockets, and returns the results.
 
 mod http;
 mod sockets;

@@ -86,7 +86,7 @@ pub fn datagram(address: IpAddr, port: u16, bytes: &[u8]) -> Result<Vec<u8>, Str
     outgoing.check_send().map_err(name)?;
     let remote_address = Some(socket_address(address, port));
     outgoing.send(&[OutgoingDatagram { data: bytes.to_vec(), remote_address }]).map_err(name)?;
-    // What became of it is told when the next is sent.
+    // The next send reports the result of this one.
     outgoing.subscribe().block();
     outgoing.check_send().map_err(name)?;
     incoming.subscribe().block();

@@ -1,4 +1,4 @@
-//! Gives back whatever it takes, one function for each WIT type.
+//! Returns its argument, one function for each WIT type.
 
 wit_bindgen::generate!({ world: "types", path: "wit" });
 
@@ -9,7 +9,7 @@ use exports::test::types::{
 
 struct Types;
 
-/// Functions of one parameter that give it back.
+/// Functions that return their one parameter.
 macro_rules! echo {
     ($($name:ident: $ty:ty;)*) => {
         $(fn $name(value: $ty) -> $ty { value })*

@@ -1,4 +1,4 @@
-//! Tries what a host may grant, through std alone, and says what came of it.
+//! Uses what a host may grant, through std alone, and returns the results.
 
 wit_bindgen::generate!({ world: "wasi", path: "wit" });
 
