@@ -1,8 +1,8 @@
-//! What a call costs over wasmtime's own typed call, in one run.
+//! The cost of a call beyond wasmtime's own typed call, in one run.
 //!
-//! `wasmtime/typed` is the floor: the same function on one instance, called synchronously. `scalar/reused` is a
-//! call through the gate, JSON in and out, on an instance that serves again; `scalar/fresh` is the same on a
-//! never-used instance each time, and waits for the refill that its call causes.
+//! `wasmtime/typed` is the floor: the same function on one instance, called synchronously. `scalar/reused` is a call
+//! through the gate, JSON in and out, on a reused instance; `scalar/fresh` is the same on a warm instance each time, and
+//! waits for the refill that its call causes.
 
 #![allow(
     missing_docs,
@@ -39,7 +39,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        // One worker, so that the refill's time is the call's.
+        // One thread, so that the refill's time is part of the call's.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         Self { runtime, node: Node::new(EngineOptions::default()) }
     }
@@ -58,7 +58,7 @@ impl Bench {
             bencher.to_async(&self.runtime).iter(|| async {
                 let answer = plugin.call(&function, call.clone()).await.unwrap();
                 if refills {
-                    // Lets the refill that this call caused run now: its cost is part of the call's.
+                    // Runs the refill that this call caused: its cost is part of the call's.
                     tokio::task::yield_now().await;
                 }
                 answer
@@ -96,7 +96,7 @@ fn calls(criterion: &mut Criterion) {
     bench.calls(criterion, "component/upper/fresh", &bench.plugin(&text, false), "upper", &upper);
 }
 
-/// A module whose artifact is about 2 MB, read from the cache and ready to instantiate.
+/// Reads an artifact of about 2 MB from the cache, up to its instantiation.
 fn artifacts(criterion: &mut Criterion) {
     let bench = Bench::new();
     let functions = (0..6000).map(|at| {

@@ -1,4 +1,4 @@
-//! What compiling in a child process costs over compiling in this one, in one run.
+//! The cost of compiling in a child process beyond compiling in this one, in one run.
 
 #![allow(
     missing_docs,
@@ -14,7 +14,7 @@ use samovar_runtime::{
     ArtifactCache, CompileLimits, Compiler, Engine, EngineOptions, ModuleDigest, compile_child,
 };
 
-/// The argument that makes this program the child.
+/// The argument that makes this program the compile child.
 const CHILD: &str = "compile";
 
 fn main() -> ExitCode {
@@ -52,7 +52,7 @@ fn compiles(criterion: &mut Criterion) {
     }
 }
 
-/// A module of so many functions, each with a loop and some 130 bytes long.
+/// A module with a number of functions, each with a loop and some 130 bytes long.
 fn module(functions: u32) -> Bytes {
     let mut text = "(module (memory 1)".to_owned();
     for number in 0..functions {

@@ -1,8 +1,8 @@
-//! What grants cost: a call of a program that reads a variable, its config and a file, beside the same call of one that
-//! is granted nothing, in one run, on fresh instances.
+//! The cost of grants: a call of a command that reads a variable, its config and a file, beside the same call of one
+//! without grants, in one run, on fresh instances.
 //!
-//! Both do the same as far as they can: what is not granted is asked for and not found. Their calls take turns, so that
-//! what else the machine does is the same for both; the line after criterion's is the ratio of their medians.
+//! Both do the same as far as they can: without grants, the command looks for all three and finds none. Their calls
+//! alternate, so that other load of the machine affects both; the line after criterion's is the ratio of their medians.
 
 #![allow(
     missing_docs,
@@ -28,7 +28,7 @@ use samovar_runtime::{
 use support::{Node, call_as, guest};
 use tokio::runtime::Runtime;
 
-/// A file as short as what is answered where there is none, so that what is compared is the grant and not what is printed.
+/// As short as the answer without the file, so that the ratio compares grants and not output.
 const WORDS: &[u8] = b"one two three four";
 
 /// Calls of each kind for the ratio.
@@ -56,12 +56,12 @@ async fn call(plugin: &Plugin) -> Duration {
     let script = "env\tLOCALE\nenv\tSAMOVAR_CONFIG\nread\t/words/en\n";
     let started = Instant::now();
     call_as(plugin, "run", script, Format::Text).await.unwrap();
-    // Lets the refill that this call caused run now: its cost is part of the call's.
+    // Runs the refill that this call caused: its cost is part of the call's.
     tokio::task::yield_now().await;
     started.elapsed()
 }
 
-/// The median of the calls of each, which take turns.
+/// The median duration of each plugin's calls, which alternate.
 fn medians(runtime: &Runtime, plugins: [&Plugin; 2]) -> [Duration; 2] {
     let mut times = plugins.map(|_| Vec::with_capacity(CALLS));
     for _ in 0..CALLS {
@@ -77,7 +77,7 @@ fn medians(runtime: &Runtime, plugins: [&Plugin; 2]) -> [Duration; 2] {
 
 fn grants(criterion: &mut Criterion) {
     let node = Node::new(EngineOptions::default());
-    // One worker, so that the refill's time is the call's.
+    // One thread, so that the refill's time is part of the call's.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for (form, file) in [("preview1", "files.preview1.wasm"), ("component", "files.wasm")] {
         let module = guest(&format!("tests/guests/files/{file}"));

@@ -1,4 +1,4 @@
-//! The artifact cache: found by content, never trusted when it is not whole and our own.
+//! The artifact cache: artifacts are found by content, and damaged or foreign files are never loaded.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
 
@@ -37,7 +37,7 @@ impl Setup {
 }
 
 #[tokio::test]
-async fn what_was_compiled_once_is_found_again_and_cannot_be_written_to() {
+async fn a_compiled_artifact_is_found_again_and_is_read_only() {
     let setup = Setup::new();
     assert!(setup.open().get(&setup.digest).await.is_none());
     setup.open().compile(&setup.digest, setup.wasm.clone()).await.unwrap();
@@ -47,7 +47,7 @@ async fn what_was_compiled_once_is_found_again_and_cannot_be_written_to() {
 }
 
 #[tokio::test]
-async fn a_damaged_cut_or_foreign_file_is_removed_and_never_loaded() {
+async fn a_damaged_truncated_or_foreign_file_is_removed_and_never_loaded() {
     type Harm = fn(&mut Vec<u8>);
     let harms: [(&str, Harm); 6] = [
         ("a flipped bit in the code", |bytes| {
@@ -56,10 +56,10 @@ async fn a_damaged_cut_or_foreign_file_is_removed_and_never_loaded() {
         }),
         ("a flipped bit in the digest", |bytes| bytes[20] ^= 1),
         ("another kind", |bytes| bytes[8] ^= 1),
-        ("cut short", |bytes| bytes.truncate(30)),
+        ("truncated", |bytes| bytes.truncate(30)),
         ("empty", Vec::clear),
-        ("somebody else's", |bytes| {
-            *bytes = b"\x7fELF and more that is not ours at all, of some length".to_vec();
+        ("foreign", |bytes| {
+            *bytes = b"\x7fELF and more bytes of a foreign file, of some length".to_vec();
         }),
     ];
     for (name, harm) in harms {
@@ -77,7 +77,7 @@ async fn a_damaged_cut_or_foreign_file_is_removed_and_never_loaded() {
 }
 
 #[tokio::test]
-async fn what_a_crash_left_half_written_is_swept_up() {
+async fn stale_temporary_files_are_removed() {
     let setup = Setup::new();
     let [left, being_written] = ["a", "b"].map(|name| setup.node.directory().join(format!(".half-written-{name}")));
     for file in [&left, &being_written] {
@@ -86,12 +86,12 @@ async fn what_a_crash_left_half_written_is_swept_up() {
     let an_hour_ago = SystemTime::now() - Duration::from_hours(1);
     fs::File::open(&left).unwrap().set_modified(an_hour_ago).unwrap();
     setup.open();
-    // Another agent of the same directory may be at the other one.
+    // Another agent with the same directory may be writing the new one.
     assert!(!left.exists() && being_written.exists());
 }
 
 #[tokio::test]
-async fn bytes_that_are_no_module_are_refused_with_the_place() {
+async fn invalid_bytes_are_refused() {
     let setup = Setup::new();
     for bytes in [&b"not wasm"[..], b"\0asm\x01\0\0\0 and then nonsense", b"\0asm\x0d\0\x01\0\xff"] {
         let refused = setup.open().compile(&setup.digest, Bytes::copy_from_slice(bytes)).await;

@@ -1,4 +1,4 @@
-//! Calls on real modules: each ABI, each limit, each way to fail.
+//! Calls of real modules: each ABI, each limit, each failure.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
 
@@ -7,9 +7,7 @@ mod support;
 use std::time::Duration;
 
 use bytes::Bytes;
-use samovar_runtime::{
-    Abi, Call, CallError, Format, FunctionRequest, Limits, LoadError, PluginSpec, Reuse,
-};
+use samovar_runtime::{Abi, Call, CallError, Format, FunctionRequest, Limits, LoadError, PluginSpec, Reuse};
 use support::{Node, call, function, json, load};
 
 fn spec() -> PluginSpec {
@@ -19,7 +17,7 @@ fn spec() -> PluginSpec {
 }
 
 #[tokio::test]
-async fn a_scalar_takes_numbers_and_gives_numbers() {
+async fn scalar_functions_take_and_return_numbers() {
     let plugin = load(
         r#"(module
             (func (export "add_up") (param i32 i32) (result i32) (i32.add (local.get 0) (local.get 1)))
@@ -44,7 +42,7 @@ async fn a_scalar_takes_numbers_and_gives_numbers() {
 }
 
 #[tokio::test]
-async fn arguments_that_do_not_fit_are_refused_with_what_would() {
+async fn mismatched_arguments_are_refused_with_the_reason() {
     let plugin = load(r#"(module (func (export "f") (param i32 i32) (result i32) (local.get 0)))"#, spec())
         .await
         .unwrap();
@@ -80,7 +78,7 @@ const GREET: &str = r#"(module
     (func (export "lie") (param i32 i32) (result i64) (i64.const -1)))"#;
 
 #[tokio::test]
-async fn a_buffer_takes_bytes_and_gives_bytes() {
+async fn buffer_functions_take_and_return_bytes() {
     let plugin = load(GREET, spec()).await.unwrap();
     let echo = plugin.function("echo").unwrap();
     assert_eq!(echo.abi(), Some(Abi::Buffer));
@@ -92,7 +90,7 @@ async fn a_buffer_takes_bytes_and_gives_bytes() {
 }
 
 #[tokio::test]
-async fn a_buffer_that_lies_about_its_memory_is_a_trap_or_too_large() {
+async fn an_out_of_bounds_buffer_is_a_trap_or_too_large() {
     let plugin = load(GREET, spec()).await.unwrap();
     assert!(matches!(call(&plugin, "lie", "x").await, Err(CallError::ResponseTooLarge { .. })));
     let mut wide = spec();
@@ -103,7 +101,7 @@ async fn a_buffer_that_lies_about_its_memory_is_a_trap_or_too_large() {
 }
 
 #[tokio::test]
-async fn a_body_over_the_limit_takes_no_instance() {
+async fn a_body_over_the_limit_is_refused() {
     let mut small = spec();
     small.limits.request_bytes = 4;
     let plugin = load(GREET, small).await.unwrap();
@@ -124,7 +122,7 @@ async fn an_endless_loop_ends_at_its_timeout() {
 }
 
 #[tokio::test]
-async fn a_guest_that_grows_without_end_meets_its_limit() {
+async fn memory_growth_ends_at_the_limit() {
     let plugin = load(
         r#"(module (memory 1)
             (func (export "minds") (loop (if (i32.eq (memory.grow (i32.const 1)) (i32.const -1)) (then unreachable)) (br 0)))
@@ -140,7 +138,7 @@ async fn a_guest_that_grows_without_end_meets_its_limit() {
 }
 
 #[tokio::test]
-async fn a_trap_tells_the_guests_own_backtrace() {
+async fn a_trap_includes_the_guests_backtrace() {
     let plugin = load(
         r#"(module
             (func $inner unreachable)
@@ -173,7 +171,7 @@ async fn every_call_has_a_fresh_instance() {
 }
 
 #[tokio::test]
-async fn reuse_serves_again_until_max_calls_and_never_after_a_trap() {
+async fn an_instance_is_reused_until_max_calls_and_never_after_a_trap() {
     let mut reused = spec();
     reused.instances.reuse = Some(Reuse { max_calls: 3, idle: Duration::from_mins(1) });
     let plugin = load(COUNTER, reused).await.unwrap();
@@ -187,7 +185,7 @@ async fn reuse_serves_again_until_max_calls_and_never_after_a_trap() {
 }
 
 #[tokio::test]
-async fn a_reactor_is_initialized_and_one_that_fails_is_refused() {
+async fn a_reactor_is_initialized_and_refused_if_that_fails() {
     let reactor = r#"(module (global $ready (mut i32) (i32.const 0))
         (func (export "_initialize") (global.set $ready (i32.const 1)))
         (func (export "ready") (result i32) global.get $ready))"#;
@@ -203,7 +201,7 @@ async fn a_reactor_is_initialized_and_one_that_fails_is_refused() {
 }
 
 #[tokio::test]
-async fn what_the_module_lacks_or_may_not_import_is_named() {
+async fn missing_exports_and_ungranted_imports_are_named() {
     let unknown = r#"(module (import "env" "secret" (func)) (func (export "f")))"#;
     let error = load(unknown, spec()).await.err().unwrap();
     assert!(matches!(&error, LoadError::ImportNotGranted(why) if why.contains("env::secret")), "{error}");
@@ -223,7 +221,7 @@ async fn what_the_module_lacks_or_may_not_import_is_named() {
 }
 
 #[tokio::test]
-async fn past_concurrency_and_queue_calls_are_refused_at_once() {
+async fn calls_beyond_concurrency_and_queue_are_refused_at_once() {
     let mut narrow = spec();
     narrow.limits.concurrency = 1;
     narrow.limits.queue = 0;
@@ -235,7 +233,7 @@ async fn past_concurrency_and_queue_calls_are_refused_at_once() {
 }
 
 #[tokio::test]
-async fn where_instances_run_out_the_call_says_so() {
+async fn loading_without_a_free_instance_is_agent_full() {
     let node = Node::with_instances(1);
     let mut plugins = Vec::new();
     let error = loop {
@@ -249,7 +247,7 @@ async fn where_instances_run_out_the_call_says_so() {
 }
 
 #[tokio::test]
-async fn a_closed_plugin_holds_no_instances_and_takes_no_calls() {
+async fn a_closed_plugin_holds_no_instances_and_refuses_calls() {
     let plugin = load(COUNTER, spec()).await.unwrap();
     assert_eq!(plugin.ready_instances(), 1);
     plugin.close();
@@ -258,7 +256,7 @@ async fn a_closed_plugin_holds_no_instances_and_takes_no_calls() {
 }
 
 #[tokio::test]
-async fn of_a_module_with_hundreds_of_functions_those_that_are_named_are_taken() {
+async fn a_module_with_hundreds_of_functions_loads_only_with_a_selection() {
     let exports = (0..501).fold(String::new(), |all, at| all + &format!("(func (export \"f{at}\"))"));
     let module = format!("(module {exports})");
     let refused = load(&module, PluginSpec::default()).await.err().unwrap();

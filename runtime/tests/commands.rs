@@ -1,4 +1,4 @@
-//! Programs: what they are given, what they give, and how they fail.
+//! Commands: their input, their output and their failures.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
 
@@ -16,13 +16,13 @@ fn spec() -> PluginSpec {
     PluginSpec { limits: Limits { response_bytes: 1 << 16, ..spec.limits }, ..spec }
 }
 
-/// The programs do the same, in each form in which programs are built. When they fail they exit with that status: WASI 0.2
-/// has success and failure, and no other.
+/// The same program as a core module and as a component, and the status with which each exits on failure: WASI 0.2 has
+/// success and failure, and no other.
 const PROGRAMS: [(&str, i32); 2] =
     [("tests/guests/command.wat", 3), ("tests/guests/command/command.wasm", 1)];
 
 #[tokio::test]
-async fn the_body_is_stdin_and_an_array_of_strings_is_arguments_too() {
+async fn the_body_is_stdin_and_an_array_of_strings_also_the_arguments() {
     for (program, _) in PROGRAMS {
         let plugin = load(guest(program), spec()).await.unwrap();
         assert_eq!(plugin.function("run").unwrap().abi(), Some(Abi::Command), "{program}");
@@ -38,13 +38,13 @@ async fn the_body_is_stdin_and_an_array_of_strings_is_arguments_too() {
             assert_eq!(given.body, answer, "{program}");
             assert_eq!(given.format, if format == Format::Bytes { format } else { Format::Text });
         }
-        // What is no text is bytes.
+        // Output that is not UTF-8 is bytes.
         assert_eq!(call_as(&plugin, "run", &[255], Format::Text).await.unwrap().format, Format::Bytes);
     }
 }
 
 #[tokio::test]
-async fn a_status_other_than_zero_is_the_guests_error_with_the_end_of_stderr() {
+async fn a_nonzero_status_is_a_guest_error_with_the_end_of_stderr() {
     for (program, status) in PROGRAMS {
         let plugin = load(guest(program), spec()).await.unwrap();
         match call_as(&plugin, "run", b"!no such \"thing\"\n", Format::Text).await {
@@ -58,7 +58,7 @@ async fn a_status_other_than_zero_is_the_guests_error_with_the_end_of_stderr() {
 }
 
 #[tokio::test]
-async fn a_program_that_writes_without_end_is_stopped_at_the_limit() {
+async fn output_without_end_ends_at_the_limit() {
     for (program, _) in PROGRAMS {
         let plugin = load(guest(program), spec()).await.unwrap();
         match call_as(&plugin, "run", &[b'*'; 1024], Format::Text).await {
@@ -69,7 +69,7 @@ async fn a_program_that_writes_without_end_is_stopped_at_the_limit() {
 }
 
 #[tokio::test]
-async fn a_program_runs_once_in_an_instance_whatever_may_be_used_again() {
+async fn a_command_has_a_fresh_instance_even_with_reuse() {
     let reuse = Some(Reuse { max_calls: 100, idle: Duration::from_secs(10) });
     for (program, _) in PROGRAMS {
         let spec = PluginSpec { instances: Instances { warm: 1, reuse: reuse.clone() }, ..spec() };
@@ -81,7 +81,7 @@ async fn a_program_runs_once_in_an_instance_whatever_may_be_used_again() {
 }
 
 #[tokio::test]
-async fn a_program_has_the_name_of_its_endpoint_and_the_abi_alone_finds_it() {
+async fn a_command_is_found_by_its_abi_and_named_after_its_endpoint() {
     for (program, _) in PROGRAMS {
         let request = FunctionRequest { abi: Some(Abi::Command), ..function("report") };
         let plugin = load(guest(program), PluginSpec { functions: vec![request], ..spec() }).await.unwrap();
@@ -90,14 +90,14 @@ async fn a_program_has_the_name_of_its_endpoint_and_the_abi_alone_finds_it() {
 }
 
 #[tokio::test]
-async fn arguments_without_a_meaning_are_refused() {
+async fn an_argument_with_a_nul_is_refused() {
     let plugin = load(guest("tests/guests/command.wat"), spec()).await.unwrap();
     let nul = call_as(&plugin, "run", br#"["a\u0000b"]"#, Format::Json).await;
     assert!(matches!(nul, Err(CallError::BadArguments(_))), "{nul:?}");
 }
 
 #[tokio::test]
-async fn an_endless_program_is_stopped_at_its_timeout_and_a_trap_is_a_trap() {
+async fn an_endless_command_ends_at_its_timeout_and_a_trap_is_a_trap() {
     let spins = r#"(module (func (export "_start") (loop (br 0))))"#;
     let limits = Limits { timeout: Duration::from_millis(50), ..Limits::default() };
     let plugin = load(spins, PluginSpec { limits, ..spec() }).await.unwrap();
@@ -107,7 +107,7 @@ async fn an_endless_program_is_stopped_at_its_timeout_and_a_trap_is_a_trap() {
 }
 
 #[tokio::test]
-async fn a_start_that_takes_something_is_no_program() {
+async fn a_start_function_with_parameters_is_no_command() {
     match load(r#"(module (func (export "_start") (param i32)))"#, spec()).await {
         Err(LoadError::ExportNotFound(why)) => assert!(why.contains("takes and gives nothing"), "{why}"),
         other => panic!("{:?}", other.map(|_| ())),

@@ -1,4 +1,4 @@
-//! Conventions of other hosts, whose modules run here unchanged; and the config, in each form in which guests get it.
+//! The conventions of other hosts, whose modules run unchanged, and the config in each form in which guests get it.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
 
@@ -18,7 +18,7 @@ fn spec(config: Value) -> PluginSpec {
     PluginSpec { limits, config: serde_json::from_value(config).unwrap(), ..spec }
 }
 
-/// Loads it, and shows that it imports nothing that `inspect` does not know.
+/// Loads a module, and checks that `inspect` knows all its imports.
 async fn load(module: impl AsRef<[u8]>, spec: PluginSpec) -> Result<Plugin, LoadError> {
     let node = Node::with_instances(20);
     let artifact = node.artifact(module).await;
@@ -36,7 +36,7 @@ fn names(plugin: &Plugin) -> Vec<(&str, Option<Abi>)> {
 }
 
 #[tokio::test]
-async fn a_dataflare_plugin_is_told_its_config_and_then_processes_data() {
+async fn a_dataflare_plugin_gets_its_config_before_its_data() {
     let plugin = load(guest("tests/guests/trio.wat"), spec(json!({ "b": [1], "a": "x" }))).await.unwrap();
     assert_eq!(names(&plugin), [("process-data", Some(Abi::Buffer))]);
     for _ in 0..3 {
@@ -54,7 +54,7 @@ async fn a_dataflare_plugin_is_told_its_config_and_then_processes_data() {
 }
 
 #[tokio::test]
-async fn a_dataflare_plugin_is_told_once_in_an_instances_life_and_ended_with_it() {
+async fn a_dataflare_instance_is_initialized_once_and_cleaned_up() {
     let wat = r#"(module
         (memory (export "memory") 1)
         (global $told (mut i32) (i32.const 0))
@@ -73,13 +73,13 @@ async fn a_dataflare_plugin_is_told_once_in_an_instances_life_and_ended_with_it(
     for _ in 0..2 {
         assert_eq!(call(&plugin, "process-data", "x").await.unwrap(), "1");
     }
-    // This one does not end: its time limit ends it.
+    // The cleanup after the last call never ends: the timeout ends it.
     let last = call(&plugin, "process-data", "x").await;
     assert!(matches!(last, Err(CallError::Timeout { .. })), "{last:?}");
 }
 
 #[tokio::test]
-async fn every_host_function_of_dataflares_has_both_of_its_names() {
+async fn every_dataflare_host_function_has_both_its_names() {
     let wat = r#"(module
         (import "env" "log" (func (param i32 i32 i32)))
         (import "env" "host_log" (func $log (param i32 i32 i32 i32)))
@@ -107,7 +107,7 @@ async fn every_host_function_of_dataflares_has_both_of_its_names() {
 }
 
 #[tokio::test]
-async fn a_config_that_a_plugin_refuses_is_a_failed_start() {
+async fn a_config_that_a_plugin_refuses_is_a_failed_init() {
     let wat = r#"(module
         (memory (export "memory") 1)
         (func (export "plugin_init") (param i32 i32) (result i32) (i32.const 5))
@@ -119,7 +119,7 @@ async fn a_config_that_a_plugin_refuses_is_a_failed_start() {
 }
 
 #[tokio::test]
-async fn a_module_of_wasm_engine_finds_its_json_at_the_heaps_base() {
+async fn a_wasmengine_module_gets_its_json_at_its_heap_base() {
     let plugin = load(guest("tests/guests/wasm-engine.wat"), spec(Value::Null)).await.unwrap();
     let abi = Some(Abi::WasmEngine);
     assert_eq!(names(&plugin), [("echo", abi), ("base", abi), ("lie", abi)]);
@@ -130,13 +130,13 @@ async fn a_module_of_wasm_engine_finds_its_json_at_the_heaps_base() {
     for wrong in ["{", "{} {}", "word"] {
         assert!(matches!(call(&plugin, "echo", wrong).await, Err(CallError::BadArguments(_))), "{wrong}");
     }
-    // More than the one page that WasmEngine adds.
+    // More than the one page that the host adds for WasmEngine.
     let most = call(&plugin, "echo", &format!(r#"["{}"]"#, "x".repeat(200_000))).await;
     assert!(matches!(most, Err(CallError::ResponseTooLarge { .. })), "{most:?}");
 }
 
 #[tokio::test]
-async fn what_the_host_adds_to_a_memory_is_within_its_limit() {
+async fn memory_that_the_host_adds_counts_towards_the_limit() {
     let limits = Limits { memory: 1 << 16, ..Limits::default() };
     let small = || PluginSpec { limits: limits.clone(), ..spec(Value::Null) };
     let plugin = load(guest("tests/guests/wasm-engine.wat"), small()).await.unwrap();
@@ -149,11 +149,11 @@ async fn what_the_host_adds_to_a_memory_is_within_its_limit() {
 }
 
 #[tokio::test]
-async fn a_program_of_wasm_engine_finds_its_json_as_its_own_name() {
+async fn a_wasmengine_command_gets_its_json_as_its_own_name() {
     let request = FunctionRequest { abi: Some(Abi::WasmEngine), ..function("auth") };
     let spec = PluginSpec { functions: vec![request], ..spec(Value::Null) };
     let plugin = load(guest("tests/guests/command.wat"), spec).await.unwrap();
-    // The fixture ends its argument with a newline, and that one is not the answer.
+    // The fixture prints a newline after its argument, which is not part of the answer.
     assert_eq!(call(&plugin, "auth", r#"{"a": "b\u0000"}"#).await.unwrap(), r#"{"a": "b\u0000"}"#);
     assert_eq!(call(&plugin, "auth", "").await.unwrap(), "{}");
 }
@@ -176,7 +176,7 @@ async fn a_core_module_has_its_config_in_the_environment() {
     assert_eq!(call(&plugin, "environment", "").await.unwrap(), "");
 }
 
-/// A component by hand, as small as one can be that looks up its `key` in `wasi:config/store` and gives what it found.
+/// A component in the text format that returns the value of a `key` in `wasi:config/store`.
 const LOOKS_UP: &str = r#"(component
     (type $store (instance
         (type $error (variant (case "upstream" string) (case "io" string)))
@@ -201,7 +201,7 @@ const LOOKS_UP: &str = r#"(component
         (import "config" "get" (func $get (param i32 i32 i32)))
         (func (export "look-up") (param i32 i32) (result i32)
             (call $get (local.get 0) (local.get 1) (i32.const 512))
-            ;; Past the result's own case, which is ok: the option.
+            ;; Skips the discriminant of the result, which is ok, to the option.
             (i32.const 516)))
     (core instance $i (instantiate $main (with "config" (instance (export "get" (func $get_lowered))))))
     (type $found (option string))
@@ -209,7 +209,7 @@ const LOOKS_UP: &str = r#"(component
         (canon lift (core func $i "look-up") (memory $mem) (realloc $realloc))))"#;
 
 #[tokio::test]
-async fn a_component_looks_its_config_up_by_the_names_of_the_top_level() {
+async fn a_component_looks_up_its_config_by_top_level_key() {
     let config = json!({ "locale": "en", "deep": { "list": [1, "2"] }, "n": 1.5, "none": null });
     let plugin = load(LOOKS_UP, spec(config)).await.unwrap();
     for (key, found) in [

@@ -1,4 +1,4 @@
-//! Attempts to leave what is mounted, or to change what is read-only: none succeeds.
+//! Attempts to escape a mount, or to change a read-only one: none succeeds.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
 
@@ -8,15 +8,15 @@ mod support;
 use files_guest::{GUESTS, KIB, run, scratch, spec, words};
 use support::{guest, load};
 
-/// The descriptors of the mounts, in the order in which they are granted.
+/// The descriptors of the mounts, in the order of their grants.
 const READ_ONLY: u32 = 3;
 const SCRATCH: u32 = 4;
 
-/// What is on the host, and what is in another mount.
+/// The content of a file on the host, and of one in another mount.
 const CANARY: &str = "canary-of-the-host";
 const NEIGHBOUR: &str = "canary-of-the-other-mount";
 
-/// Paths that lead out of the mount, whatever is done with them.
+/// Paths that would lead out of the mount.
 fn ways_out(canary: &str) -> Vec<String> {
     let absolute = canary.trim_start_matches('/');
     let mut ways: Vec<String> = [
@@ -86,7 +86,7 @@ fn ways_out(canary: &str) -> Vec<String> {
     ways
 }
 
-/// Paths that are names like others here, and would lead out where they are read as something else.
+/// Paths that are ordinary names, and would lead out only for a reader that decodes them.
 const ODD: [&str; 12] = [
     "..\\..\\etc\\passwd",
     "..\\other\\secret",
@@ -102,7 +102,7 @@ const ODD: [&str; 12] = [
     ".. /other/secret",
 ];
 
-/// Everything that a path can be given to.
+/// Every function that takes a path, on this descriptor and path.
 fn attempts_at(fd: u32, path: &str) -> Vec<String> {
     let other = if fd == READ_ONLY { SCRATCH } else { READ_ONLY };
     let mut lines = Vec::new();
@@ -120,7 +120,7 @@ fn attempts_at(fd: u32, path: &str) -> Vec<String> {
     lines
 }
 
-/// What would change the read-only mount: every set of flags that asks for it, and every other function.
+/// Everything that would change the read-only mount: each set of flags that requests it, and each other function.
 fn changes() -> Vec<String> {
     let mut lines = Vec::new();
     for bits in 0..64_u32 {
@@ -155,7 +155,7 @@ fn changes() -> Vec<String> {
     lines
 }
 
-/// Descriptors that nobody gave the guest. It has one of its own after the mounts'.
+/// Operations on descriptors that the guest was not given. It has one of its own after those of the mounts.
 fn guesses() -> Vec<String> {
     let mut lines = Vec::new();
     for fd in [0_u32, 1, 2, 7, 8, 9, 63, 64, 1023, 1024, 65_535, 1 << 31, u32::MAX - 1, u32::MAX] {
@@ -175,7 +175,7 @@ fn guesses() -> Vec<String> {
     lines
 }
 
-/// Links that a guest makes in its scratch folder, and what it opens through them.
+/// Links that a guest creates in its scratch folder, and the paths that it opens through them.
 fn links(canary: &str) -> (Vec<String>, Vec<String>) {
     let mut made = Vec::new();
     let mut tried = Vec::new();
@@ -228,7 +228,7 @@ fn links(canary: &str) -> (Vec<String>, Vec<String>) {
 }
 
 #[tokio::test]
-async fn no_attempt_leaves_its_mount_or_changes_what_is_read_only() {
+async fn no_attempt_escapes_its_mount_or_changes_a_read_only_one() {
     let host = tempfile::tempdir().unwrap();
     let canary = host.path().join("canary");
     std::fs::write(&canary, CANARY).unwrap();
@@ -256,7 +256,7 @@ async fn no_attempt_leaves_its_mount_or_changes_what_is_read_only() {
     let std = [canary, "/etc/passwd", "/tmp/../etc/passwd", "/words/../../etc/passwd", "../etc/passwd"];
     attempts.extend(std.map(|path| format!("read\t{path}")));
     attempts.push("list\t/".to_owned());
-    // A directory that is moved deeper while it is open has no way up through where it was, nor through where it is.
+    // An open directory that is moved deeper has no way up, neither from its old place nor from its new one.
     attempts.push("raw\topen\t6\tr\t../own".to_owned());
     attempts.push("raw\topen\t6\tr\t../../../other/secret".to_owned());
 
@@ -286,12 +286,12 @@ async fn no_attempt_leaves_its_mount_or_changes_what_is_read_only() {
         let leaked = tried.iter().find(|answer| answer.contains("canary") || answer.contains("root:"));
         assert_eq!(leaked, None, "{file}");
         assert_eq!(after, ["ok one", "ok eins", "ok de en", "ok mine", &format!("ok {NEIGHBOUR}")], "{file}");
-        // The next call's instance, and its mounts.
+        // The instance and the mounts of the next call.
         let again = run(&plugin, &["read\t/words/en", "read\t/words/de", "list\t/words", "list\t/tmp"]).await;
         assert_eq!(again.unwrap(), ["ok one", "ok eins", "ok de en", "ok"], "{file}");
         println!("{file}: {} attempts, 0 succeeded", attempts.len());
     }
     assert_eq!(std::fs::read_to_string(canary).unwrap(), CANARY);
-    assert_eq!(std::fs::read_dir(host.path()).unwrap().count(), 1, "nothing was made beside it");
+    assert_eq!(std::fs::read_dir(host.path()).unwrap().count(), 1, "a file was created beside it");
     assert!(attempts.len() >= 200);
 }

@@ -1,4 +1,4 @@
-//! Granted files and variables: what guests can do with them, through preview 1 and through WASI 0.2.
+//! Granted files and variables, through preview 1 and through WASI 0.2.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
 
@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use files_guest::{GUESTS, KIB, files, run, scratch, spec, words};
 use samovar_runtime::{
-    CallError, EnvGrant, EnvVar, FilesGrant, Format, Grants, Instances, InvalidMount, Mount, PluginSpec, Reuse,
+    CallError, EnvGrant, EnvVar, FilesGrant, Format, Grants, Instances, InvalidMount, Mount, PluginSpec,
+    Reuse,
 };
 use support::{Node, call_as, guest, json, load};
 
-/// What each line of a script answers, in every form of the guest.
+/// Checks the answer to each line of a script, in both forms of the guest.
 async fn answers(mounts: &[Mount], script: &[(&str, &str)]) {
     for file in GUESTS {
         let plugin = load(guest(file), spec(mounts)).await.unwrap();
@@ -51,7 +52,7 @@ async fn a_read_only_mount_is_read_and_never_changed() {
         ("rename\t/words/de\t/words/en", "ReadOnlyFilesystem"),
         ("read\t/words/de", "ok eins"),
     ];
-    // A newline in an answer would be two answers.
+    // A newline in an answer splits it in two.
     let script =
         script.map(|(line, answer)| (line, if line == "read\t/words/en" { "ok one" } else { answer }));
     for file in GUESTS {
@@ -64,7 +65,7 @@ async fn a_read_only_mount_is_read_and_never_changed() {
 }
 
 #[tokio::test]
-async fn a_scratch_folder_does_what_programs_expect_of_one() {
+async fn a_scratch_folder_behaves_like_a_file_system() {
     let script = [
         ("list\t/tmp", "ok"),
         ("mkdirs\t/tmp/a/b/c", "ok"),
@@ -109,7 +110,7 @@ async fn a_scratch_folder_does_what_programs_expect_of_one() {
 }
 
 #[tokio::test]
-async fn symbolic_links_lead_where_they_say_within_their_mount() {
+async fn symbolic_links_resolve_within_their_mount() {
     let script = [
         ("mkdirs\t/tmp/dir/deep", "ok"),
         ("write\t/tmp/dir/file\thello", "ok"),
@@ -139,8 +140,8 @@ async fn symbolic_links_lead_where_they_say_within_their_mount() {
 }
 
 #[tokio::test]
-async fn a_scratch_folder_holds_as_much_as_its_limit_says_and_no_more() {
-    // A file counts its content, its name and 1 KiB.
+async fn a_scratch_folder_holds_exactly_its_limit() {
+    // A file counts as its content, its name and 1 KiB.
     let most = 64 * KIB - KIB - 1;
     let (fits, over) = (format!("fill\t/tmp/x\t{most}"), format!("truncate\t/tmp/x\t{}", most + 1));
     let huge = format!("truncate\t/tmp/x\t{}", u64::MAX / 2);
@@ -165,7 +166,7 @@ async fn a_scratch_folder_holds_as_much_as_its_limit_says_and_no_more() {
 }
 
 #[tokio::test]
-async fn mounts_are_beside_each_other() {
+async fn files_are_copied_and_never_renamed_between_mounts() {
     let mounts =
         [words("/words", &[("en", "one")]), scratch("/tmp", 64 * KIB), scratch("/var/cache", 64 * KIB)];
     let script = [
@@ -184,7 +185,7 @@ async fn mounts_are_beside_each_other() {
         for ((line, expected), answer) in
             script.iter().zip(run(&plugin, &script.map(|(line, _)| line)).await.unwrap())
         {
-            // libc has no mount for the path, and says so in its own way.
+            // libc finds no mount for the path, and has its own error for that.
             let fits = answer == *expected || line.starts_with("read\t/etc") && !answer.starts_with("ok");
             assert!(fits, "{file}: {line:?}: {answer}");
         }
@@ -203,7 +204,7 @@ async fn open_files_are_bounded() {
 }
 
 #[tokio::test]
-async fn what_is_written_is_drawn_from_the_memory_budget_and_given_back() {
+async fn written_bytes_are_reserved_from_the_memory_budget_and_released() {
     for file in GUESTS {
         let node = Node::with_instances(20);
         let mut spec = spec(&[scratch("/tmp", 64 << 20)]);
@@ -211,7 +212,7 @@ async fn what_is_written_is_drawn_from_the_memory_budget_and_given_back() {
         spec.limits.timeout = Duration::from_millis(500);
         let plugin = node.load(guest(file), spec).await.unwrap();
         let before = node.used();
-        // It never ends, so that what it holds can be looked at.
+        // It never ends, so that its reservation can be observed.
         let body = "raw\topen\t3\twc\tx\ntruncate\t/tmp/x\t33554432\nspin";
         let mut most = 0;
         let mut calling = Box::pin(call_as(&plugin, "run", body, Format::Text));
@@ -229,8 +230,8 @@ async fn what_is_written_is_drawn_from_the_memory_budget_and_given_back() {
 }
 
 #[tokio::test]
-async fn scratch_is_empty_at_each_call_also_where_an_instance_serves_again() {
-    // It writes a file in its start, and answers whether that and the last call's are there: errno 44 is that it is not.
+async fn scratch_is_empty_for_each_call_even_in_a_reused_instance() {
+    // It creates a file in its `_initialize`, and answers whether that, or the last call's, exists: errno 44 means no.
     let module = r#"(module
         (import "wasi_snapshot_preview1" "path_open"
             (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
@@ -253,16 +254,16 @@ async fn scratch_is_empty_at_each_call_also_where_an_instance_serves_again() {
         Instances { warm: 0, reuse: Some(Reuse { max_calls: 100, idle: Duration::from_mins(1) }) };
     let plugin = load(module, spec).await.unwrap();
     let call = async |name: &str| json(&plugin, name, "[]").await;
-    assert_eq!(call("look").await, "44", "what its start wrote is gone");
+    assert_eq!(call("look").await, "44", "the file of its start function is gone");
     assert_eq!(call("make").await, "0");
-    // The number of its descriptor is still the guest's; what it named is gone.
+    // The guest still has the number of the descriptor; the file is gone.
     assert_eq!(call("stale").await, "8");
     assert_eq!(call("look").await, "44");
-    assert_eq!(plugin.ready_instances(), 1, "it was the same instance");
+    assert_eq!(plugin.ready_instances(), 1, "the instance was not reused");
 }
 
 #[tokio::test]
-async fn a_guest_without_files_has_none() {
+async fn a_guest_without_mounts_has_no_files() {
     for file in GUESTS {
         let plugin = load(guest(file), spec(&[])).await.unwrap();
         let script = ["read\t/words/en", "raw\tprestat\t3", "raw\topen\t3\tr\tx", "raw\treaddir\t3"];
@@ -273,7 +274,7 @@ async fn a_guest_without_files_has_none() {
 }
 
 #[tokio::test]
-async fn variables_reach_programs_and_the_config_stays_the_configs() {
+async fn programs_have_the_granted_variables_and_no_others() {
     let variables = ["LOCALE=de", "EMPTY=", "EQUALS=a=b"].map(|pair| {
         let (name, value) = pair.split_once('=').unwrap();
         EnvVar { name: name.to_owned(), value: value.to_owned() }
@@ -291,7 +292,7 @@ async fn variables_reach_programs_and_the_config_stays_the_configs() {
 }
 
 #[test]
-fn what_cannot_be_mounted_is_refused_with_what_to_do() {
+fn invalid_mounts_are_refused() {
     for path in ["", "/", "words", "./words", "/words/", "//words", "/a//b", "/a/../b", "/.", "/a/.", "/a\0b"]
     {
         assert_eq!(FilesGrant::new(&[scratch(path, 1)]).err(), Some(InvalidMount::Path(path.to_owned())));
@@ -313,7 +314,7 @@ fn what_cannot_be_mounted_is_refused_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_node_without_memory_ends_the_call_and_does_not_say_that_the_disk_is_full() {
+async fn a_call_without_node_memory_ends_and_sees_no_full_disk() {
     for file in GUESTS {
         let node = Node::with_memory(48 << 20);
         let mut spec = spec(&[scratch("/tmp", 512 << 20)]);

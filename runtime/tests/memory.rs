@@ -1,4 +1,4 @@
-//! One memory budget for all plugins: what calls take is drawn from it, and goes back however they end.
+//! One memory budget for all plugins: calls reserve from it, and release however they end.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
 
@@ -14,7 +14,7 @@ use support::{Node, until};
 
 const MIB: u64 = 1 << 20;
 
-/// Grows to so many pages, and tells how many it has; what is over 9 MiB is refused by its own limit.
+/// Grows to a number of pages, and returns the number that it has; its own limit is 9 MiB.
 const GREEDY: &str = r#"(module
     (memory (export "memory") 16)
     (func (export "alloc") (param i32) (result i32) (i32.const 0))
@@ -35,7 +35,7 @@ async fn call(plugin: &Plugin, function: &str, mebibytes: u64) -> Result<Answer,
 }
 
 #[tokio::test]
-async fn memory_goes_back_however_a_call_ends() {
+async fn memory_is_released_however_a_call_ends() {
     let node = Node::with_memory(64 * MIB);
     let plugin = load(&node, 0).await.unwrap();
     let before = node.used();
@@ -46,15 +46,15 @@ async fn memory_goes_back_however_a_call_ends() {
     assert_eq!(node.used(), before);
     let answer = call(&plugin, "grow", 8).await.unwrap();
     assert_eq!(&answer.body[..], b"128");
-    assert_eq!(node.used(), before + 3, "the answer is held");
+    assert_eq!(node.used(), before + 3, "the answer is reserved");
     drop(answer);
     assert_eq!(node.used(), before);
     drop(plugin);
-    assert!(node.used() < before, "its code is gone too");
+    assert!(node.used() < before, "its code is still reserved");
 }
 
 #[tokio::test]
-async fn growth_past_the_budget_is_the_nodes_refusal_and_growth_past_the_limit_the_plugins() {
+async fn growth_beyond_the_budget_ends_the_call_and_beyond_the_limit_only_fails() {
     let node = Node::with_memory(12 * MIB);
     let plugin = load(&node, 0).await.unwrap();
     let (first, second) = tokio::join!(call(&plugin, "spin", 8), async {
@@ -64,23 +64,23 @@ async fn growth_past_the_budget_is_the_nodes_refusal_and_growth_past_the_limit_t
     assert!(matches!(first, Err(CallError::Timeout { .. })), "{first:?}");
     assert!(matches!(second, Err(CallError::NodeMemory)), "{second:?}");
     assert_eq!(&call(&plugin, "grow", 8).await.unwrap().body[..], b"128");
-    // Refused by its own limit, the guest is told so and goes on.
+    // At its own limit, `memory.grow` fails and the guest continues.
     assert_eq!(&call(&plugin, "grow", 10).await.unwrap().body[..], b"16");
 }
 
 #[tokio::test]
-async fn where_not_even_an_instance_fits_calls_are_refused_until_others_end() {
+async fn calls_are_refused_while_no_instance_fits_the_budget() {
     let node = Node::with_memory(10 * MIB);
     let plugin = load(&node, 0).await.unwrap();
     let answers = join_all((0..20).map(|_| call(&plugin, "spin", 1))).await;
     let refused = answers.iter().filter(|answer| matches!(answer, Err(CallError::NodeMemory))).count();
     let ran = answers.iter().filter(|answer| matches!(answer, Err(CallError::Timeout { .. }))).count();
-    assert_eq!((refused + ran, ran), (20, 6), "each takes 1.5 MiB and a little");
+    assert_eq!((refused + ran, ran), (20, 6), "each reserves a little more than 1.5 MiB");
     assert!(call(&plugin, "grow", 1).await.is_ok());
 }
 
 #[tokio::test]
-async fn idle_instances_are_given_back_when_a_call_needs_their_memory() {
+async fn idle_instances_are_evicted_when_a_call_needs_their_memory() {
     let node = Node::with_memory(12 * MIB);
     let (idle, busy) = (load(&node, 4).await.unwrap(), load(&node, 0).await.unwrap());
     assert_eq!(idle.ready_instances(), 4);
@@ -90,21 +90,21 @@ async fn idle_instances_are_given_back_when_a_call_needs_their_memory() {
 }
 
 #[tokio::test]
-async fn no_instance_is_made_ahead_from_the_last_quarter() {
+async fn no_instance_is_warmed_from_the_last_quarter_of_the_budget() {
     let node = Node::with_memory(8 * MIB);
     let plugin = load(&node, 20).await.unwrap();
-    assert_eq!(plugin.ready_instances(), 5, "of 6 MiB, each takes 1 MiB and a little");
+    assert_eq!(plugin.ready_instances(), 5, "of 6 MiB, each reserves a little more than 1 MiB");
     assert!(call(&plugin, "grow", 2).await.is_ok());
 }
 
 #[tokio::test]
-async fn a_plugin_whose_first_instance_does_not_fit_is_not_loaded() {
+async fn a_plugin_whose_first_instance_does_not_fit_is_refused() {
     let node = Node::with_memory(MIB / 2);
     assert!(matches!(load(&node, 1).await.err(), Some(LoadError::NodeMemory)));
 }
 
 #[tokio::test]
-async fn where_calls_use_it_all_nothing_is_compiled_until_they_end() {
+async fn nothing_is_compiled_while_calls_use_the_whole_budget() {
     let node = Node::with_memory(10 * MIB);
     let plugin = load(&node, 0).await.unwrap();
     let compile = async || {
@@ -121,7 +121,7 @@ async fn where_calls_use_it_all_nothing_is_compiled_until_they_end() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn calls_on_many_threads_stay_within_the_budget_and_leave_nothing() {
+async fn concurrent_calls_stay_within_the_budget_and_release_all() {
     let node = Node::with_memory(20 * MIB);
     let plugins = [load(&node, 2).await.unwrap(), load(&node, 0).await.unwrap()];
     let calls = (0..200_usize).map(|at| {

@@ -16,7 +16,7 @@ async fn guest(path: &str) -> Plugin {
 }
 
 #[tokio::test]
-async fn every_type_comes_back_as_it_went() {
+async fn every_type_round_trips() {
     let plugin = guest("tests/guests/types/types.wasm").await;
     for (function, values) in [
         ("echo-bool", &["true", "false"][..]),
@@ -74,7 +74,7 @@ async fn every_type_comes_back_as_it_went() {
 }
 
 #[tokio::test]
-async fn other_spellings_of_a_value_are_taken() {
+async fn other_spellings_of_a_value_are_accepted() {
     let plugin = guest("tests/guests/types/types.wasm").await;
     for (function, given, back) in [
         ("echo-u64", r#"["18446744073709551615"]"#, "18446744073709551615"),
@@ -99,7 +99,7 @@ async fn other_spellings_of_a_value_are_taken() {
 }
 
 #[tokio::test]
-async fn what_does_not_fit_is_refused_with_its_place() {
+async fn mismatched_values_are_refused_with_their_place() {
     let plugin = guest("tests/guests/types/types.wasm").await;
     for (function, body, says) in [
         ("echo-u8", "[256]", "value: 256 is out of range for u8"),
@@ -139,7 +139,7 @@ async fn what_does_not_fit_is_refused_with_its_place() {
 }
 
 #[tokio::test]
-async fn an_error_of_the_guest_is_its_own_value() {
+async fn a_guest_error_is_the_value_of_its_err() {
     let plugin = guest("tests/guests/types/types.wasm").await;
     assert_eq!(json(&plugin, "give-result", r#"[{"ok": "fine"}]"#).await, r#""fine""#);
     for (function, body, error) in [
@@ -155,7 +155,7 @@ async fn an_error_of_the_guest_is_its_own_value() {
 }
 
 #[tokio::test]
-async fn bytes_go_through_as_they_are_and_resources_are_not_callable() {
+async fn bytes_pass_unencoded_and_functions_with_resources_are_not_callable() {
     let plugin = guest("tests/guests/types/types.wasm").await;
     let echo = plugin.function("echo-bytes").unwrap();
     assert!(echo.takes_bytes());
@@ -174,7 +174,7 @@ async fn bytes_go_through_as_they_are_and_resources_are_not_callable() {
 }
 
 #[tokio::test]
-async fn a_guest_of_wasi_starts_and_is_given_nothing() {
+async fn a_wasi_guest_starts_without_any_grant() {
     let plugin = guest("tests/guests/wasi/wasi.wasm").await;
     assert_eq!(json(&plugin, "environment", "").await, "[]");
     assert_eq!(json(&plugin, "arguments", "").await, "[]");
@@ -191,7 +191,7 @@ async fn a_guest_of_wasi_starts_and_is_given_nothing() {
 }
 
 #[tokio::test]
-async fn a_host_call_that_waits_ends_at_the_timeout() {
+async fn a_blocking_host_call_ends_at_the_timeout() {
     let plugin = guest("tests/guests/wasi/wasi.wasm").await;
     let started = Instant::now();
     let sleep = plugin.function("sleep").unwrap();

@@ -1,6 +1,6 @@
-//! The guest that does with files what it is told, and what it is granted.
+//! The guest that performs a file operation for each line of its input, and its grants.
 
-#![allow(dead_code, reason = "each test program takes what it needs of this")]
+#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -11,7 +11,7 @@ use samovar_runtime::{
 
 use crate::support::{self, call_as, text};
 
-/// It, as a core module of preview 1 and as a component of WASI 0.2.
+/// The guest as a core module of preview 1, and as a component of WASI 0.2.
 pub const GUESTS: [&str; 2] = ["tests/guests/files/files.preview1.wasm", "tests/guests/files/files.wasm"];
 
 pub const KIB: u64 = 1 << 10;
@@ -37,7 +37,7 @@ pub fn spec(mounts: &[Mount]) -> PluginSpec {
     PluginSpec { limits, grants, ..support::spec() }
 }
 
-/// One call: what each line answers.
+/// Makes one call; returns the answer to each line.
 pub async fn run(plugin: &Plugin, script: &[&str]) -> Result<Vec<String>, CallError> {
     let answer = call_as(plugin, "run", script.join("\n"), Format::Text).await?;
     Ok(text(&answer).lines().map(str::to_owned).collect())

@@ -1,4 +1,4 @@
-//! Guests that serve HTTP: streamed both ways, no faster than they are read, and ended in time.
+//! Guests of `type: Http`: bodies stream both ways with backpressure, and every guest ends in time.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
 
@@ -61,7 +61,7 @@ async fn text(response: Response<ResponseBody>) -> String {
     String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
 }
 
-/// A body of so many chunks, which counts those that were taken.
+/// A body that counts the chunks that were polled.
 struct Chunks {
     left: u64,
     taken: Arc<AtomicU64>,
@@ -91,19 +91,19 @@ fn chunks(bytes: u64) -> (Chunks, Arc<AtomicU64>) {
     (Chunks { left: bytes / CHUNK.len() as u64, taken: Arc::clone(&taken) }, taken)
 }
 
-/// Waits until nothing runs.
+/// Waits until no call runs.
 async fn idle(plugin: &Plugin) {
     until(|| plugin.running() == 0).await;
 }
 
 #[tokio::test]
-async fn a_request_goes_in_and_a_response_comes_out() {
+async fn a_guest_gets_a_request_and_returns_a_response() {
     let plugin = guest(spec()).await;
     assert_eq!(plugin.functions().len(), 1);
     assert_eq!(handler(&plugin).abi(), Some(Abi::Http));
     let response = get(&plugin, "text").await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
-    // It was there as a whole, and its length is known.
+    // The body was complete, so its length is known.
     assert_eq!(response.body().size_hint().exact(), Some(5));
     assert_eq!(text(response).await, "hello");
     let echoed = send(&plugin, request("echo", Full::from("a body"))).await.unwrap();
@@ -113,7 +113,7 @@ async fn a_request_goes_in_and_a_response_comes_out() {
 }
 
 #[tokio::test]
-async fn a_guest_sees_method_path_authority_and_headers_but_none_of_the_connections() {
+async fn a_guest_sees_the_request_without_its_hop_by_hop_fields() {
     let plugin = guest(spec()).await;
     let request = Request::builder()
         .method("PURGE")
@@ -129,7 +129,7 @@ async fn a_guest_sees_method_path_authority_and_headers_but_none_of_the_connecti
 }
 
 #[tokio::test]
-async fn a_module_is_served_as_the_kind_that_it_is() {
+async fn a_module_of_the_other_type_is_refused() {
     let as_functions = support::load(support::guest(GUEST), PluginSpec { http: false, ..spec() }).await;
     let Err(LoadError::ExportNotFound(why)) = as_functions else { panic!("it has no function") };
     assert!(why.contains("set `type: Http`"), "{why}");
@@ -150,13 +150,13 @@ async fn a_response_is_streamed_as_the_guest_writes_it() {
 }
 
 #[tokio::test]
-async fn trailers_go_both_ways() {
+async fn trailers_are_forwarded_both_ways() {
     let plugin = guest(spec()).await;
     let sent = HeaderMap::from_iter([("x-sum".parse().unwrap(), HeaderValue::from_static("7"))]);
     let frames = [Frame::data(Bytes::from_static(b"abc")), Frame::trailers(sent)].map(Ok::<_, Infallible>);
     let body = StreamBody::new(futures::stream::iter(frames));
     let response = send(&plugin, request("trailers", body)).await.unwrap();
-    // Only without a length is there room for trailers in HTTP/1.1.
+    // HTTP/1.1 has trailers only in a body without a length.
     assert_eq!(response.body().size_hint().exact(), None);
     let whole = response.into_body().collect().await.unwrap();
     let trailers = whole.trailers().unwrap();
@@ -165,14 +165,14 @@ async fn trailers_go_both_ways() {
 }
 
 #[tokio::test]
-async fn a_guest_writes_no_faster_than_its_reader_reads() {
+async fn backpressure_holds_a_guest_to_the_pace_of_its_reader() {
     const GIBIBYTE: u64 = 1 << 30;
     let limits = Limits { response_bytes: 2 * GIBIBYTE, ..spec().limits };
     let plugin = guest(PluginSpec { limits, ..spec() }).await;
     let before = resident();
     let mut body = get(&plugin, &format!("stream?{GIBIBYTE}")).await.unwrap().into_body();
     let (mut read, mut most) = (0, 0);
-    // A reader that takes its time: the guest has the thread in between, as often as it could want it.
+    // A slow reader: in between, the guest could have the thread as often as it wants.
     while read < 64 << 20 {
         read += body.frame().await.unwrap().unwrap().into_data().unwrap().len() as u64;
         for _ in 0..4 {
@@ -187,7 +187,7 @@ async fn a_guest_writes_no_faster_than_its_reader_reads() {
 }
 
 #[tokio::test]
-async fn a_body_that_no_guest_reads_is_not_read() {
+async fn a_body_that_its_guest_does_not_read_is_not_polled() {
     let limits = Limits { request_bytes: 2 << 30, ..spec().limits };
     let plugin = guest(PluginSpec { limits, ..spec() }).await;
     let (body, taken) = chunks(1 << 30);
@@ -199,7 +199,7 @@ async fn a_body_that_no_guest_reads_is_not_read() {
 }
 
 #[tokio::test]
-async fn a_caller_that_is_gone_ends_its_guest() {
+async fn dropping_a_call_ends_its_guest() {
     let plugin = guest(spec()).await;
     for path in ["hang", "spin"] {
         let waiting = tokio::time::timeout(Duration::from_millis(50), get(&plugin, path)).await;
@@ -209,7 +209,7 @@ async fn a_caller_that_is_gone_ends_its_guest() {
 }
 
 #[tokio::test]
-async fn after_its_response_a_guest_goes_on_until_its_deadline() {
+async fn after_its_response_a_guest_may_run_until_its_timeout() {
     let limits = Limits { timeout: Duration::from_millis(300), ..Limits::default() };
     let plugin = guest(PluginSpec { limits, ..spec() }).await;
     for (path, ends_before) in [("linger?50", true), ("linger?60000", false)] {
@@ -223,27 +223,27 @@ async fn after_its_response_a_guest_goes_on_until_its_deadline() {
 }
 
 #[tokio::test]
-async fn a_guest_is_ended_at_its_deadline_whether_or_not_it_has_answered() {
+async fn a_guest_ends_at_its_timeout_before_and_after_its_response() {
     let limits = Limits { timeout: Duration::from_millis(100), ..Limits::default() };
     let plugin = guest(PluginSpec { limits, ..spec() }).await;
     for path in ["hang", "spin"] {
         assert!(matches!(get(&plugin, path).await, Err(CallError::Timeout { .. })), "{path}");
     }
-    // A body that never comes is the guest's wait.
+    // Waiting for a body that never comes counts as the guest's time.
     let never = StreamBody::new(futures::stream::pending::<Result<Frame<Bytes>, Infallible>>());
     assert!(matches!(send(&plugin, request("count", never)).await, Err(CallError::Timeout { .. })));
-    // The head is sent: what is cut is the body, and no reader takes that for its end.
+    // The head is sent: the body is truncated, and its reader sees an error, not an end.
     let begun = get(&plugin, "slowly?60000").await.unwrap();
     let broken = begun.into_body().collect().await.unwrap_err();
     assert!(matches!(broken.0, CallError::Timeout { .. }), "{broken}");
-    // And a reader that reads nothing keeps no guest.
+    // A reader that reads nothing does not keep the guest alive.
     let unread = get(&plugin, "stream?1000000").await.unwrap();
     idle(&plugin).await;
     assert!(unread.into_body().collect().await.is_err());
 }
 
 #[tokio::test]
-async fn a_guest_that_fails_is_told_from_one_that_ends() {
+async fn a_failure_of_a_guest_never_passes_for_a_response() {
     let plugin = guest(spec()).await;
     for (path, says) in [
         ("trap", "unreachable"),
@@ -256,7 +256,7 @@ async fn a_guest_that_fails_is_told_from_one_that_ends() {
     }
     let Err(CallError::GuestError(code)) = get(&plugin, "refuse").await else { panic!("it refused") };
     assert!(code.contains("LoopDetected"), "{code}");
-    // One that returns and leaves its body without an end, whether its instance goes or would serve again.
+    // A guest that returns without finishing its body, in a fresh instance and in one that could be reused.
     let reuse = Instances { warm: 1, reuse: Some(Reuse { max_calls: 9, idle: Duration::from_mins(9) }) };
     for plugin in [&plugin, &guest(PluginSpec { instances: reuse, ..spec() }).await] {
         let broken = match get(plugin, "leave").await {
@@ -300,7 +300,7 @@ async fn headers_and_handles_have_limits() {
 }
 
 #[tokio::test]
-async fn past_concurrency_requests_wait_and_past_the_queue_they_are_refused() {
+async fn requests_queue_beyond_concurrency_and_are_refused_beyond_the_queue() {
     let limits = Limits { concurrency: 1, queue: 1, ..spec().limits };
     let plugin = guest(PluginSpec { limits, ..spec() }).await;
     let first = get(&plugin, "slowly?600000").await.unwrap();
@@ -313,7 +313,7 @@ async fn past_concurrency_requests_wait_and_past_the_queue_they_are_refused() {
 }
 
 #[tokio::test]
-async fn an_instance_is_fresh_for_each_request_unless_it_is_used_again() {
+async fn each_request_has_a_fresh_instance_unless_reuse_is_set() {
     let fresh = guest(spec()).await;
     for _ in 0..3 {
         assert_eq!(text(get(&fresh, "served").await.unwrap()).await, "1");
@@ -326,7 +326,7 @@ async fn an_instance_is_fresh_for_each_request_unless_it_is_used_again() {
 }
 
 #[tokio::test]
-async fn what_takes_no_body_gets_none_and_ends_no_guest() {
+async fn a_response_without_a_body_ends_no_guest() {
     let plugin = guest(spec()).await;
     let head = Request::builder().method(Method::HEAD).uri("http://guest.demo/linger?50");
     let response = send(&plugin, head.body(Empty::new()).unwrap()).await.unwrap();
@@ -338,7 +338,7 @@ async fn what_takes_no_body_gets_none_and_ends_no_guest() {
     assert_eq!((none.status(), text(none).await), (StatusCode::NO_CONTENT, String::new()));
 }
 
-/// What this process holds of memory, in bytes.
+/// The resident memory of this process, in bytes.
 fn resident() -> u64 {
     let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
     pages.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096

@@ -1,4 +1,4 @@
-//! Guests of WASI 0.3, which serve as those of 0.2 do.
+//! Guests of WASI 0.3, which behave like those of 0.2.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -16,7 +16,7 @@ async fn guest(spec: PluginSpec) -> Plugin {
 }
 
 #[tokio::test]
-async fn a_guest_of_wasi_0_3_streams_both_ways_with_trailers() {
+async fn a_wasi_0_3_guest_streams_both_ways_with_trailers() {
     let plugin = guest(spec()).await;
     assert!(handler(&plugin).export().starts_with("wasi:http/handler@0.3."));
     assert_eq!(text(get(&plugin, "text").await.unwrap()).await, "hello");
@@ -37,7 +37,7 @@ async fn a_guest_of_wasi_0_3_streams_both_ways_with_trailers() {
 }
 
 #[tokio::test]
-async fn a_guest_of_wasi_0_3_is_ended_as_any_other() {
+async fn a_wasi_0_3_guest_ends_as_any_other() {
     let limits = Limits { timeout: Duration::from_millis(300), response_bytes: 1 << 30, ..Limits::default() };
     let plugin = guest(PluginSpec { limits, ..spec() }).await;
     for path in ["hang", "spin"] {
@@ -50,7 +50,7 @@ async fn a_guest_of_wasi_0_3_is_ended_as_any_other() {
         [("half?20", true), ("slowly?60000", false), ("stream?1000000000", false), ("leave", false)]
     {
         let begun = get(&plugin, path).await.unwrap();
-        // A reader that reads nothing keeps no guest.
+        // A reader that reads nothing does not keep the guest alive.
         idle(&plugin).await;
         let broken = begun.into_body().collect().await.unwrap_err();
         assert_eq!(matches!(broken.0, CallError::Trap { .. }), traps, "{path}: {broken}");
@@ -61,7 +61,7 @@ async fn a_guest_of_wasi_0_3_is_ended_as_any_other() {
 }
 
 #[tokio::test]
-async fn an_instance_of_wasi_0_3_serves_again_where_it_has_ended_its_body() {
+async fn a_wasi_0_3_instance_is_reused_only_after_a_complete_body() {
     let limits = Limits { timeout: Duration::from_millis(300), ..Limits::default() };
     let instances = Instances { warm: 0, reuse: Some(Reuse { max_calls: 9, idle: Duration::from_mins(1) }) };
     let plugin = guest(PluginSpec { limits, instances, ..spec() }).await;

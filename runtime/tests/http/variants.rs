@@ -1,4 +1,4 @@
-//! Guests of all four engine variants on one engine: each is interrupted, whichever variant was made first.
+//! Guests of all four engine variants on one node: each is interrupted, in whatever order the variants were created.
 
 use std::time::{Duration, Instant};
 
@@ -10,12 +10,12 @@ use crate::{
 };
 
 const TIMEOUT: Duration = Duration::from_millis(100);
-/// A guest that cannot be interrupted is later than this, however busy the machine.
+/// A guest that is not interrupted ends later than this, however busy the machine.
 const TOO_LATE: Duration = Duration::from_mins(1);
-/// More fuel than a guest burns within its timeout.
+/// More fuel than a guest uses within its timeout.
 const FUEL: Option<u64> = Some(u64::MAX / 2);
 
-/// The variants beside the plain one, by what makes a plugin need it: fuel, the concurrency of WASI 0.3, both.
+/// An engine variant, by what makes a plugin need it: fuel, the concurrency of WASI 0.3, or both.
 #[derive(Clone, Copy, Debug)]
 struct Variant {
     fuel: Option<u64>,
@@ -27,7 +27,7 @@ const METERED: Variant = Variant { fuel: FUEL, is_concurrent: false };
 const CONCURRENT: Variant = Variant { fuel: None, is_concurrent: true };
 const BOTH: Variant = Variant { fuel: FUEL, is_concurrent: true };
 
-/// Every order in which three engines can be made after the plain one, which is always the first.
+/// Every order of creating the three variants after the plain one, which is always the first.
 const ORDERS: [[Variant; 3]; 6] = [
     [METERED, CONCURRENT, BOTH],
     [METERED, BOTH, CONCURRENT],
@@ -47,10 +47,8 @@ struct Guest {
 impl Guest {
     async fn load(node: &Node, variant: Variant) -> Self {
         let Variant { fuel, is_concurrent } = variant;
-        let module = match is_concurrent {
-            true => support::guest("tests/guests/http3/http3.wasm"),
-            false => CORE.into(),
-        };
+        let module =
+            if is_concurrent { support::guest("tests/guests/http3/http3.wasm") } else { CORE.into() };
         let limits = Limits { timeout: TIMEOUT, fuel, ..Limits::default() };
         let spec = PluginSpec { limits, http: is_concurrent, ..PluginSpec::default() };
         Self { variant, plugin: node.load(module, spec).await.unwrap() }
@@ -64,7 +62,7 @@ impl Guest {
     }
 }
 
-/// Spins in each guest while its neighbour is called.
+/// Spins in each guest while a neighbour is called.
 async fn each_guest_is_interrupted_beside_its_neighbours(order: [Variant; 3], node: Node) {
     let mut guests = vec![Guest::load(&node, PLAIN).await];
     for variant in order {
@@ -95,15 +93,16 @@ async fn each_guest_is_interrupted_beside_its_neighbours(order: [Variant; 3], no
 }
 
 #[test]
-fn every_engine_variant_interrupts_its_guests_in_whatever_order_it_was_made() {
-    // A guest that is not interrupted keeps its thread for good, and a runtime that is dropped would wait for it.
+fn every_engine_variant_interrupts_its_guests_in_any_order_of_creation() {
+    // A guest that is not interrupted never returns its thread, and a dropped runtime would wait for that.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let (done, ended) = std::sync::mpsc::channel();
     runtime.spawn(async move {
         let node = Node::with_instances(20);
         for order in ORDERS {
             // Another engine, which finds the compiled modules on disk.
-            let spins = tokio::spawn(each_guest_is_interrupted_beside_its_neighbours(order, node.restarted()));
+            let spins =
+                tokio::spawn(each_guest_is_interrupted_beside_its_neighbours(order, node.restarted()));
             if done.send((order, spins.await.map_err(|panic| panic.to_string()))).is_err() {
                 return;
             }

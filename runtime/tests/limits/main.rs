@@ -1,4 +1,4 @@
-//! Every limit of a call, with two values that show two behaviours.
+//! Each limit of a call, with two values that show two behaviours.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
 
@@ -36,7 +36,7 @@ fn timed_out(answers: &[Result<Answer, CallError>]) -> usize {
     answers.iter().filter(|answer| matches!(answer, Err(CallError::Timeout { .. }))).count()
 }
 
-/// Sums up the numbers below its argument; its start function takes far more fuel than that.
+/// Adds up the numbers below its argument; its start function uses far more fuel than that.
 const SUM: &str = r#"(module
     (global $begun (mut i32) (i32.const 0))
     (func $start (local $left i32)
@@ -54,7 +54,7 @@ const SUM: &str = r#"(module
         (i32.add (i32.const 1) (i32.add (i32.const 2) (i32.add (i32.const 3) (i32.const 4))))))"#;
 
 #[tokio::test]
-async fn the_same_call_takes_the_same_fuel_and_one_unit_less_is_too_little() {
+async fn equal_calls_use_equal_fuel_and_one_unit_less_is_too_little() {
     let plenty = load(SUM, spec(Limits { fuel: Some(1_000_000), ..limits() })).await;
     for (name, body) in [("sum", "[1000]"), ("straight", "[]")] {
         let mut taken = Vec::new();
@@ -64,7 +64,7 @@ async fn the_same_call_takes_the_same_fuel_and_one_unit_less_is_too_little() {
         assert!(taken.iter().all(|&fuel| fuel == taken[0] && fuel > 0), "{taken:?}");
         let with = async |fuel: u64| {
             let functions = vec![FunctionRequest { fuel: Some(fuel), ..function(name) }];
-            // Start functions are not the function's: here they have no limit.
+            // A function's limit does not apply to start functions: here they have none.
             call(&load(SUM, PluginSpec { functions, ..spec(limits()) }).await, name, body).await
         };
         assert_eq!(with(taken[0]).await.unwrap().fuel, Some(taken[0]));
@@ -73,7 +73,7 @@ async fn the_same_call_takes_the_same_fuel_and_one_unit_less_is_too_little() {
 }
 
 #[tokio::test]
-async fn start_functions_have_fuel_of_their_own() {
+async fn start_functions_have_a_separate_fuel_allowance() {
     let (start, call_alone) = (200_000, 100);
     for warm in [0, 1] {
         let instances = Instances { warm, reuse: None };
@@ -86,7 +86,7 @@ async fn start_functions_have_fuel_of_their_own() {
 }
 
 #[tokio::test]
-async fn only_functions_with_a_limit_run_out_of_fuel_and_only_their_plugins_count_it() {
+async fn only_functions_with_a_limit_exhaust_fuel_and_only_their_plugins_count_it() {
     let functions = vec![FunctionRequest { fuel: Some(100), ..function("sum") }, function("other")];
     let mixed = load(SUM, PluginSpec { functions, ..spec(limits()) }).await;
     assert!(matches!(call(&mixed, "sum", "[100000]").await, Err(CallError::FuelExhausted)));
@@ -96,7 +96,7 @@ async fn only_functions_with_a_limit_run_out_of_fuel_and_only_their_plugins_coun
 }
 
 #[tokio::test]
-async fn code_that_counts_and_code_that_does_not_are_kept_apart() {
+async fn metered_and_unmetered_artifacts_are_cached_separately() {
     let node = Node::with_instances(20);
     let wasm = Bytes::from(wat::parse_str(SUM).unwrap());
     let digest = ModuleDigest::of(&wasm);
@@ -115,7 +115,7 @@ async fn code_that_counts_and_code_that_does_not_are_kept_apart() {
     }
 }
 
-/// Grows to so many pages and tells how many it has.
+/// Grows to a number of pages, and returns the number that it has.
 const GROW: &str = r#"(module (memory (export "memory") 2)
     (func $to (export "little") (param i32) (result i32)
         (if (i32.eq (memory.grow (i32.sub (local.get 0) (memory.size))) (i32.const -1)) (then unreachable))
@@ -124,7 +124,7 @@ const GROW: &str = r#"(module (memory (export "memory") 2)
     (func (export "has") (result i32) memory.size))"#;
 
 #[tokio::test]
-async fn a_function_has_its_own_memory_less_or_more_than_the_plugins() {
+async fn a_function_may_have_less_or_more_memory_than_its_plugin() {
     let functions = vec![
         FunctionRequest { memory: Some(4 << 16), ..function("little") },
         FunctionRequest { memory: Some(64 << 16), ..function("much") },
@@ -144,13 +144,13 @@ async fn a_function_has_its_own_memory_less_or_more_than_the_plugins() {
     ));
     assert_eq!(&call(&plugin, "much", "[64]").await.unwrap().body[..], b"64");
     assert!(matches!(call(&plugin, "much", "[65]").await, Err(CallError::MemoryLimit { .. })));
-    // What grew past the others' limits serves none of them.
+    // An instance that grew beyond the limits of the other functions is reused for none of them.
     assert_eq!(&call(&plugin, "much", "[64]").await.unwrap().body[..], b"64");
     assert_eq!(&call(&plugin, "has", "").await.unwrap().body[..], b"2");
 }
 
 #[tokio::test]
-async fn an_instance_that_starts_with_more_than_a_function_may_have_is_refused() {
+async fn initial_memory_beyond_the_limit_of_a_function_is_refused() {
     let with = async |memory| {
         let functions = vec![FunctionRequest { memory: Some(memory), ..function("little") }];
         support::load(GROW, PluginSpec { functions, ..spec(limits()) }).await
@@ -166,13 +166,13 @@ const SPIN: &str = r#"(module
     (func (export "quick")))"#;
 
 #[tokio::test]
-async fn a_function_has_its_own_concurrency_and_queue_within_the_plugins() {
+async fn a_function_has_its_own_concurrency_and_queue_within_its_plugins() {
     let limits = Limits { concurrency: 4, queue: 2, timeout: Duration::from_millis(300), ..limits() };
     let narrow = FunctionRequest { concurrency: Some(1), queue: Some(3), ..function("spin") };
     let functions = vec![narrow, function("other"), function("quick")];
     let plugin = load(SPIN, PluginSpec { functions, ..spec(limits) }).await;
     let (spins, quick) = tokio::join!(join_all((0..6).map(|_| call(&plugin, "spin", ""))), async {
-        // Three wait for the one: the plugin has room for others all the same.
+        // Three calls wait for the one: the plugin still has permits for other functions.
         until(|| plugin.waiting() >= 3).await;
         join_all((0..20).map(|_| call(&plugin, "quick", ""))).await
     });
@@ -184,14 +184,14 @@ async fn a_function_has_its_own_concurrency_and_queue_within_the_plugins() {
 }
 
 #[tokio::test]
-async fn past_as_many_instances_as_the_node_may_have_calls_are_refused() {
+async fn calls_beyond_the_instances_of_the_node_are_refused() {
     let run = async |instances: u32| {
         let node = Node::with_instances(instances);
         let quick = Limits { timeout: Duration::from_millis(300), ..limits() };
         let none_warm = Instances { warm: 0, reuse: None };
         let (plain, metered) = (quick.clone(), Limits { fuel: Some(u64::MAX >> 1), ..quick });
         let mut plugins = Vec::new();
-        // Of whatever code they are.
+        // Instances of both engine variants count together.
         for limits in [plain, metered] {
             let spec = PluginSpec { instances: none_warm.clone(), ..spec(limits) };
             plugins.push(node.load(SPIN, spec).await.unwrap());
@@ -211,7 +211,7 @@ const SEVERAL: &str = r#"(module
     (func (export "must-grow") (if (i32.eq (memory.grow $a (i32.const 16)) (i32.const -1)) (then unreachable))))"#;
 
 #[tokio::test]
-async fn all_memories_and_tables_of_a_module_count_together() {
+async fn all_memories_and_tables_of_a_module_count_towards_one_limit() {
     let limited = |memory| PluginSpec {
         instances: Instances { warm: 0, reuse: None },
         ..spec(Limits { memory, ..limits() })
@@ -248,7 +248,7 @@ async fn reused(max_calls: u32, idle: Duration) -> Plugin {
 }
 
 #[tokio::test]
-async fn an_instance_that_serves_again_goes_after_its_calls_a_trap_or_a_timeout() {
+async fn a_reused_instance_ends_after_max_calls_a_trap_or_a_timeout() {
     let long = Duration::from_mins(1);
     assert_eq!(counts(&reused(2, long).await, 4).await, ["1", "2", "1", "2"]);
     let plugin = reused(100, long).await;
@@ -260,7 +260,7 @@ async fn an_instance_that_serves_again_goes_after_its_calls_a_trap_or_a_timeout(
 }
 
 #[tokio::test]
-async fn an_instance_that_serves_again_goes_when_it_waited_too_long() {
+async fn a_reused_instance_ends_after_its_idle_time() {
     let (short, long) =
         (reused(100, Duration::from_millis(50)).await, reused(100, Duration::from_mins(1)).await);
     for plugin in [&short, &long] {

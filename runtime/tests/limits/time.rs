@@ -1,4 +1,4 @@
-//! The limit of time: whatever a guest does, it is stopped at it.
+//! The timeout: whatever a guest does, it ends then.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -10,29 +10,29 @@ use crate::{
     support::{Node, call, until},
 };
 
-/// What a guest may run over its time before it counts as not stopped.
+/// The delay after its timeout beyond which a guest counts as not interrupted.
 const GRACE: Duration = Duration::from_millis(200);
 
-/// Calls what never ends, and sees it stopped at its limit. A busy machine may be late now and then; what cannot be
-/// stopped is late each time.
-async fn is_stopped_at(timeout: Duration, plugin: &Plugin, what: &str) {
+/// Calls a function that never ends, and checks that it ends at its timeout. A busy machine may be late now and then; a
+/// guest that cannot be interrupted is late each time.
+async fn ends_at(timeout: Duration, plugin: &Plugin, what: &str) {
     let mut late = Vec::new();
     for _ in 0..5 {
         let started = Instant::now();
         let ended = call(plugin, "f", "").await;
         let took = started.elapsed();
         assert!(matches!(ended, Err(CallError::Timeout { limit }) if limit == timeout), "{what}: {ended:?}");
-        assert!(took >= timeout, "{what} had {took:?} of {timeout:?}");
+        assert!(took >= timeout, "{what} ended after {took:?} of {timeout:?}");
         assert_eq!(plugin.running(), 0, "{what}");
         if took < timeout + GRACE {
             return;
         }
         late.push(took);
     }
-    panic!("{what} went on for {late:?} of {timeout:?}");
+    panic!("{what} ran for {late:?} of {timeout:?}");
 }
 
-/// What does not end by itself, or not soon, each in its own way.
+/// Modules that do not end by themselves, or not soon, each in its own way.
 const HANGS: [(&str, &str); 5] = [
     ("a loop", r#"(module (func (export "f") (loop (br 0))))"#),
     ("calls without end", r#"(module (func $f (export "f") (loop (call $g) (br 0))) (func $g))"#),
@@ -56,20 +56,20 @@ const HANGS: [(&str, &str); 5] = [
     ),
 ];
 
-/// Instructions that go over a GiB each.
+/// Instructions that process 1 GiB each.
 const LONG: [(&str, &str); 2] = [
     ("one fill", "(memory.fill (i32.const 0) (i32.const 1) (i32.const 0x40000000))"),
     ("one copy", "(memory.copy (i32.const 0) (i32.const 1) (i32.const 0x3fffffff))"),
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_long_instruction_is_stopped_within_it() {
+async fn a_single_long_instruction_is_interrupted() {
     let node = Node::with_instances(4);
     let spec = |timeout| spec(Limits { timeout, memory: 1025 << 20, ..limits() });
     for (what, instruction) in LONG {
         let wat = format!(r#"(module (memory 16384) (func (export "f") {instruction}))"#);
         for timeout in [Duration::from_millis(1), Duration::from_millis(50)] {
-            is_stopped_at(timeout, &node.load(&wat, spec(timeout)).await.unwrap(), what).await;
+            ends_at(timeout, &node.load(&wat, spec(timeout)).await.unwrap(), what).await;
         }
         let plugin = node.load(&wat, spec(Duration::from_mins(1))).await.unwrap();
         assert!(call(&plugin, "f", "").await.is_ok(), "{what}");
@@ -77,21 +77,21 @@ async fn one_long_instruction_is_stopped_within_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_a_guest_does_it_is_stopped_at_its_timeout() {
+async fn every_kind_of_hang_ends_at_its_timeout() {
     for (what, wat) in HANGS {
         let node = Node::with_instances(4);
         for timeout in [Duration::from_millis(100), Duration::from_millis(400)] {
             let spec = spec(Limits { timeout, memory: 65 << 20, ..limits() });
             let plugin = node.load(wat, spec).await.unwrap();
-            is_stopped_at(timeout, &plugin, what).await;
+            ends_at(timeout, &plugin, what).await;
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_function_that_a_call_waits_for_is_within_its_timeout() {
+async fn a_start_function_counts_towards_the_timeout_of_its_call() {
     let milliseconds = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
-    // Hangs from then on, since nothing else tells one instance of a module from the next.
+    // Hangs from then on: only the time distinguishes one instance of a module from the next.
     let hangs_from = milliseconds() + 2000;
     let wat = format!(
         r#"(module (import "env" "get_time" (func $now (result i64)))
@@ -109,12 +109,12 @@ async fn a_start_function_that_a_call_waits_for_is_within_its_timeout() {
     }
     until(|| milliseconds() >= hangs_from).await;
     for (timeout, plugin) in plugins {
-        is_stopped_at(timeout, &plugin, "a start function").await;
+        ends_at(timeout, &plugin, "a start function").await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_module_that_never_ends_starting_is_refused() {
+async fn a_module_whose_start_never_ends_is_refused() {
     let loads = [
         r#"(module (func $start (loop (br 0))) (start $start) (func (export "f")))"#,
         r#"(module (func (export "_initialize") (loop (br 0))) (func (export "f")))"#,
@@ -125,9 +125,9 @@ async fn a_module_that_never_ends_starting_is_refused() {
         assert!(matches!(refused, Some(LoadError::Init(_))), "{refused:?}");
         started.elapsed()
     });
-    // The time that an instance made ahead has.
+    // The timeout of starting an instance ahead of calls.
     let limit = Duration::from_secs(10);
     for took in join_all(loads).await {
-        assert!(took >= limit && took < limit + 5 * GRACE, "it took {took:?}");
+        assert!(took >= limit && took < limit + 5 * GRACE, "it was refused after {took:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Ways to spell an address that no guest may reach: none of them arrives.
+//! Spellings of addresses that no guest may reach: none of them connects.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -12,11 +12,11 @@ use crate::{
     upstream::{self, Upstream},
 };
 
-/// The widest that a policy can be without naming an address that is closed.
+/// The widest policy that names no closed address.
 const WIDE: [&str; 6] =
     ["0.0.0.0/0:*", "[::/0]:*", "*.example:*", "localhost:*", "*.localhost:*", "localhost.localdomain:*"];
 
-/// Hosts as they may stand in a URI. Each is this machine, or what is near it.
+/// Hosts as they may appear in a URI. Each is this machine, or one near it.
 const SPELLINGS: &[&str] = &[
     "127.0.0.1",
     "127.1.2.3",
@@ -135,7 +135,7 @@ const SPELLINGS: &[&str] = &[
     "",
 ];
 
-/// Names that the test's name server has, and the addresses that no guest may reach.
+/// The names of the test's name server, with addresses that no guest may reach.
 const NAMES: &[(&str, &str)] = &[
     ("v4.example", "127.0.0.1"),
     ("v4-other.example", "127.1.2.3"),
@@ -168,11 +168,11 @@ async fn name_server() -> NameServer {
 }
 
 fn network(names: &NameServer) -> NetworkOptions {
-    // A cluster's own range may be public addresses.
+    // A cluster's own range may consist of public addresses.
     NetworkOptions { closed: vec!["8.8.8.0/24".parse().unwrap()], name_servers: vec![names.address] }
 }
 
-/// What a guest is told when nothing was sent: a refusal, and not that a connection failed.
+/// True if an error is a refusal, before anything was sent, rather than a failed connection.
 fn is_refusal(why: &str) -> bool {
     let refusals = [
         "HttpRequestDenied",
@@ -193,7 +193,7 @@ async fn sink() -> Upstream {
     Upstream::start(&["127.0.0.1", "127.1.2.3", "::1"], upstream::echo).await
 }
 
-/// The sink does count: whoever is allowed its addresses reaches each of them.
+/// Checks that the sink counts: a guest that is allowed its addresses reaches each of them.
 async fn allowed_reach(bed: &Bed, sink: &Upstream) {
     let before = sink.count();
     let plugin = bed.allowing(&["127.0.0.0/8:*", "[::1]:*"]).await;
@@ -204,7 +204,7 @@ async fn allowed_reach(bed: &Bed, sink: &Upstream) {
 }
 
 #[tokio::test]
-async fn no_spelling_of_an_address_reaches_what_the_policy_does_not_name() {
+async fn no_spelling_of_an_address_reaches_a_host_outside_the_policy() {
     let (names, sink) = (name_server().await, sink().await);
     let bed = Bed::new(network(&names)).await;
     let plugin = bed.allowing(&WIDE).await;
@@ -227,7 +227,7 @@ async fn no_spelling_of_an_address_reaches_what_the_policy_does_not_name() {
 }
 
 #[tokio::test]
-async fn no_socket_does_either_by_address_or_by_name() {
+async fn no_socket_reaches_a_host_outside_the_policy_by_address_or_name() {
     let (names, sink) = (name_server().await, sink().await);
     let bed = Bed::new(network(&names)).await;
     let plugin = bed.allowing(&WIDE).await;
@@ -250,7 +250,7 @@ async fn no_socket_does_either_by_address_or_by_name() {
 }
 
 #[tokio::test]
-async fn a_name_that_is_not_allowed_is_not_even_asked_for() {
+async fn a_name_that_is_not_allowed_is_never_queried() {
     let names = name_server().await;
     let bed = Bed::new(network(&names)).await;
     let plugin = bed.allowing(&["*.allowed.example:*"]).await;
@@ -262,15 +262,18 @@ async fn a_name_that_is_not_allowed_is_not_even_asked_for() {
     }
     assert_eq!(*names.asked.lock().unwrap(), Vec::<String>::new());
     fetch(&plugin, "a.allowed.example").await.unwrap_err();
-    assert!(names.asked.lock().unwrap().iter().all(|name| name == "a.allowed.example"), "no search domains");
+    assert!(
+        names.asked.lock().unwrap().iter().all(|name| name == "a.allowed.example"),
+        "a search domain was queried"
+    );
 }
 
-/// A name that has another address at every question. Whatever it has when it is checked is where the connection goes.
+/// A name that has another address at each query. The connection goes to the address that was checked.
 #[tokio::test]
-async fn a_name_that_rebinds_is_held_to_the_address_that_was_checked() {
+async fn a_rebinding_name_is_connected_at_its_checked_address() {
     let turns: [IpAddr; 2] = ["127.0.0.2".parse().unwrap(), "127.0.0.1".parse().unwrap()];
     let names = NameServer::start(&[("rebind.example", Records::Turns(turns.to_vec()))]).await;
-    // It says at which of its addresses it was reached.
+    // It responds with the address at which it was reached.
     let upstream = Upstream::start(&["127.0.0.2", "127.0.0.1"], |mut stream| async move {
         upstream::head(&mut stream).await;
         let reached = stream.local_addr().unwrap().ip().to_string();
@@ -290,7 +293,7 @@ async fn a_name_that_rebinds_is_held_to_the_address_that_was_checked() {
         }
     }
     assert_eq!((reached, upstream.count()), (10, 10));
-    // What a socket's name has had is no leave for another address.
+    // An address that the name has had is not allowed on that account.
     for _ in 0..4 {
         let _ = ask(&plugin, "look-up", json!(["rebind.example"])).await;
         let why = ask(&plugin, "connect", json!(["127.0.0.1", upstream.port, ""])).await.unwrap_err();
@@ -304,9 +307,9 @@ async fn redirect(plugin: &Plugin, through: &Upstream, to: &str) -> Result<serde
 }
 
 #[tokio::test]
-async fn a_redirect_is_checked_as_the_first_request_was() {
+async fn a_redirect_is_checked_like_the_first_request() {
     let (names, sink) = (name_server().await, sink().await);
-    // It redirects to what the path says.
+    // It redirects to the host in the path.
     let through = Upstream::start(&["127.0.0.2"], |mut stream| async move {
         use tokio::io::AsyncWriteExt as _;
         let head = upstream::head(&mut stream).await;

@@ -1,4 +1,4 @@
-//! Loading a module that asks for the network, with the grant and without.
+//! Loading a module that imports the network, with the grant and without.
 
 use samovar_runtime::{Import, Inspection, LoadError, NetworkGrant, NetworkOptions};
 use serde_json::json;
@@ -9,7 +9,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_module_that_makes_requests_is_refused_without_the_grant_and_told_which_it_is() {
+async fn a_module_that_makes_requests_is_refused_without_the_grant_that_it_names() {
     let bed = Bed::new(NetworkOptions::default()).await;
     match bed.load(None).await.err() {
         Some(LoadError::ImportNotGranted(why)) => {
@@ -21,7 +21,7 @@ async fn a_module_that_makes_requests_is_refused_without_the_grant_and_told_whic
 }
 
 #[tokio::test]
-async fn with_no_host_allowed_it_loads_and_reaches_nothing() {
+async fn a_grant_of_no_host_loads_and_reaches_nothing() {
     let bed = Bed::new(NetworkOptions::default()).await;
     let upstream = Upstream::start(&["127.0.0.1"], upstream::echo).await;
     let plugin = bed.allowing(&[]).await;
@@ -43,7 +43,7 @@ async fn with_no_host_allowed_it_loads_and_reaches_nothing() {
 }
 
 #[tokio::test]
-async fn inspect_says_that_the_grant_is_needed() {
+async fn inspection_names_the_grant_that_is_needed() {
     let bed = Bed::new(NetworkOptions::default()).await;
     let imports = Inspection::of(&bed.artifact).imports;
     let of = |start: &str| -> &Import {

@@ -1,4 +1,4 @@
-//! The network as guests have it: what they reach, and what they do not.
+//! The network of guests: the hosts that they reach, and those that they do not.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
 
@@ -23,7 +23,7 @@ use support::{Node, call, guest};
 
 const GUEST: &str = "tests/guests/outgoing/outgoing.wasm";
 
-/// A node, and the compiled guest that tries to reach hosts.
+/// A node, and the compiled guest that connects to hosts.
 struct Bed {
     node: Node,
     artifact: Artifact,
@@ -36,7 +36,7 @@ impl Bed {
         Self { node, artifact }
     }
 
-    /// The guest with that grant.
+    /// Loads the guest with a grant of these hosts.
     async fn load(&self, network: Option<&[&str]>) -> Result<Plugin, LoadError> {
         let hosts = |hosts: &[&str]| hosts.iter().map(|&host| host.to_owned()).collect::<Vec<_>>();
         let network = network.map(|network| NetworkGrant::new(&hosts(network)).unwrap());
@@ -62,7 +62,7 @@ impl Bed {
     }
 }
 
-/// What the guest has to say: what it got, or its own name for why not.
+/// The guest's answer, or its own error.
 async fn ask(plugin: &Plugin, function: &str, arguments: Value) -> Result<Value, String> {
     match call(plugin, function, arguments.to_string()).await {
         Ok(answer) => Ok(serde_json::from_slice(&answer.body).unwrap()),
@@ -75,7 +75,7 @@ async fn fetch(plugin: &Plugin, authority: &str) -> Result<Value, String> {
     ask(plugin, "fetch", json!(["http", authority, "/"])).await
 }
 
-/// Bytes as JSON has them.
+/// Bytes in the form of JSON: base64.
 fn bytes(text: &str) -> String {
     use base64::Engine as _;
     base64::engine::general_purpose::STANDARD.encode(text)

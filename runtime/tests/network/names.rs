@@ -1,4 +1,4 @@
-//! A name server of the test's own, on loopback.
+//! A name server on loopback, which ends with its test.
 
 use std::{
     collections::HashMap,
@@ -11,22 +11,22 @@ use std::{
 
 use tokio::{net::UdpSocket, task::JoinHandle};
 
-/// What a name has.
+/// The records of a name.
 #[derive(Clone)]
 pub enum Records {
     Addresses(Vec<IpAddr>),
-    /// Another set at every question, in turn.
+    /// Another address at each query, in turn.
     Turns(Vec<IpAddr>),
-    /// Another name.
+    /// A CNAME.
     Alias(&'static str),
-    /// No answer at all.
+    /// No response at all.
     Silence,
 }
 
-/// Ends with the test.
+/// Answers queries until it is dropped.
 pub struct NameServer {
     pub address: SocketAddr,
-    /// Every name that was asked for.
+    /// Every name that was queried.
     pub asked: Arc<Mutex<Vec<String>>>,
     serving: JoinHandle<()>,
 }
@@ -64,7 +64,7 @@ impl Drop for NameServer {
     }
 }
 
-/// The name that is asked for, in lower case, and where it ends.
+/// The name that is queried, in lower case, and the offset of its end.
 fn read_name(packet: &[u8]) -> (String, usize) {
     let (mut labels, mut at) = (Vec::new(), HEADER);
     while packet[at] > 0 {
@@ -82,7 +82,7 @@ fn write_name(name: &str) -> Vec<u8> {
 
 fn record(owner: &[u8], kind: u16, data: &[u8]) -> Vec<u8> {
     let length = u16::try_from(data.len()).unwrap().to_be_bytes();
-    // Class IN, and a time to live of 0: nobody keeps it.
+    // Class IN, and a TTL of 0, so that it is never cached.
     [owner, &kind.to_be_bytes(), &[0, 1, 0, 0, 0, 0], &length, data].concat()
 }
 

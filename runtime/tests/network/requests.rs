@@ -1,4 +1,4 @@
-//! Requests to allowed hosts, and to hosts that answer as no host should.
+//! Requests to allowed hosts, and to hostile ones.
 
 use std::{
     net::Ipv4Addr,
@@ -32,7 +32,7 @@ async fn reaching(bed: &Bed, upstream: &Upstream) -> (Plugin, String) {
 }
 
 #[tokio::test]
-async fn an_allowed_host_answers_and_is_told_the_host_that_was_checked() {
+async fn an_allowed_host_gets_the_checked_name_in_its_host_field() {
     let names = [("api.example", Records::Addresses(vec![Ipv4Addr::LOCALHOST.into()]))];
     let names = NameServer::start(&names).await;
     let bed =
@@ -48,13 +48,13 @@ async fn an_allowed_host_answers_and_is_told_the_host_that_was_checked() {
         assert_eq!(head.matches("host:").count(), 1, "{head}");
         assert!(head.contains(&format!("host: api.example:{port}\r\n")), "{head}");
     }
-    // A port that is not named is another thing.
+    // The default port is not the one that is allowed.
     let why = fetch(&plugin, "api.example").await.unwrap_err();
     assert!(why.contains("HttpRequestDenied"), "{why}");
 }
 
 #[tokio::test]
-async fn a_body_is_sent_and_no_tunnel_is_opened() {
+async fn a_body_is_sent_and_connect_is_refused() {
     let upstream = Upstream::start(&["127.0.0.1"], |mut stream| async move {
         upstream::head(&mut stream).await;
         let (mut body, mut part) = (Vec::new(), [0; 4096]);
@@ -79,7 +79,7 @@ async fn a_body_is_sent_and_no_tunnel_is_opened() {
 }
 
 #[tokio::test]
-async fn a_host_that_speaks_no_tls_is_not_spoken_to_without() {
+async fn a_request_over_https_never_falls_back_to_plain_text() {
     let upstream = Upstream::start(&["127.0.0.1"], |stream| upstream::answer(stream, "no TLS")).await;
     let bed = bed().await;
     let (plugin, authority) = reaching(&bed, &upstream).await;
@@ -87,7 +87,7 @@ async fn a_host_that_speaks_no_tls_is_not_spoken_to_without() {
     assert!(why.contains("TlsProtocolError"), "{why}");
 }
 
-/// Writes what `part` gives until the other side has gone.
+/// Writes `part` again and again, until the client disconnects.
 async fn without_end(mut stream: TcpStream, start: &str, part: &[u8], pause: Duration) {
     upstream::head(&mut stream).await;
     let _ = stream.write_all(start.as_bytes()).await;
@@ -97,7 +97,7 @@ async fn without_end(mut stream: TcpStream, start: &str, part: &[u8], pause: Dur
 }
 
 #[tokio::test]
-async fn a_response_without_end_is_cut() {
+async fn a_response_without_end_ends_at_the_limit() {
     let head = "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\r\n";
     let upstream = Upstream::start(&["127.0.0.1"], move |stream| async move {
         without_end(stream, head, &[b'x'; 8 << 10], Duration::ZERO).await;
@@ -110,7 +110,7 @@ async fn a_response_without_end_is_cut() {
 }
 
 #[tokio::test]
-async fn a_response_that_says_it_is_too_long_is_not_begun() {
+async fn a_response_with_a_content_length_over_the_limit_is_refused() {
     let head = "HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n";
     let upstream = Upstream::start(&["127.0.0.1"], move |stream| async move {
         without_end(stream, head, b"x", Duration::from_millis(10)).await;
@@ -123,7 +123,7 @@ async fn a_response_that_says_it_is_too_long_is_not_begun() {
 }
 
 #[tokio::test]
-async fn a_flood_of_headers_is_cut_however_it_comes() {
+async fn a_flood_of_fields_ends_at_the_limit_in_many_or_in_one() {
     for part in [&b"x-flood: 1\r\n"[..], &[b'x'; 4096]] {
         let upstream = Upstream::start(&["127.0.0.1"], move |stream| async move {
             without_end(stream, "HTTP/1.1 200 OK\r\nx-first: ", part, Duration::ZERO).await;
@@ -137,7 +137,7 @@ async fn a_flood_of_headers_is_cut_however_it_comes() {
 }
 
 #[tokio::test]
-async fn a_host_that_dribbles_is_left_when_the_guest_has_waited_long_enough() {
+async fn a_host_that_trickles_ends_at_the_guests_own_timeout() {
     for head in ["HTTP/1.1 200 OK\r\nx-slow: ", ""] {
         let upstream = Upstream::start(&["127.0.0.1"], move |stream| async move {
             without_end(stream, head, b"x", Duration::from_millis(20)).await;
@@ -153,7 +153,7 @@ async fn a_host_that_dribbles_is_left_when_the_guest_has_waited_long_enough() {
 }
 
 #[tokio::test]
-async fn a_body_that_stops_is_left_too() {
+async fn a_body_that_stalls_ends_at_the_guests_own_timeout() {
     let upstream = Upstream::start(&["127.0.0.1"], |mut stream| async move {
         upstream::head(&mut stream).await;
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").await;
@@ -166,7 +166,7 @@ async fn a_body_that_stops_is_left_too() {
     assert!(why.contains("connection read timeout"), "{why}");
 }
 
-/// Hosts that answer when they are told to; they say when a connection has gone.
+/// A host that responds on a signal, and counts the connections that have closed.
 struct Held {
     upstream: Upstream,
     answer: watch::Sender<bool>,
@@ -174,15 +174,15 @@ struct Held {
 }
 
 async fn held() -> Held {
-    let (answer, told) = watch::channel(false);
+    let (answer, signal) = watch::channel(false);
     let (went, gone) = watch::channel(0);
     let went = Arc::new(went);
     let upstream = Upstream::start(&["127.0.0.1"], move |mut stream| {
-        let (mut told, went) = (told.clone(), Arc::clone(&went));
+        let (mut signal, went) = (signal.clone(), Arc::clone(&went));
         async move {
             upstream::head(&mut stream).await;
             let gone = tokio::select! {
-                told = told.wait_for(|&told| told) => told.is_err(),
+                signal = signal.wait_for(|&signal| signal) => signal.is_err(),
                 _ = stream.read_u8() => true,
             };
             if !gone {
@@ -201,7 +201,7 @@ async fn storm(plugin: Plugin, authority: String, count: u32) -> (u64, Vec<Value
 }
 
 #[tokio::test]
-async fn a_storm_of_requests_is_held_to_so_many_at_once() {
+async fn concurrent_requests_are_limited_for_each_call_and_plugin() {
     let Held { upstream, answer, .. } = held().await;
     let bed = bed().await;
     let (plugin, authority) = reaching(&bed, &upstream).await;
@@ -210,10 +210,10 @@ async fn a_storm_of_requests_is_held_to_so_many_at_once() {
     upstream.reached_by(16).await;
     let others: Vec<_> = (0..7).map(|_| tokio::spawn(storm(plugin.clone(), authority.clone(), 16))).collect();
     upstream.reached_by(128).await;
-    // The plugin has as many as it may have.
+    // The plugin has reached its limit.
     let (answered, refused) = storm(plugin.clone(), authority.clone(), 16).await;
     assert_eq!((answered, refused.len()), (0, 16));
-    // Another plugin is not held up by that.
+    // Another plugin is not affected.
     let neighbour = tokio::spawn(storm(bed.allowing(&[&authority]).await, authority.clone(), 1));
     upstream.reached_by(129).await;
     answer.send(true).unwrap();
@@ -230,11 +230,11 @@ async fn a_storm_of_requests_is_held_to_so_many_at_once() {
     assert_eq!(upstream.count(), 129);
     drop(plugin);
     bed.node.engine.memory().trim_freed();
-    assert!(bed.node.used() <= before, "what the requests took is given back");
+    assert!(bed.node.used() <= before, "memory of the requests is still reserved");
 }
 
 #[tokio::test]
-async fn when_a_call_ends_its_connections_go_with_it() {
+async fn the_connections_of_a_call_close_when_it_ends() {
     let Held { upstream, mut gone, answer } = held().await;
     let bed = bed().await;
     let authority = format!("127.0.0.1:{}", upstream.port);
@@ -249,7 +249,7 @@ async fn when_a_call_ends_its_connections_go_with_it() {
 }
 
 #[tokio::test]
-async fn a_name_server_that_is_silent_is_not_waited_for_without_end() {
+async fn a_silent_name_server_ends_in_a_timeout() {
     let names = NameServer::start(&[("silent.example", Records::Silence)]).await;
     let bed =
         Bed::new(NetworkOptions { name_servers: vec![names.address], ..NetworkOptions::default() }).await;

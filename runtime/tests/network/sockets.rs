@@ -1,4 +1,4 @@
-//! Sockets to what is allowed, and to nothing beside it.
+//! Sockets to allowed hosts, and to no others.
 
 use std::net::Ipv4Addr;
 
@@ -13,7 +13,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_socket_reaches_an_address_and_a_port_that_are_named() {
+async fn a_socket_reaches_only_allowed_addresses_and_ports() {
     let bed = Bed::new(NetworkOptions::default()).await;
     let upstream = Upstream::start(&["127.0.0.1"], upstream::shout).await;
     let other = Upstream::start(&["127.0.0.1"], upstream::shout).await;
@@ -30,7 +30,7 @@ async fn a_socket_reaches_an_address_and_a_port_that_are_named() {
 }
 
 #[tokio::test]
-async fn a_host_without_a_port_is_for_requests_alone() {
+async fn a_host_without_a_port_allows_no_sockets() {
     let bed = Bed::new(NetworkOptions::default()).await;
     let plugin = bed.allowing(&["127.0.0.1", "api.example"]).await;
     for (function, arguments) in [
@@ -44,7 +44,7 @@ async fn a_host_without_a_port_is_for_requests_alone() {
 }
 
 #[tokio::test]
-async fn a_name_is_reached_at_the_addresses_that_it_had() {
+async fn a_name_is_connected_at_the_addresses_of_its_lookup() {
     let loopback = Records::Addresses(vec![Ipv4Addr::LOCALHOST.into()]);
     let zone = [("db.example", loopback.clone()), ("other.example", loopback)];
     let names = NameServer::start(&zone).await;
@@ -65,7 +65,7 @@ async fn a_name_is_reached_at_the_addresses_that_it_had() {
 }
 
 #[tokio::test]
-async fn datagrams_go_where_connections_may_and_come_from_nowhere_else() {
+async fn datagrams_reach_only_allowed_addresses_and_ports() {
     let bed = Bed::new(NetworkOptions::default()).await;
     let (allowed, counted, _serving) = upstream::shout_datagrams(Ipv4Addr::LOCALHOST.into()).await;
     let (other, uncounted, _serving) = upstream::shout_datagrams(Ipv4Addr::LOCALHOST.into()).await;
@@ -79,7 +79,7 @@ async fn datagrams_go_where_connections_may_and_come_from_nowhere_else() {
 }
 
 #[tokio::test]
-async fn nothing_listens_and_no_port_is_chosen() {
+async fn no_guest_listens_or_binds_a_port() {
     let bed = Bed::new(NetworkOptions::default()).await;
     let plugin = bed.allowing(&["127.0.0.0/8:*", "0.0.0.0/8:*"]).await;
     for (function, address, port) in [
@@ -95,7 +95,7 @@ async fn nothing_listens_and_no_port_is_chosen() {
 }
 
 #[tokio::test]
-async fn an_instance_has_so_many_sockets_at_once_and_the_node_is_given_back_what_they_took() {
+async fn an_instance_has_at_most_32_sockets_and_their_memory_is_released() {
     let bed = Bed::new(NetworkOptions::default()).await;
     let plugin = bed.allowing(&["127.0.0.1:*"]).await;
     let before = bed.node.used();

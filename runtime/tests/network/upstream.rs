@@ -1,4 +1,4 @@
-//! Hosts on loopback that count who connects to them.
+//! Hosts on loopback that count their connections.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -13,7 +13,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// Ends with the test.
+/// Accepts connections until it is dropped.
 pub struct Upstream {
     pub port: u16,
     pub connections: watch::Receiver<usize>,
@@ -21,7 +21,7 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// Listens at these addresses, all with one port, and serves each connection so.
+    /// Listens on the same port of all these addresses, and serves each connection with `serve`.
     pub async fn start<S, F>(addresses: &[&str], serve: S) -> Self
     where
         S: Fn(TcpStream) -> F + Send + Sync + 'static,
@@ -46,7 +46,7 @@ impl Upstream {
         *self.connections.borrow()
     }
 
-    /// Waits until so many have connected.
+    /// Waits until there were `count` connections.
     pub async fn reached_by(&self, count: usize) {
         let mut connections = self.connections.clone();
         let waiting = connections.wait_for(|&now| now >= count);
@@ -60,7 +60,7 @@ impl Drop for Upstream {
     }
 }
 
-/// The same free port of all these addresses.
+/// Binds a port that is free on all these addresses.
 async fn listen(addresses: &[&str]) -> (Vec<TcpListener>, u16) {
     for _ in 0..50 {
         let mut listeners = vec![TcpListener::bind((addresses[0], 0)).await.unwrap()];
@@ -90,7 +90,7 @@ pub async fn head(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&head).into_owned()
 }
 
-/// Answers a request with its own head.
+/// Responds to a request with its own head.
 pub async fn echo(mut stream: TcpStream) {
     let head = head(&mut stream).await;
     answer(stream, &head).await;
@@ -102,7 +102,7 @@ pub async fn answer(mut stream: TcpStream, body: &str) {
     let _ = stream.shutdown().await;
 }
 
-/// Gives back what it is sent, in capitals.
+/// Sends back what it receives, in upper case.
 pub async fn shout(mut stream: TcpStream) {
     let mut bytes = [0; 64];
     if let Ok(length) = stream.read(&mut bytes).await {
@@ -111,7 +111,7 @@ pub async fn shout(mut stream: TcpStream) {
     }
 }
 
-/// The same for datagrams, counted.
+/// The same for datagrams, which it counts.
 pub async fn shout_datagrams(address: IpAddr) -> (SocketAddr, watch::Receiver<usize>, JoinHandle<()>) {
     let socket = UdpSocket::bind((address, 0)).await.unwrap();
     let (count, counted) = watch::channel(0);
