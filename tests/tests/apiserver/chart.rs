@@ -1,11 +1,11 @@
-//! The chart's objects before a real API server, which knows each kind and refuses what is misspelt.
+//! The chart's objects on a real API server, which knows each kind and refuses misspelt fields.
 
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use samovar_testbed::{Cluster, Helm};
 
-/// Values that together touch every part that is optional and needs no CRD of others.
+/// Values that together enable every optional object that needs no CRD of other projects.
 const SETS: [&[&str]; 4] = [
     &[],
     &[
@@ -26,7 +26,7 @@ const SETS: [&[&str]; 4] = [
 ];
 
 #[tokio::test]
-async fn an_api_server_takes_every_object_of_the_chart() -> Result<()> {
+async fn the_api_server_accepts_every_object_of_the_chart() -> Result<()> {
     let cluster = Cluster::new("chart").await?;
     let helm = Helm::new(&cluster.kubeconfig, &cluster.namespace, "registry.example.com");
     let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/samovar").display().to_string();

@@ -1,4 +1,4 @@
-//! What the other tests rely on: the servers, the registry, the proxy, and the ends of processes.
+//! The test bed itself: the control plane, the registry and the proxy that the other tests rely on.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use serde_json::json;
 const SOON: Duration = Duration::from_secs(10);
 
 #[tokio::test]
-async fn objects_of_a_deleted_owner_are_collected() -> Result<()> {
+async fn objects_of_a_deleted_owner_are_garbage_collected() -> Result<()> {
     let cluster = Cluster::new("owners").await?;
     let owner = cluster.api().create(&PostParams::default(), &config_map("owner")).await?;
     let mut dependent = config_map("dependent");
@@ -43,7 +43,7 @@ async fn a_node_and_its_agent_pod_are_ready() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_refused_manifest_says_why() -> Result<()> {
+async fn a_refusal_of_the_api_server_is_the_error() -> Result<()> {
     let cluster = Cluster::new("refused").await?;
     let refusal =
         cluster.apply("{apiVersion: v1, kind: ConfigMap, metadata: {name: UPPER}}").await.unwrap_err();
@@ -52,7 +52,7 @@ async fn a_refused_manifest_says_why() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_registry_keeps_what_was_pushed_through_a_restart() -> Result<()> {
+async fn the_registry_keeps_its_blobs_over_a_restart() -> Result<()> {
     let mut registry = Registry::start().await?;
     let layer = registry.push_blob("demo/text", "application/wasm", b"\0asm\x01\0\0\0").await?;
     let url = format!("http://{}/v2/demo/text/blobs/{}", registry.address(), layer.digest);
@@ -65,7 +65,7 @@ async fn the_registry_keeps_what_was_pushed_through_a_restart() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_proxy_holds_a_process_between_two_writes() -> Result<()> {
+async fn the_proxy_stops_a_process_between_two_writes() -> Result<()> {
     let cluster = Cluster::new("held").await?;
     let proxy = ApiProxy::start(&cluster.kubeconfig).await?;
     let through_proxy: Api<ConfigMap> = Api::namespaced(proxy.client().await?, &cluster.namespace);
@@ -94,7 +94,7 @@ async fn the_proxy_holds_a_process_between_two_writes() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_proxy_streams_watches_and_cuts_them() -> Result<()> {
+async fn the_proxy_streams_watches_and_breaks_them() -> Result<()> {
     let cluster = Cluster::new("watched").await?;
     let proxy = ApiProxy::start(&cluster.kubeconfig).await?;
     let through_proxy: Api<ConfigMap> = Api::namespaced(proxy.client().await?, &cluster.namespace);
@@ -107,7 +107,7 @@ async fn the_proxy_streams_watches_and_cuts_them() -> Result<()> {
     assert!(tokio::time::timeout(Duration::from_millis(300), through_proxy.get("new")).await.is_err());
     proxy.set(Link::Refused);
     assert!(through_proxy.get("new").await.is_err());
-    // The stream ends, with an error or without.
+    // The stream ends, with an error or without one.
     tokio::time::timeout(SOON, async { while let Ok(Some(_)) = watch.try_next().await {} }).await?;
     proxy.set(Link::Open);
     through_proxy.get("new").await?;

@@ -1,4 +1,4 @@
-//! The operator stopped anywhere: what it makes is the same, and at rest it writes nothing.
+//! An operator killed between any two writes converges to the same objects; at rest it writes nothing.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,8 +10,8 @@ use samovar_testbed::{ApiProxy, Cluster, ControlPlane};
 
 use crate::stage::{ADD, Operator, SOON, Stage};
 
-/// The names of everything that was made for a plugin.
-async fn made(stage: &Stage, plugin: &str) -> Result<Vec<String>> {
+/// The names of all objects that the operator created for a plugin.
+async fn created(stage: &Stage, plugin: &str) -> Result<Vec<String>> {
     let all = ListParams::default().labels(&format!("samovar.dev/plugin={plugin}"));
     let mut names = Vec::new();
     let cluster = &stage.cluster;
@@ -32,9 +32,9 @@ async fn an_operator_killed_between_any_two_writes_converges_to_the_same_objects
 
     stage.apply("whole", &image, "").await?;
     stage.all_ready("whole").await?;
-    // The names of a revision and its assignments hold a hash of what runs, which is the same for every plugin here.
+    // The names of revisions and assignments contain a hash of the template, which is the same for every plugin here.
     let whole: Vec<_> =
-        made(&stage, "whole").await?.iter().map(|name| name.replace("whole", "math")).collect();
+        created(&stage, "whole").await?.iter().map(|name| name.replace("whole", "math")).collect();
 
     let mut cut = 0;
     for writes in 1.. {
@@ -50,20 +50,20 @@ async fn an_operator_killed_between_any_two_writes_converges_to_the_same_objects
         operator.start_again()?;
         stage.all_ready(&name).await?;
         let names: Vec<_> =
-            made(&stage, &name).await?.iter().map(|made| made.replace(&name, "math")).collect();
+            created(&stage, &name).await?.iter().map(|object| object.replace(&name, "math")).collect();
         assert_eq!(names, whole, "killed after {writes} writes");
         if ended {
             break;
         }
         cut += 1;
     }
-    // A revision, a Service, two assignments, a status: fewer cuts than that would show that nothing was cut.
-    assert!(cut >= 5, "only {cut} places to stop at were found");
+    // A revision, a Service, two assignments, a status: fewer kills than writes would mean that some were not tried.
+    assert!(cut >= 5, "only {cut} places to kill it at were found");
     Ok(())
 }
 
 #[tokio::test]
-async fn at_rest_nothing_is_written() -> Result<()> {
+async fn an_operator_at_rest_writes_nothing() -> Result<()> {
     let own = Arc::new(ControlPlane::start().await?);
     let proxy = ApiProxy::start(&own.kubeconfig()).await?;
     let mut stage = Stage::on(Cluster::on(own, "rest").await?, 0).await?;
@@ -75,7 +75,7 @@ async fn at_rest_nothing_is_written() -> Result<()> {
     }
     stage.apply("math", &stage.push("1", ADD).await?, "").await?;
     stage.all_ready("math").await?;
-    // A heartbeat of a node, as kubelets send them, decides nothing and so causes nothing.
+    // A node's heartbeat, as kubelets send it, changes no decision and so causes no write.
     let quiet =
         Duration::from_secs(std::env::var("SAMOVAR_REST_SECONDS").map_or(Ok(5), |text| text.parse())?);
     let settled = settled(&proxy).await;
@@ -84,7 +84,7 @@ async fn at_rest_nothing_is_written() -> Result<()> {
     Ok(())
 }
 
-/// How many writes there were once none had come for a second.
+/// The number of writes once none has come for a second.
 async fn settled(proxy: &ApiProxy) -> usize {
     loop {
         let before = proxy.writes().len();

@@ -1,4 +1,4 @@
-//! The custom resources as a real API server takes them: refusals, explanations, columns, Istio beside us.
+//! The CRDs on a real API server: validation, explanations, columns, and coexistence with Istio's.
 
 use anyhow::Result;
 use kube::{
@@ -14,7 +14,7 @@ use crate::stage::eventually;
 const ISTIO: &str = include_str!("istio-wasmplugin-crd.yaml");
 
 #[tokio::test]
-async fn istios_kind_of_the_same_name_lives_beside_ours() -> Result<()> {
+async fn istios_wasmplugin_crd_coexists_with_ours() -> Result<()> {
     let cluster = Cluster::new("istio").await?;
     cluster.apply(ISTIO).await?;
     cluster.kubectl(&["wait", "--for=condition=Established", "crd/wasmplugins.extensions.istio.io"]).await?;
@@ -31,7 +31,7 @@ async fn istios_kind_of_the_same_name_lives_beside_ours() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_api_server_refuses_what_one_object_shows_to_be_wrong() -> Result<()> {
+async fn the_api_server_refuses_each_invalid_spec() -> Result<()> {
     let cluster = Cluster::new("rules").await?;
     for (spec, sentence) in [
         ("{image: a, replicas: -1}", "replicas must be 0 or more"),
@@ -64,9 +64,9 @@ async fn the_api_server_refuses_what_one_object_shows_to_be_wrong() -> Result<()
 }
 
 #[tokio::test]
-async fn fields_are_explained_and_plugins_scaled() -> Result<()> {
+async fn kubectl_explains_fields_and_scales_plugins() -> Result<()> {
     let cluster = Cluster::new("explained").await?;
-    // An API server publishes a CRD's fields a moment after it serves its objects.
+    // An API server publishes a CRD's OpenAPI schema a moment after it serves its objects.
     let explained = async || cluster.kubectl(&["explain", "wplug.spec.limits"]).await;
     let limits = eventually(explained).await?;
     for field in ["memory", "timeout", "concurrency", "queue", "requestBytes", "responseBytes"] {

@@ -1,4 +1,4 @@
-//! Granted files and hosts, from a policy on the API server to a guest on an agent.
+//! Grants of files and hosts, from a policy on the API server to a guest on an agent.
 
 use anyhow::{Result, ensure};
 use samovar_testbed::upstream::{Upstream, respond};
@@ -10,12 +10,12 @@ use crate::{
     stage::{Stage, message},
 };
 
-/// A guest that does with files what each line says.
+/// A guest that performs a file operation for each line of its input.
 const FILES: &[u8] = include_bytes!("../../guests/files/files.wasm");
-/// A guest that tries to reach hosts.
+/// A guest that connects to hosts.
 const OUTGOING: &[u8] = include_bytes!("../../guests/outgoing/outgoing.wasm");
 
-/// What a guest is asked for, and its answer in JSON.
+/// Calls a function with these arguments; returns its answer, which may be the guest's error.
 async fn ask(stage: &Stage, plugin: &str, function: &str, arguments: &Value) -> Result<Value> {
     let (status, answer) =
         stage.agents[0].call(&stage.cluster.namespace, plugin, function, &arguments.to_string()).await?;
@@ -24,7 +24,7 @@ async fn ask(stage: &Stage, plugin: &str, function: &str, arguments: &Value) -> 
 }
 
 #[tokio::test]
-async fn files_of_objects_are_read_only_change_with_them_and_scratch_is_a_calls_own() -> Result<()> {
+async fn files_of_objects_are_read_only_and_current_and_scratch_is_per_call() -> Result<()> {
     let stage = stage("files", 1).await?;
     let image = stage.push_wasm("files", FILES).await?;
     stage.config_map("en").await?;
@@ -40,10 +40,10 @@ async fn files_of_objects_are_read_only_change_with_them_and_scratch_is_a_calls_
     let namespace = stage.cluster.namespace.clone();
     let script = "read\t/words/locale\nread\t/keys/token\nlist\t/none\nwrite\t/keys/token\tmine\nlist\t/tmp\n\
                   fill\t/tmp/a\t60000\nfill\t/tmp/b\t60000\nread\t/etc/passwd\nlist\t/";
-    // 76 is WASI's ENOTCAPABLE: no granted folder leads there.
+    // 76 is WASI's ENOTCAPABLE: the path is in no granted folder.
     let refused = "ReadOnlyFilesystem\nok\nok\nStorageFull\nerrno 76\nerrno 76\n";
     let answer = |locale: &str, token: &str| format!("ok {locale}\nok {token}\nok\n{refused}");
-    // Twice: what the first call leaves in scratch is gone.
+    // Twice: the second call finds nothing of the first in scratch.
     for _ in 0..2 {
         let (status, said) = stage.agents[0].call(&namespace, "files", "run", script).await?;
         ensure!((status, &*said) == (200, &*answer("en", "hidden")), "{status} {said}");
@@ -54,7 +54,7 @@ async fn files_of_objects_are_read_only_change_with_them_and_scratch_is_a_calls_
 }
 
 #[tokio::test]
-async fn a_guest_reaches_the_hosts_of_its_policy_and_no_others() -> Result<()> {
+async fn a_guest_reaches_its_allowed_hosts_and_no_others() -> Result<()> {
     let stage = stage("hosts", 1).await?;
     let image = stage.push_wasm("outgoing", OUTGOING).await?;
     let allowed = Upstream::start(|stream| respond(stream, "hi")).await?;

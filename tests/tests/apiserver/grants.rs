@@ -1,4 +1,4 @@
-//! Grants: values of ConfigMaps and Secrets on their way from a policy to a guest, and to nobody else.
+//! Values of ConfigMaps and Secrets reach the guests whose policy names them, and nobody else.
 
 use std::{fs, path::Path, sync::Arc};
 
@@ -11,18 +11,18 @@ use serde_json::{Value, json};
 
 use crate::stage::{ADD, Agent, Operator, Stage, eventually, message};
 
-/// What no object, log or file may hold.
+/// The value of a Secret, which no object, log or file may contain.
 const CANARY: &str = "canary-8f2d61";
-/// A guest that tells its environment and reads files.
+/// A guest that returns its environment and reads files.
 const WASI: &[u8] = include_bytes!("../../guests/wasi/wasi.wasm");
-/// A variable from each kind of place, and one that need not be.
+/// A variable from each kind of source, and an optional one.
 const POLICY: &str = "securityPolicy: {env: [
     {name: PLAIN, value: here},
     {name: LOCALE, valueFrom: {configMapKeyRef: {name: words, key: locale}}},
     {name: TOKEN, valueFrom: {secretKeyRef: {name: api, key: token}}},
     {name: ABSENT, valueFrom: {secretKeyRef: {name: nowhere, key: none, optional: true}}}]}";
 
-/// A stage whose agents know the operator.
+/// A stage whose agents request contents from the operator.
 pub async fn stage(name: &str, agents: usize) -> Result<Stage> {
     let operator = Operator::shared().await?;
     let mut stage = Stage::new(name, 0).await?;
@@ -48,7 +48,7 @@ async fn add_agent(stage: &mut Stage, node: &str, operator: &str) -> Result<()> 
     Ok(())
 }
 
-/// The certificate of the operator's authority, once it is shown.
+/// The operator's CA certificate, once it is published.
 async fn authority(cluster: &Cluster) -> Result<String> {
     let config_maps: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), AGENT_NAMESPACE);
     eventually(async || {
@@ -88,7 +88,7 @@ impl Stage {
         self.cluster.apply(&yaml).await.map(drop)
     }
 
-    /// Waits until this agent's guest has this environment.
+    /// Waits until the guest of this agent has the environment `wanted`.
     async fn has_environment(&self, agent: usize, wanted: &Value) -> Result<()> {
         let namespace = &self.cluster.namespace;
         self.agents[agent].answers(namespace, "wasi", "environment", "[]", &wanted.to_string()).await
@@ -117,23 +117,23 @@ async fn values_reach_the_guest_and_no_object_log_or_file_holds_a_secret() -> Re
     );
     ensure!(assignments.items.len() == 2 && revisions.items.len() == 1);
     let objects = serde_json::to_string(&assignments)? + &serde_json::to_string(&revisions)?;
-    ensure!(objects.contains("TOKEN") && !tells(objects.as_bytes()), "{objects}");
+    ensure!(objects.contains("TOKEN") && !leaks(objects.as_bytes()), "{objects}");
     let operator = Operator::shared().await?;
-    ensure!(!tells(operator.process.log().as_bytes()), "the operator logs a secret");
+    ensure!(!leaks(operator.process.log().as_bytes()), "the operator logs a secret");
     for agent in &stage.agents {
-        ensure!(!tells(agent.process.log().as_bytes()), "an agent logs a secret");
+        ensure!(!leaks(agent.process.log().as_bytes()), "an agent logs a secret");
         let kept = files(&scratch().join(&agent.pod.uid))?;
-        ensure!(kept.iter().any(|(name, _)| name.contains("assignments-")), "nothing is kept");
+        ensure!(kept.iter().any(|(name, _)| name.contains("assignments-")), "there is no checkpoint");
         for (name, content) in kept {
-            ensure!(!tells(&content), "{name} holds a secret");
+            ensure!(!leaks(&content), "{name} contains a secret");
         }
     }
     Ok(())
 }
 
-/// Whether it holds the canary, or what the API server writes in its place.
-fn tells(bytes: &[u8]) -> bool {
-    // base64 of it, less the end that depends on what follows.
+/// True if the bytes contain the canary, or its base64, in which the API server returns it.
+fn leaks(bytes: &[u8]) -> bool {
+    // Its base64, without the end, which depends on the bytes that follow.
     [CANARY.as_bytes(), b"Y2FuYXJ5LThmMmQ2"]
         .iter()
         .any(|canary| bytes.windows(canary.len()).any(|part| part == *canary))
@@ -153,7 +153,7 @@ fn files(folder: &Path) -> Result<Vec<(String, Vec<u8>)>> {
 }
 
 #[tokio::test]
-async fn a_change_of_what_is_named_is_a_new_revision_on_every_node() -> Result<()> {
+async fn a_changed_configmap_or_secret_is_a_new_revision_on_every_node() -> Result<()> {
     let stage = stage("moved", 2).await?;
     stage.config_map("en").await?;
     stage.secret("one").await?;
@@ -170,7 +170,7 @@ async fn a_change_of_what_is_named_is_a_new_revision_on_every_node() -> Result<(
     for agent in [0, 1] {
         stage.has_environment(agent, &environment("de", "two")).await?;
     }
-    // Going back finds the revision there was; and what nobody names changes nothing.
+    // The old value has its old revision; an object that no policy names changes nothing.
     stage.config_map("en").await?;
     stage
         .cluster
@@ -184,7 +184,7 @@ async fn a_change_of_what_is_named_is_a_new_revision_on_every_node() -> Result<(
 }
 
 #[tokio::test]
-async fn contents_are_given_to_the_agent_that_has_the_assignment_and_to_nobody_else() -> Result<()> {
+async fn only_the_assigned_agent_gets_contents_from_the_operator() -> Result<()> {
     let stage = stage("asked", 2).await?;
     stage.config_map("en").await?;
     stage.secret(CANARY).await?;
@@ -207,9 +207,9 @@ async fn contents_are_given_to_the_agent_that_has_the_assignment_and_to_nobody_e
     let good = token(cluster, "samovar-operator", Some(own)).await?;
     let (status, answer) = ask(&good, namespace, &assignment).await?;
     ensure!((status, answer.contains(CANARY)) == (200, true), "{status} {answer}");
-    ensure!(!answer.contains("locale"), "more is given than is named: {answer}");
+    ensure!(!answer.contains("locale"), "the answer has more than the policy names: {answer}");
 
-    // A second Pod of the agents' account on that node, as while a DaemonSet replaces its Pods.
+    // A second Pod of the agents' ServiceAccount on that node, as during a rolling update of the DaemonSet.
     let twin = cluster.agent_pod(&own.node).await?;
     let fresh = signed_again(cluster, &good, 600)?;
     ensure!(
@@ -219,7 +219,7 @@ async fn contents_are_given_to_the_agent_that_has_the_assignment_and_to_nobody_e
     for (who, token, wanted) in [
         ("another node's agent", token(cluster, "samovar-operator", Some(other)).await?, 403),
         ("another Pod of the node", token(cluster, "samovar-operator", Some(&twin)).await?, 403),
-        ("the account without a Pod", token(cluster, "samovar-operator", None).await?, 401),
+        ("the ServiceAccount without a Pod", token(cluster, "samovar-operator", None).await?, 401),
         ("a token for another audience", token(cluster, "somebody-else", Some(own)).await?, 401),
         (
             "a token of the API server's own audience",
@@ -228,18 +228,18 @@ async fn contents_are_given_to_the_agent_that_has_the_assignment_and_to_nobody_e
         ),
         ("a token that has expired", signed_again(cluster, &good, -60)?, 401),
         ("no token", String::new(), 401),
-        ("a token that is none", "a.b.c".to_owned(), 401),
+        ("a malformed token", "a.b.c".to_owned(), 401),
     ] {
         let (status, answer) = ask(&token, namespace, &assignment).await?;
         ensure!(status == wanted, "{who}: {status} {answer}");
-        ensure!(!answer.contains(CANARY), "{who} is given the secret");
+        ensure!(!answer.contains(CANARY), "{who} gets the secret");
     }
     for (namespace, name) in
         [("default", assignment.as_str()), (namespace, "nothing"), ("..", "a"), (namespace, "%2e%2e%2fa")]
     {
         ensure!(ask(&good, namespace, name).await?.0 >= 400, "{namespace}/{name}");
     }
-    // What it stands for is gone: the agent is to run the next revision.
+    // The contents of this revision exist no more: the agent is to run the next one.
     cluster
         .kubectl(&["patch", "wplug", "wasi", "--type=merge", "-p", r#"{"spec": {"paused": true}}"#])
         .await?;
@@ -249,7 +249,7 @@ async fn contents_are_given_to_the_agent_that_has_the_assignment_and_to_nobody_e
     Ok(())
 }
 
-/// The same token with another expiry, signed with the key that the API server signs with.
+/// The token with another expiry, signed with the API server's key.
 fn signed_again(cluster: &Cluster, token: &str, seconds: i64) -> Result<String> {
     let mut claims = jwt::claims(token)?;
     let now = i64::try_from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs())?;
@@ -260,7 +260,7 @@ fn signed_again(cluster: &Cluster, token: &str, seconds: i64) -> Result<String> 
 }
 
 #[tokio::test]
-async fn what_is_missing_is_named_the_old_revision_serves_and_it_recovers() -> Result<()> {
+async fn a_missing_secret_is_named_and_the_old_revision_serves_until_it_exists() -> Result<()> {
     let stage = stage("missing", 1).await?;
     stage.config_map("en").await?;
     stage.apply_wasi("wasi", POLICY).await?;
@@ -290,8 +290,7 @@ async fn what_is_missing_is_named_the_old_revision_serves_and_it_recovers() -> R
 }
 
 #[tokio::test]
-async fn without_an_operator_plugins_go_on_and_a_restarted_agent_lacks_those_with_secrets_alone() -> Result<()>
-{
+async fn without_an_operator_a_restarted_agent_lacks_only_plugins_with_secrets() -> Result<()> {
     let own = Arc::new(ControlPlane::start().await?);
     let mut operator = Operator::start(&own.kubeconfig()).await?;
     let mut stage = Stage::on(Cluster::on(own, "alone").await?, 0).await?;

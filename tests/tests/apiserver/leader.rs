@@ -1,4 +1,4 @@
-//! Several operators: one works, and another takes over when that ends, dies or hangs.
+//! Leader election: one operator leads, and a standby takes over when it exits, dies or hangs.
 
 use std::{sync::Arc, time::Duration};
 
@@ -35,7 +35,7 @@ impl Replica {
     }
 }
 
-/// Waits until a lease names this holder, and gives how often it changed hands.
+/// Waits until `holder` has the Lease; returns the number of its transitions.
 async fn led_by(stage: &Stage, holder: &str) -> Result<i32> {
     let leases: Api<Lease> = Api::namespaced(stage.cluster.client.clone(), AGENT_NAMESPACE);
     let is_held = |lease: Option<&Lease>| {
@@ -44,11 +44,11 @@ async fn led_by(stage: &Stage, holder: &str) -> Result<i32> {
     };
     let lease = timeout(SOON, await_condition(leases, LEASE, is_held)).await;
     let spec = lease.with_context(|| format!("{holder} does not lead"))??.and_then(|lease| lease.spec);
-    spec.and_then(|spec| spec.lease_transitions).context("a lease counts its holders")
+    spec.and_then(|spec| spec.lease_transitions).context("a Lease counts its transitions")
 }
 
 #[tokio::test]
-async fn a_standby_takes_over_when_the_leader_ends_dies_or_hangs() -> Result<()> {
+async fn a_standby_takes_over_when_the_leader_exits_dies_or_hangs() -> Result<()> {
     let own = Arc::new(ControlPlane::start().await?);
     let stage = Stage::on(Cluster::on(own, "leaders").await?, 1).await?;
     let image = stage.push("1", ADD).await?;
@@ -60,7 +60,7 @@ async fn a_standby_takes_over_when_the_leader_ends_dies_or_hangs() -> Result<()>
     stage.all_ready("of-the-first").await?;
     ensure!(!second.process.log().contains("became the leader identity=second"), "two lead at once");
 
-    // One that ends gives the lease back: the other need not wait until it runs out.
+    // A leader that exits releases the Lease: the standby need not wait until it expires.
     ensure!(first.process.terminate(SOON).await?.success());
     ensure!(led_by(&stage, second.name).await? == first_term + 1);
     stage.apply("of-the-second", &image, "").await?;
@@ -72,7 +72,7 @@ async fn a_standby_takes_over_when_the_leader_ends_dies_or_hangs() -> Result<()>
     stage.apply("of-the-third", &image, "").await?;
     stage.all_ready("of-the-third").await?;
 
-    // One that hung for longer than its lease must not write once it goes on.
+    // A leader that hung for longer than its Lease must not write when it resumes.
     let fourth = Replica::start(&stage, "fourth").await?;
     third.process.pause()?;
     led_by(&stage, fourth.name).await?;

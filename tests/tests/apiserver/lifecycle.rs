@@ -1,4 +1,4 @@
-//! A plugin's life: applied, served, changed, paused, deleted.
+//! The life cycle of a plugin: applied, served, changed, paused, deleted.
 
 use anyhow::{Result, ensure};
 use k8s_openapi::api::{
@@ -72,7 +72,7 @@ async fn a_config_reaches_its_guests_and_a_changed_one_is_a_new_revision() -> Re
 }
 
 #[tokio::test]
-async fn deleting_a_plugin_removes_everything() -> Result<()> {
+async fn deleting_a_plugin_deletes_all_its_objects() -> Result<()> {
     let stage = Stage::new("deleted", 1).await?;
     stage.apply("math", &stage.push("1", ADD).await?, "").await?;
     stage.all_ready("math").await?;
@@ -95,13 +95,13 @@ async fn deleting_a_plugin_removes_everything() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_moved_tag_changes_nothing_and_a_spec_edit_does() -> Result<()> {
+async fn a_moved_tag_is_resolved_again_only_for_a_new_revision() -> Result<()> {
     let stage = Stage::new("moved", 2).await?;
     let image = stage.push("1", ADD).await?;
     stage.apply("math", &image, "").await?;
     let first = stage.all_ready("math").await?.status.unwrap_or_default().revision;
     stage.push("1", MULTIPLY).await?;
-    // An edit of what does not run leaves the revision as it is.
+    // An edit outside the template creates no revision.
     stage.apply("math", &image, "replicas: 2").await?;
     let second = stage.all_ready("math").await?.status.unwrap_or_default().revision;
     assert_eq!(first, second);
@@ -115,7 +115,7 @@ async fn a_moved_tag_changes_nothing_and_a_spec_edit_does() -> Result<()> {
 }
 
 #[tokio::test]
-async fn going_back_to_an_old_spec_serves_the_old_revision_again() -> Result<()> {
+async fn an_old_spec_serves_its_old_revision_again() -> Result<()> {
     let stage = Stage::new("back", 1).await?;
     let (one, two) = (stage.push("1", ADD).await?, stage.push("2", MULTIPLY).await?);
     stage.apply("math", &one, "").await?;
@@ -131,7 +131,7 @@ async fn going_back_to_an_old_spec_serves_the_old_revision_again() -> Result<()>
 }
 
 #[tokio::test]
-async fn a_paused_plugin_holds_new_revisions_back_and_goes_on_serving() -> Result<()> {
+async fn a_paused_plugin_rolls_out_no_revision_and_keeps_serving() -> Result<()> {
     let stage = Stage::new("paused", 1).await?;
     let (one, two) = (stage.push("1", ADD).await?, stage.push("2", MULTIPLY).await?);
     stage.apply("math", &one, "").await?;

@@ -1,4 +1,4 @@
-//! Samovar on a real control plane: every test has a namespace of its own on a shared kube-apiserver.
+//! Operator and agents on a real control plane: each test has a namespace of its own on a shared kube-apiserver.
 //!
 //! `make test-apiserver` brings the servers and the built programs.
 

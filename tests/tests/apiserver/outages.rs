@@ -1,4 +1,4 @@
-//! Parts that stop: agents serve from disk and memory, and come back to what they served.
+//! Outages: agents serve from memory and from disk, and catch up afterwards.
 
 use std::{fs, time::Duration};
 
@@ -13,7 +13,7 @@ async fn a_killed_agent_serves_again_from_its_cache() -> Result<()> {
     let mut stage = Stage::new("killed", 1).await?;
     stage.apply("math", &stage.push("1", ADD).await?, "").await?;
     stage.all_ready("math").await?;
-    // Nothing can be pulled any more.
+    // From here on nothing can be pulled.
     stage.registry.stop();
     stage.agents[0].restart().await?;
     let agent = &stage.agents[0];
@@ -24,7 +24,7 @@ async fn a_killed_agent_serves_again_from_its_cache() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_agent_serves_through_an_outage_of_the_api_server_and_starts_into_one() -> Result<()> {
+async fn an_agent_serves_and_restarts_without_the_api_server() -> Result<()> {
     let mut stage = Stage::new("apiless", 0).await?;
     let proxy = ApiProxy::start(&stage.cluster.kubeconfig).await?;
     let node = stage.cluster.node("n").await?;
@@ -39,14 +39,14 @@ async fn an_agent_serves_through_an_outage_of_the_api_server_and_starts_into_one
     stage.agents[0].restart().await?;
     stage.agents[0].answers(&stage.cluster.namespace, "math", "add", "[6, 7]", "13").await?;
 
-    // Back again, it learns what changed meanwhile.
+    // With the API server back, it gets what changed meanwhile.
     stage.apply("math", &stage.push("2", crate::stage::MULTIPLY).await?, "").await?;
     proxy.set(Link::Open);
     stage.agents[0].answers(&stage.cluster.namespace, "math", "add", "[6, 7]", "42").await
 }
 
 #[tokio::test]
-async fn a_terminated_agent_finishes_its_calls_and_exits_well() -> Result<()> {
+async fn a_terminated_agent_finishes_its_calls_and_exits_with_success() -> Result<()> {
     let mut stage = Stage::new("drained", 1).await?;
     let slow = r#"(module (func (export "add") (param i32 i32) (result i32)
         (local $i i64) (local.set $i (i64.const 400000000))
@@ -75,7 +75,7 @@ async fn a_terminated_agent_finishes_its_calls_and_exits_well() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_agent_that_may_not_read_one_of_its_namespaces_serves_the_others() -> Result<()> {
+async fn an_agent_without_rights_in_one_namespace_serves_the_others() -> Result<()> {
     let mut stage = Stage::new("watched", 0).await?;
     let own = stage.cluster.namespace.clone();
     for command in [

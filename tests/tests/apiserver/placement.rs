@@ -1,4 +1,4 @@
-//! Nodes and replicas: who carries a plugin, and what is said of it.
+//! Placement: the nodes of a plugin's replicas, its endpoints, and its status.
 
 use anyhow::{Result, ensure};
 use k8s_openapi::api::discovery::v1::{EndpointConditions, EndpointSlice};
@@ -16,9 +16,10 @@ async fn nodes_of(stage: &Stage) -> Result<Vec<String>> {
     Ok(nodes)
 }
 
-/// Waits until calls go to the agent `to`, and to the agent `instead` only while no other is ready.
-async fn calls_go(stage: &Stage, to: &AgentPod, instead: &AgentPod) -> Result<()> {
-    let mut wanted = [(to.ip.clone(), [true, true, false]), (instead.ip.clone(), [false, true, true])];
+/// Waits until the endpoint of `ready` is ready, and that of `last_resort` serving and terminating: kube-proxy sends
+/// calls there only while no other is ready.
+async fn endpoints_are(stage: &Stage, ready: &AgentPod, last_resort: &AgentPod) -> Result<()> {
+    let mut wanted = [(ready.ip.clone(), [true, true, false]), (last_resort.ip.clone(), [false, true, true])];
     wanted.sort();
     let is_so = |slice: &EndpointSlice| {
         let mut endpoints: Vec<_> = slice
@@ -37,7 +38,7 @@ async fn calls_go(stage: &Stage, to: &AgentPod, instead: &AgentPod) -> Result<()
 }
 
 #[tokio::test]
-async fn scaling_changes_how_many_nodes_carry_it() -> Result<()> {
+async fn scaling_changes_the_number_of_nodes() -> Result<()> {
     let stage = Stage::new("scaled", 3).await?;
     stage.apply("math", &stage.push("1", ADD).await?, "replicas: 1").await?;
     stage.all_ready("math").await?;
@@ -59,7 +60,7 @@ async fn scaling_changes_how_many_nodes_carry_it() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_node_that_goes_down_hands_its_replica_to_another() -> Result<()> {
+async fn the_replica_of_a_not_ready_node_moves_to_another() -> Result<()> {
     let stage = Stage::new("moves", 2).await?;
     stage.apply("math", &stage.push("1", ADD).await?, "replicas: 1").await?;
     stage.all_ready("math").await?;
@@ -69,8 +70,8 @@ async fn a_node_that_goes_down_hands_its_replica_to_another() -> Result<()> {
     other.answers(&stage.cluster.namespace, "math", "add", "[6, 7]", "13").await?;
     stage.all_ready("math").await?;
     let lost = stage.agents.iter().find(|agent| agent.pod.node == before[0]).expect("it is one of them");
-    calls_go(&stage, &other.pod, &lost.pod).await?;
-    // It is back: one of the two is enough.
+    endpoints_are(&stage, &other.pod, &lost.pod).await?;
+    // With both nodes Ready, one replica is left.
     stage.cluster.set_node_ready(&before[0], true).await?;
     let one = async || {
         let nodes = nodes_of(&stage).await?;
@@ -82,7 +83,7 @@ async fn a_node_that_goes_down_hands_its_replica_to_another() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_new_node_carries_what_it_should() -> Result<()> {
+async fn a_new_node_serves_the_plugins_of_all_nodes() -> Result<()> {
     let mut stage = Stage::new("joins", 1).await?;
     stage.apply("math", &stage.push("1", ADD).await?, "").await?;
     stage.all_ready("math").await?;
@@ -92,20 +93,20 @@ async fn a_new_node_carries_what_it_should() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_agent_that_is_not_ready_is_called_only_while_no_other_is() -> Result<()> {
+async fn an_agent_that_is_not_ready_is_an_endpoint_of_last_resort() -> Result<()> {
     let stage = Stage::new("silent", 2).await?;
     stage.apply("math", &stage.push("1", ADD).await?, "").await?;
     stage.all_ready("math").await?;
     let (silent, other) = (&stage.agents[0].pod, &stage.agents[1].pod);
     stage.cluster.set_agent_ready(silent, false).await?;
     stage.ready("math", "False", "AgentUnavailable").await?;
-    calls_go(&stage, other, silent).await?;
+    endpoints_are(&stage, other, silent).await?;
     stage.cluster.set_agent_ready(silent, true).await?;
     stage.all_ready("math").await.map(drop)
 }
 
 #[tokio::test]
-async fn where_no_node_matches_that_is_said() -> Result<()> {
+async fn without_a_matching_node_the_reason_is_no_matching_node() -> Result<()> {
     let stage = Stage::new("nowhere", 0).await?;
     stage.apply("math", &stage.push("1", ADD).await?, "").await?;
     stage.ready("math", "False", "NoMatchingNode").await.map(drop)

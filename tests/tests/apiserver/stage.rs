@@ -1,4 +1,4 @@
-//! A stage: the operator, agents on nodes of their own, a registry; and what a person does with them.
+//! The stage of a test: an operator, agents on nodes of their own, and a registry.
 
 use std::{
     ops::{Deref, DerefMut},
@@ -8,14 +8,16 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 pub use samovar_testbed::{ADD, MULTIPLY, condition, message};
-use samovar_testbed::{AGENT_NAMESPACE, AgentPod, Cluster, ControlPlane, Process, Registry, free_port, scratch};
+use samovar_testbed::{
+    AGENT_NAMESPACE, AgentPod, Cluster, ControlPlane, Process, Registry, free_port, scratch,
+};
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
-/// What takes a moment, on a machine that runs many tests at once.
+/// The deadline for what takes a moment, on a machine that runs many tests at once.
 pub const SOON: Duration = Duration::from_secs(30);
 
-/// One test's place.
+/// The namespace, registry and agents of one test.
 pub struct Stage {
     stage: samovar_testbed::Stage,
     pub agents: Vec<Agent>,
@@ -35,7 +37,7 @@ impl DerefMut for Stage {
     }
 }
 
-/// An agent as a process, and its Pod as the API server knows it.
+/// An agent as a process, and the Pod that stands for it.
 pub struct Agent {
     pub pod: AgentPod,
     pub process: Process,
@@ -44,13 +46,13 @@ pub struct Agent {
 }
 
 impl Stage {
-    /// A namespace, a registry, and so many nodes with an agent each. The operator is shared by all tests.
+    /// A namespace, a registry, and this many nodes with an agent each. All tests share the operator.
     pub async fn new(name: &str, agents: usize) -> Result<Self> {
         Operator::shared().await?;
         Self::on(Cluster::new(name).await?, agents).await
     }
 
-    /// The same in a cluster of one's own, without an operator.
+    /// The same in `cluster`, without an operator.
     pub async fn on(cluster: Cluster, agents: usize) -> Result<Self> {
         let spec = format!("nodeSelector: {{test: {}}}", cluster.namespace);
         let registry = Registry::start().await?;
@@ -62,7 +64,7 @@ impl Stage {
         Ok(stage)
     }
 
-    /// A new node with an agent.
+    /// Adds a node with an agent.
     pub async fn add_agent(&mut self, node: &str) -> Result<()> {
         let node = self.cluster.node(node).await?;
         let pod = self.cluster.agent_pod(&node).await?;
@@ -71,7 +73,7 @@ impl Stage {
         Ok(())
     }
 
-    /// What each agent answers to `add [6, 7]`.
+    /// The answer of each agent to `add [6, 7]`.
     pub async fn answers(&self, plugin: &str) -> Result<Vec<String>> {
         let mut answers = Vec::new();
         for agent in &self.agents {
@@ -99,7 +101,7 @@ impl Agent {
                 format!("--listen={url}"),
                 format!("--ops-listen={ops}"),
                 format!("--state-dir={}", state.display()),
-                // Nobody has to be told here that it goes.
+                // No kube-proxy has to learn here that it goes.
                 "--drain-delay=1ms".to_owned(),
             ]
             .iter()
@@ -122,7 +124,7 @@ impl Agent {
         self.process.answers(&format!("{}/readyz", self.ops), SOON).await
     }
 
-    /// Calls a function; gives the status and the body.
+    /// Calls a function; returns the status and the body.
     pub async fn call(
         &self,
         namespace: &str,
@@ -137,7 +139,7 @@ impl Agent {
         Ok((answer.status().as_u16(), answer.text().await?))
     }
 
-    /// Waits until a call answers so.
+    /// Waits until a call answers `wanted`.
     pub async fn answers(
         &self,
         namespace: &str,
@@ -159,7 +161,7 @@ impl Agent {
 /// An operator as a process.
 pub struct Operator {
     pub process: Process,
-    /// Where agents ask it for contents.
+    /// The URL at which agents request contents.
     pub url: String,
 }
 
@@ -172,7 +174,7 @@ impl Operator {
             "samovar-operator",
             [
                 format!("--agent-namespace={AGENT_NAMESPACE}"),
-                // The agents' Pods are the ServiceAccount's that every namespace has.
+                // The ServiceAccount that every namespace has is that of the agents' Pods.
                 "--agent-service-account=default".to_owned(),
                 format!("--ops-listen={ops}"),
                 format!("--contents-listen={contents}"),
@@ -184,7 +186,7 @@ impl Operator {
         Ok(Self { process, url: format!("https://{contents}") })
     }
 
-    /// One operator for the cluster that all tests share: it watches every namespace.
+    /// The operator of the cluster that all tests share; it watches every namespace.
     pub async fn shared() -> Result<&'static Self> {
         static OPERATOR: OnceCell<Result<Operator, String>> = OnceCell::const_new();
         let start = || async {
@@ -200,7 +202,7 @@ pub async fn eventually<T>(attempt: impl AsyncFnMut() -> Result<T>) -> Result<T>
     samovar_testbed::eventually(SOON, Duration::from_millis(20), attempt).await
 }
 
-/// A field of an answer in JSON.
+/// Parses an answer as JSON.
 pub fn json(body: &str) -> Result<Value> {
     serde_json::from_str(body).with_context(|| format!("{body} is no JSON"))
 }

@@ -1,4 +1,4 @@
-//! What people type, and what it says: the commands that the docs show.
+//! The `kubectl` commands that the docs show, and their output.
 
 use anyhow::{Result, ensure};
 
@@ -27,7 +27,7 @@ async fn kubectl_shows_a_plugin_its_events_and_its_fields() -> Result<()> {
         "{all}"
     );
     ensure!(kubectl("get wasmplugin add -o wide").await?.contains(&image));
-    ensure!(kubectl("get samovar").await?.contains("pluginassignment"), "the category has both kinds");
+    ensure!(kubectl("get samovar").await?.contains("pluginassignment"), "the category lacks a kind");
 
     let described = kubectl("describe wplug add").await?;
     ensure!(
@@ -42,7 +42,7 @@ async fn kubectl_shows_a_plugin_its_events_and_its_fields() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_agents_logs_tell_of_one_plugin() -> Result<()> {
+async fn the_agents_logs_name_the_plugin() -> Result<()> {
     let stage = Stage::new("logged").await?;
     stage.apply("add", &stage.push("1", ADD).await?, "").await?;
     stage.all_ready("add").await?;
@@ -59,15 +59,14 @@ async fn the_agents_logs_tell_of_one_plugin() -> Result<()> {
         let log = stage.cluster.kubectl(&logs).await?;
         let of_plugin = log.lines().filter(|line| line.contains(&key) && line.contains("ready")).count();
         let agents = stage.agents().await?;
-        ensure!(of_plugin == agents.len(), "{of_plugin} of {:?} say that {key} is ready", names(&agents));
+        ensure!(of_plugin == agents.len(), "{of_plugin} of {:?} log that {key} is ready", names(&agents));
         Ok(())
     };
     eventually(lines).await
 }
 
 #[tokio::test]
-async fn a_spec_that_is_wrong_is_refused_with_a_sentence_and_one_that_cannot_be_served_says_why() -> Result<()>
-{
+async fn an_invalid_spec_is_refused_and_a_missing_image_is_reported() -> Result<()> {
     let stage = Stage::new("wrong").await?;
     let image = stage.push("1", ADD).await?;
     for (spec, said) in [

@@ -1,7 +1,7 @@
-//! Samovar on a whole Kubernetes: installed by Helm, on real nodes.
+//! Samovar on a whole Kubernetes: installed with Helm, on real nodes.
 //!
-//! `make test-cluster` brings the cluster and the built programs. Tests that ask for a [`stage::Stage`] run beside
-//! each other; those that change the cluster itself have it for themselves.
+//! `make test-cluster` brings the cluster and the built programs. Tests on a [`stage::Stage`] run in parallel; those
+//! on a [`stage::Alone`] change the cluster itself, and run alone.
 
 mod commands;
 mod on_the_bed;

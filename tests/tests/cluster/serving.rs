@@ -1,4 +1,4 @@
-//! A plugin, called as people call it: by name from a Pod elsewhere, and from a laptop.
+//! Calls to a plugin: by name from a Pod, and through a port-forward.
 
 use std::{fs, time::Instant};
 
@@ -9,7 +9,7 @@ use samovar_testbed::{Process, free_port};
 
 use crate::stage::{ADD, MULTIPLY, SOON, Stage, eventually, files, project};
 
-/// Applies examples/text as its README says: with the module in a registry of one's own.
+/// Applies examples/text as its README says, with the module in the test's registry.
 async fn apply_example(stage: &Stage) -> Result<()> {
     let there = stage.cluster.kubectl(&["get", "namespace", "demo"]).await;
     ensure!(there.is_err(), "the cluster has a namespace `demo` already, which this test would remove");
@@ -25,7 +25,7 @@ async fn apply_example(stage: &Stage) -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_example_is_called_by_name_from_another_namespace_and_from_a_laptop() -> Result<()> {
+async fn the_example_answers_by_name_in_the_cluster_and_through_a_port_forward() -> Result<()> {
     let stage = Stage::new("caller").await?;
     stage.client(None).await?;
     apply_example(&stage).await?;
@@ -73,7 +73,7 @@ async fn kube_proxy_sends_calls_to_every_node() -> Result<()> {
         let counted = metrics
             .lines()
             .any(|line| line.starts_with("samovar_agent_calls_total") && line.contains(&namespace));
-        ensure!(counted, "an agent took none of 60 calls");
+        ensure!(counted, "an agent served none of 60 calls");
     }
     Ok(())
 }
@@ -84,7 +84,7 @@ async fn a_new_revision_replaces_the_old_on_every_node_without_a_lost_call() -> 
     stage.apply("math", &stage.push("1", ADD).await?, "").await?;
     stage.all_ready("math").await?;
     let url = format!("http://math.{}.svc/add", stage.cluster.namespace);
-    // A call after the other until the answer changes, then a few more.
+    // One call after another, until the answer has changed and a while longer.
     let script = format!(
         "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do \
            curl -s -w ' %{{http_code}}\\n' -H content-type:application/json -d '[6,7]' '{url}?[1-25]'; sleep 0.2; done"
@@ -109,7 +109,7 @@ async fn a_new_revision_replaces_the_old_on_every_node_without_a_lost_call() -> 
 }
 
 #[tokio::test]
-async fn replicas_choose_nodes_and_the_scale_subresource_moves_them() -> Result<()> {
+async fn the_scale_subresource_changes_the_number_of_nodes() -> Result<()> {
     let stage = Stage::new("scaled").await?;
     stage.apply("few", &stage.push("1", ADD).await?, "replicas: 1").await?;
     stage.all_ready("few").await?;

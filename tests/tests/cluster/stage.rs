@@ -1,4 +1,4 @@
-//! A stage: a cluster with Samovar installed, a namespace in it, and a Pod from which to call.
+//! The stage of a test: a namespace in a cluster with Samovar installed, and a Pod that calls plugins.
 
 use std::{
     ops::{Deref, DerefMut},
@@ -21,25 +21,25 @@ use tokio::{
     time::timeout,
 };
 
-/// What takes a moment, on a machine that runs many tests at once. A kubelet whose connection was cut may need 45 s
-/// until it makes another.
+/// The deadline for what takes a moment, on a machine that runs many tests at once. A kubelet whose connection broke may
+/// need 45 s to make another.
 pub const SOON: Duration = Duration::from_secs(90);
 /// The nodes of the bed.
 const NODES: u8 = 3;
-/// Where the chart is installed.
+/// The namespace of the release.
 pub const SYSTEM: &str = "samovar-system";
 
-/// A cluster, with the release `samovar` of the chart.
+/// The cluster that all tests share, with the release `samovar` of the chart.
 pub struct World {
     kubeconfig: PathBuf,
     source: Source,
 }
 
-/// Whose the cluster is.
+/// The origin of the cluster.
 enum Source {
-    /// The tests' own.
+    /// The test bed, which the tests start.
     Bed(Box<TestBed>),
-    /// Somebody's, with a registry that its nodes and this machine reach under one name.
+    /// A cluster that runs already, with a registry that its nodes and this machine reach under one name.
     Given(Box<Registry>),
 }
 
@@ -86,7 +86,7 @@ impl World {
         }
     }
 
-    /// Power over the nodes and servers.
+    /// The test bed, for tests that stop its nodes and servers.
     pub fn bed(&mut self) -> Result<&mut TestBed> {
         match &mut self.source {
             Source::Bed(bed) => Ok(bed),
@@ -131,8 +131,8 @@ impl World {
     }
 }
 
-/// The world, for one test alone. A test that failed midway may have left nodes and servers off, and those after it
-/// would fail too: so each test begins by restoring the bed.
+/// The world, for one test alone. A test that failed midway may have left nodes and servers off, and the tests after it
+/// would fail too: so each test first restores the bed.
 async fn restored(world: Arc<RwLock<World>>) -> Result<OwnedRwLockWriteGuard<World>> {
     let mut world = world.write_owned().await;
     if !world.is_whole().await? {
@@ -142,7 +142,7 @@ async fn restored(world: Arc<RwLock<World>>) -> Result<OwnedRwLockWriteGuard<Wor
     Ok(world)
 }
 
-/// The one world of this process.
+/// The one world of this process, started by the first caller.
 async fn world() -> Result<Arc<RwLock<World>>> {
     static WORLD: OnceCell<Result<Arc<RwLock<World>>, String>> = OnceCell::const_new();
     let start = || async {
@@ -151,13 +151,13 @@ async fn world() -> Result<Arc<RwLock<World>>> {
     WORLD.get_or_init(start).await.clone().map_err(|error| anyhow!("the cluster did not start: {error}"))
 }
 
-/// One test's place; `W` is its hold on the world.
+/// The namespace of one test; `W` is its lock on the world.
 pub struct Stage<W = OwnedRwLockReadGuard<World>> {
     stage: samovar_testbed::Stage,
     pub world: W,
 }
 
-/// A stage that has the cluster for itself.
+/// A stage whose test has the cluster for itself.
 pub type Alone = Stage<OwnedRwLockWriteGuard<World>>;
 
 impl<W> Deref for Stage<W> {
@@ -175,7 +175,7 @@ impl<W> DerefMut for Stage<W> {
 }
 
 impl Stage {
-    /// A namespace beside those of other tests.
+    /// A namespace, in a cluster that other tests use too.
     pub async fn new(name: &str) -> Result<Self> {
         let world = world().await?;
         let mut shared = Arc::clone(&world).read_owned().await;
@@ -188,7 +188,7 @@ impl Stage {
 }
 
 impl Alone {
-    /// A namespace while no other test uses the cluster.
+    /// A namespace, once no other test uses the cluster.
     pub async fn new_alone(name: &str) -> Result<Self> {
         Self::at(restored(world().await?).await?, name).await
     }
@@ -202,7 +202,7 @@ impl<W: Deref<Target = World>> Stage<W> {
         Ok(Self { stage, world })
     }
 
-    /// A Pod with curl, on `node` where one is named, that sleeps.
+    /// Starts a sleeping Pod with curl, on `node` if one is given, and waits until it is ready.
     pub async fn client(&self, node: Option<&str>) -> Result<()> {
         self.client_that("client", node, "exec sleep 3600").await?;
         self.cluster
@@ -211,13 +211,13 @@ impl<W: Deref<Target = World>> Stage<W> {
             .map(drop)
     }
 
-    /// A Pod `name` that runs a script of sh, under the strictest of Pod security.
+    /// Starts a Pod `name` that runs a script with sh, under the restricted Pod Security Standard.
     pub async fn client_that(&self, name: &str, node: Option<&str>, script: &str) -> Result<()> {
         let pod = serde_json::json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name },
             "spec": {
                 "nodeName": node, "restartPolicy": "Never", "terminationGracePeriodSeconds": 0,
-                // It stays on a node that is taken for lost.
+                // The Pod stays on a node that is NotReady.
                 "tolerations": [{ "effect": "NoExecute", "operator": "Exists" }],
                 "securityContext": { "runAsNonRoot": true, "seccompProfile": { "type": "RuntimeDefault" } },
                 "containers": [{
@@ -232,7 +232,7 @@ impl<W: Deref<Target = World>> Stage<W> {
         self.cluster.apply(&pod.to_string()).await.map(drop)
     }
 
-    /// A Pod that only sleeps, of a ServiceAccount of the system's namespace, on a node; gives its name.
+    /// Starts a sleeping Pod with a ServiceAccount of the release's namespace on a node; returns its name.
     pub async fn pod_as(&self, account: &str, node: &str) -> Result<String> {
         let name = format!("twin-{}", self.cluster.namespace);
         let image = format!("{}/{CLIENT}:{}", self.registry.address(), env!("CARGO_PKG_VERSION"));
@@ -249,28 +249,28 @@ impl<W: Deref<Target = World>> Stage<W> {
         Ok(name)
     }
 
-    /// What curl, run in the client Pod, prints.
+    /// Runs curl in the client Pod; returns its output.
     pub async fn curl(&self, arguments: &[&str]) -> Result<String> {
         let mut command = vec!["exec", "client", "--", "curl", "-sS", "--max-time", "10"];
         command.extend(arguments);
         self.cluster.kubectl(&command).await
     }
 
-    /// The agents' Pods that are not being deleted.
+    /// The agents' Pods, without those that are terminating.
     pub async fn agents(&self) -> Result<Vec<Pod>> {
         let agents = ListParams::default().labels("app.kubernetes.io/component=agent");
         let pods = Api::<Pod>::namespaced(self.cluster.client.clone(), SYSTEM).list(&agents).await?;
         Ok(pods.items.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect())
     }
 
-    /// The agent's Pod on a node.
+    /// The Pod of the agent on a node.
     pub async fn agent_on(&self, node: &str) -> Result<Pod> {
         let on = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(node);
         self.agents().await?.into_iter().find(on).with_context(|| format!("{node} has no agent"))
     }
 }
 
-/// Tries again and again until it works; past [`SOON`] gives the last error.
+/// Repeats `attempt` until it succeeds; after [`SOON`] returns its last error.
 pub async fn eventually<T>(attempt: impl AsyncFnMut() -> Result<T>) -> Result<T> {
     samovar_testbed::eventually(SOON, Duration::from_millis(100), attempt).await
 }
@@ -287,7 +287,7 @@ pub fn files(stage_of: &str) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// The names of Pods, for messages.
+/// The names of Pods, for error messages.
 pub fn names(pods: &[Pod]) -> Vec<String> {
     pods.iter().map(ResourceExt::name_any).collect()
 }

@@ -1,4 +1,4 @@
-//! Tenants: who may edit the plugins of one namespace has no hold on another's.
+//! Tenants: an editor of plugins in one namespace has no access to another namespace.
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -6,7 +6,7 @@ use crate::stage::{ADD, MULTIPLY, Stage};
 
 const MALLORY: &str = "--as=mallory";
 
-/// What mallory, with `samovar-edit` in one namespace, tries on another: `VICTIM` and `OWN` stand for their names.
+/// The attempts of mallory, with `samovar-edit` in the namespace `OWN`, on the namespace `VICTIM`.
 const ATTEMPTS: [(&str, &str); 22] = [
     ("read a plugin", "get wplug/add -n VICTIM"),
     ("list its namespace", "get wplug -n VICTIM"),
@@ -45,7 +45,7 @@ const ATTEMPTS: [(&str, &str); 22] = [
 ];
 
 #[tokio::test]
-async fn an_editor_of_one_namespace_cannot_read_or_change_anything_of_another() -> Result<()> {
+async fn an_editor_of_one_namespace_can_neither_read_nor_change_another() -> Result<()> {
     let (own, victim) = (Stage::new("mallory").await?, Stage::new("victim").await?);
     let bind = ["create", "rolebinding", "mallory", "--clusterrole=samovar-edit", "--user=mallory"];
     own.cluster.kubectl(&bind).await?;
@@ -69,8 +69,11 @@ async fn an_editor_of_one_namespace_cannot_read_or_change_anything_of_another() 
     std::fs::write(files.join("own.yaml"), plugin("own"))?;
     let path = |name: &str| files.join(name).display().to_string();
 
-    // What mallory may do, so that the refusals below say something.
-    own.cluster.kubectl(&[MALLORY, "create", "-f", &path("own.yaml")]).await.context("one's own plugin")?;
+    // Allowed, so that the refusals below are no artefact of the setup.
+    own.cluster
+        .kubectl(&[MALLORY, "create", "-f", &path("own.yaml")])
+        .await
+        .context("mallory's own plugin")?;
     own.all_ready("own").await?;
 
     for (attempt, command) in ATTEMPTS {
@@ -91,7 +94,7 @@ async fn an_editor_of_one_namespace_cannot_read_or_change_anything_of_another() 
         ensure!(refusal.contains("orbidden"), "{attempt}: {refusal}");
     }
 
-    // A plugin of the same name, and hosts that lie: each reaches what its name says.
+    // A plugin of the same name, and forged Host fields: each request reaches the plugin that it names.
     own.cluster.kubectl(&["delete", "wplug/own"]).await?;
     own.apply("add", &image, "").await?;
     own.all_ready("add").await?;
@@ -117,7 +120,7 @@ async fn an_editor_of_one_namespace_cannot_read_or_change_anything_of_another() 
 }
 
 #[tokio::test]
-async fn kubernetes_own_view_and_edit_have_the_rights_on_plugins() -> Result<()> {
+async fn kubernetes_roles_view_edit_and_admin_include_rights_on_plugins() -> Result<()> {
     let stage = Stage::new("roles").await?;
     for (role, user) in [("view", "viewer"), ("edit", "editor"), ("admin", "owner")] {
         let (role, user) = (format!("--clusterrole={role}"), user);

@@ -1,4 +1,4 @@
-//! A whole agent that is given hostile modules, or a disk that is full: it says what is wrong and goes on.
+//! An agent with hostile modules, a full disk or a read-only one: it reports what is wrong, and keeps serving.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use samovar_testbed::server::{Server, file, folder, plugin};
 use crate::{cases::case, count};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_goes_on_whatever_modules_it_is_given() -> Result<()> {
+async fn an_agent_survives_hostile_modules() -> Result<()> {
     let folder = folder("hostile-modules")?;
     let first = count("SAMOVAR_HOSTILE_SEED", 1_000_000);
     let modules = count("SAMOVAR_HOSTILE_AGENT_MODULES", 60);
@@ -26,7 +26,7 @@ async fn an_agent_goes_on_whatever_modules_it_is_given() -> Result<()> {
         let answer = server.call(&format!("m{seed}"), "f", "").await?;
         ensure!(answer.status >= 400 && !answer.problem().is_empty(), "seed {seed}: {answer:?}");
     }
-    ensure!(server.process.exit_status()?.is_none(), "the agent ended");
+    ensure!(server.process.exit_status()?.is_none(), "the agent exited");
     let log = server.process.log();
     let refused = log.lines().filter(|line| line.contains(" failed: ")).count();
     let reasons = ["ModuleInvalid", "CompileFailed", "ExportNotFound", "ImportNotGranted", "InitFailed"];
@@ -39,23 +39,20 @@ async fn an_agent_goes_on_whatever_modules_it_is_given() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_whose_disk_is_full_serves_all_the_same() -> Result<()> {
+async fn an_agent_with_a_full_disk_serves() -> Result<()> {
     let folder = folder("hostile-disk")?;
     fs::copy(file("examples/text/text.wasm"), folder.join("text.wasm"))?;
     fs::write(folder.join("text.yaml"), plugin("text", "text.wasm", ""))?;
     let mut server = Server::start_on_a_small_disk(folder, 128).await?;
     server.answers("text", "upper", r#"["hello"]"#, r#""HELLO""#).await?;
     let log = server.process.log();
-    ensure!(
-        log.contains("could not be kept"),
-        "its disk is large enough for what it was to be too small for"
-    );
-    ensure!(server.process.exit_status()?.is_none(), "the agent ended");
+    ensure!(log.contains("could not be kept"), "the disk has room for the artifact, and was to be too small");
+    ensure!(server.process.exit_status()?.is_none(), "the agent exited");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_can_write_nothing_loads_what_it_kept_and_compiles_the_rest_each_time() -> Result<()> {
+async fn an_agent_on_a_read_only_disk_loads_its_artifacts_and_compiles_the_rest() -> Result<()> {
     let folder = folder("hostile-read-only")?;
     fs::copy(file("examples/text/text.wasm"), folder.join("text.wasm"))?;
     fs::write(folder.join("text.yaml"), plugin("text", "text.wasm", ""))?;
@@ -67,15 +64,15 @@ async fn an_agent_that_can_write_nothing_loads_what_it_kept_and_compiles_the_res
     server.answers("text", "upper", r#"["hello"]"#, r#""HELLO""#).await?;
     server.answers("echo", "echo", "hello", "hello").await?;
     let log = server.process.log();
-    ensure!(log.matches("an artifact could not be kept").count() == 1, "one module was new:\n{log}");
+    ensure!(log.matches("an artifact could not be kept").count() == 1, "exactly one module is new:\n{log}");
     let state = server.folder.join("state").display().to_string();
-    ensure!(!log.contains(&state), "its log names a path:\n{log}");
-    ensure!(server.process.exit_status()?.is_none(), "the agent ended");
+    ensure!(!log.contains(&state), "the log contains a path:\n{log}");
+    ensure!(server.process.exit_status()?.is_none(), "the agent exited");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_deep_calls_took_of_their_stacks_goes_back() -> Result<()> {
+async fn fiber_stacks_of_deep_calls_are_decommitted() -> Result<()> {
     let folder = folder("hostile-stacks")?;
     fs::copy(file("tests/guests/hostile/cpu.wat"), folder.join("cpu.wat"))?;
     fs::write(folder.join("cpu.yaml"), plugin("cpu", "cpu.wat", "instances: { warm: 1 }"))?;
@@ -87,7 +84,7 @@ async fn what_deep_calls_took_of_their_stacks_goes_back() -> Result<()> {
     };
     call().await?;
     let before = server.resident()?;
-    // More than there are stacks that are kept for the next call; each was 512 KiB deep.
+    // More calls than stacks that are kept for reuse; each was 512 KiB deep.
     for _ in 0..200 {
         call().await?;
     }

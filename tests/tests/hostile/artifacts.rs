@@ -1,4 +1,4 @@
-//! Attacks on the artifact cache: what is not whole and our own is never loaded, never a crash, and the cache heals.
+//! Attacks on the artifact cache: it never loads a damaged or foreign file, never crashes, and compiles anew.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use samovar_runtime::{
 };
 use samovar_testbed::scratch;
 
-/// What an artifact's file begins with; the byte after it says of what form it is.
+/// The magic number of an artifact's file; the next byte is its form.
 const MAGIC: &[u8] = b"samovar1";
 
 struct Setup {
@@ -22,7 +22,7 @@ struct Setup {
     engine: Engine,
 }
 
-/// A module, its artifact's file, and what that held when it was whole.
+/// A module, its artifact's file, and the intact content of that.
 struct Kept {
     wasm: Bytes,
     digest: ModuleDigest,
@@ -36,7 +36,7 @@ impl Setup {
         Self { directory: scratch().join(format!("hostile-artifacts-{name}")), engine }
     }
 
-    /// As a process that was started again sees it: nothing is loaded yet.
+    /// The cache as a restarted process opens it: nothing is loaded yet.
     fn open(&self) -> ArtifactCache {
         ArtifactCache::open(self.directory.clone(), self.engine.clone(), Compiler::InProcess).unwrap()
     }
@@ -51,18 +51,21 @@ impl Setup {
         Kept { wasm, digest, file, whole }
     }
 
-    /// What is there now is not loaded, and a compile puts it right.
-    async fn refused_and_healed(&self, kept: &Kept, attack: &str) {
+    /// Checks that the file as it is now is not loaded, and that a compile replaces it.
+    async fn refused_and_replaced(&self, kept: &Kept, attack: &str) {
         let found = tokio::time::timeout(Duration::from_secs(10), self.open().get(&kept.digest)).await;
-        assert!(found.unwrap_or_else(|_| panic!("{attack}: it waits")).is_none(), "{attack}: it is loaded");
+        assert!(
+            found.unwrap_or_else(|_| panic!("{attack}: the cache hangs")).is_none(),
+            "{attack}: the file is loaded"
+        );
         let artifact = self.open().compile(&kept.digest, kept.wasm.clone()).await.unwrap();
         Plugin::load(&self.engine, &artifact, PluginSpec::default()).await.unwrap();
         drop(artifact);
-        assert!(self.open().get(&kept.digest).await.is_some(), "{attack}: it is not healed");
+        assert!(self.open().get(&kept.digest).await.is_some(), "{attack}: the file is not replaced");
     }
 }
 
-/// Puts something in a file's place; what is kept there may not be written to.
+/// Replaces a file, which is read-only.
 fn put(file: &Path, bytes: &[u8]) {
     let _ = fs::remove_file(file);
     fs::write(file, bytes).unwrap();
@@ -76,7 +79,7 @@ const COMPONENT: &str = r#"(component (core module $m (func (export "f"))) (core
     (func (export "f") (canon lift (core func $i "f"))))"#;
 
 #[tokio::test]
-async fn no_artifact_with_one_flipped_bit_is_loaded_wherever_it_is() {
+async fn an_artifact_with_a_flipped_bit_is_never_loaded() {
     let setup = Setup::new("flips");
     for text in [SEVEN, COMPONENT] {
         let kept = setup.keep(text).await;
@@ -86,7 +89,7 @@ async fn no_artifact_with_one_flipped_bit_is_loaded_wherever_it_is() {
             let mut bytes = kept.whole.clone();
             bytes[at] ^= 1 << (at % 8);
             put(&kept.file, &bytes);
-            assert!(setup.open().get(&kept.digest).await.is_none(), "the bit at {at} is not seen");
+            assert!(setup.open().get(&kept.digest).await.is_none(), "the bit at {at} is not noticed");
             assert!(!kept.file.exists(), "the file with its bit at {at} flipped is still there");
         }
         for length in [0, 1, 40, 41, 42, kept.whole.len() / 2, kept.whole.len() - 1] {
@@ -94,30 +97,30 @@ async fn no_artifact_with_one_flipped_bit_is_loaded_wherever_it_is() {
             assert!(setup.open().get(&kept.digest).await.is_none(), "{length} bytes of it are loaded");
         }
         put(&kept.file, &[&kept.whole[..], b"more"].concat());
-        setup.refused_and_healed(&kept, "bytes after its end").await;
+        setup.refused_and_replaced(&kept, "bytes after its end").await;
     }
 }
 
 #[tokio::test]
-async fn an_artifact_in_the_place_of_another_is_not_loaded() {
+async fn an_artifact_in_the_place_of_another_is_never_loaded() {
     let setup = Setup::new("swapped");
     let (seven, eight, component) =
         (setup.keep(SEVEN).await, setup.keep(EIGHT).await, setup.keep(COMPONENT).await);
     for (attack, bytes) in [("another module's", &eight.whole), ("a component's", &component.whole)] {
         put(&seven.file, bytes);
-        setup.refused_and_healed(&seven, attack).await;
+        setup.refused_and_replaced(&seven, attack).await;
     }
-    // Of another version, or for another CPU: whole, but under a name of its own.
+    // An artifact of another build or CPU is intact, but has another name.
     let other = seven.file.with_file_name(format!("{}-0123456789abcdef.artifact", seven.digest.hex()));
     put(&other, &seven.whole);
     put(&seven.file, &fs::read(&other).unwrap()[..seven.whole.len() / 2]);
-    setup.refused_and_healed(&seven, "half, beside a whole one of another version").await;
+    setup.refused_and_replaced(&seven, "a truncated file beside an intact one of another build").await;
     fs::remove_file(&seven.file).unwrap();
-    assert!(setup.open().get(&seven.digest).await.is_none(), "the one of another version is loaded");
+    assert!(setup.open().get(&seven.digest).await.is_none(), "the artifact of another build is loaded");
 }
 
 #[tokio::test]
-async fn code_that_counts_fuel_and_code_that_does_not_never_stand_for_each_other() {
+async fn metered_and_unmetered_code_never_replace_each_other() {
     let setup = Setup::new("configurations");
     let plain = setup.keep(SEVEN).await;
     let metered = || setup.open().metered(Metering::Fuel);
@@ -125,20 +128,20 @@ async fn code_that_counts_fuel_and_code_that_does_not_never_stand_for_each_other
     let file = setup.open().files().unwrap().into_iter().find(|file| file.path != plain.file).unwrap().path;
     let counts = fs::read(&file).unwrap();
     put(&plain.file, &counts);
-    setup.refused_and_healed(&plain, "code that counts").await;
+    setup.refused_and_replaced(&plain, "metered code").await;
     put(&file, &plain.whole);
-    assert!(metered().get(&plain.digest).await.is_none(), "code that does not count is loaded");
+    assert!(metered().get(&plain.digest).await.is_none(), "unmetered code is loaded");
 
-    // Of a component, whether it may be called several times at once is in the file, and sealed with it.
+    // The form of a component, which says whether it may be called concurrently, is part of the sealed file.
     let component = setup.keep(COMPONENT).await;
     let mut concurrent = component.whole.clone();
     concurrent[MAGIC.len()] = 2;
     put(&component.file, &concurrent);
-    setup.refused_and_healed(&component, "another form").await;
+    setup.refused_and_replaced(&component, "another form").await;
 }
 
 #[tokio::test]
-async fn what_is_no_file_is_neither_followed_nor_waited_for() {
+async fn links_pipes_and_directories_are_neither_followed_nor_waited_for() {
     let setup = Setup::new("no-file");
     let kept = setup.keep(SEVEN).await;
     let elsewhere = setup.directory.with_extension("elsewhere");
@@ -146,19 +149,19 @@ async fn what_is_no_file_is_neither_followed_nor_waited_for() {
     for target in [&*elsewhere, Path::new("/dev/zero"), Path::new("/nowhere"), &*kept.file] {
         fs::remove_file(&kept.file).unwrap();
         symlink(target, &kept.file).unwrap();
-        setup.refused_and_healed(&kept, &format!("a link to {}", target.display())).await;
+        setup.refused_and_replaced(&kept, &format!("a link to {}", target.display())).await;
     }
-    assert!(fs::read(&elsewhere).unwrap() == kept.whole, "what a link led to was written to");
+    assert!(fs::read(&elsewhere).unwrap() == kept.whole, "the target of a link was written to");
 
     fs::remove_file(&kept.file).unwrap();
     assert!(Command::new("mkfifo").arg(&kept.file).status().unwrap().success());
-    setup.refused_and_healed(&kept, "a pipe").await;
+    setup.refused_and_replaced(&kept, "a pipe").await;
 
     fs::remove_file(&kept.file).unwrap();
     fs::File::create(&kept.file).unwrap().set_len(1 << 40).unwrap();
-    setup.refused_and_healed(&kept, "a file of a tebibyte that is all holes").await;
+    setup.refused_and_replaced(&kept, "a sparse file of 1 TiB").await;
 
-    // A directory is not ours to remove: its module is compiled each time, and runs.
+    // A directory is not removed: its module is compiled each time, and runs.
     fs::remove_file(&kept.file).unwrap();
     fs::create_dir(&kept.file).unwrap();
     fs::write(kept.file.join("something"), "of somebody's").unwrap();
@@ -168,7 +171,7 @@ async fn what_is_no_file_is_neither_followed_nor_waited_for() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_swapped_while_it_is_read_and_used_changes_nothing() {
+async fn swapping_a_file_while_it_is_read_and_used_changes_nothing() {
     let setup = Setup::new("in-use");
     let (kept, other) = (setup.keep(SEVEN).await, setup.keep(EIGHT).await);
     let cache = setup.open();
@@ -188,7 +191,7 @@ async fn a_file_that_is_swapped_while_it_is_read_and_used_changes_nothing() {
         })
     };
     for _ in 0..200 {
-        // Another process of the same directory: it loads seven or nothing.
+        // Another process with the same directory loads seven or nothing.
         if let Some(found) = setup.open().get(&kept.digest).await {
             let found = Plugin::load(&setup.engine, &found, PluginSpec::default()).await.unwrap();
             assert_eq!(answer(&found).await, "7");

@@ -1,38 +1,38 @@
-//! What hostile guests do, one function each, and how each ends.
+//! The behaviours of hostile guests, one function each, and the expected ends of each.
 
-/// How a call may end: HTTP status and the kind of problem.
+/// The ends that a call may have: HTTP status and problem type.
 pub type Ends = &'static [(u16, &'static str)];
 
 const STOPPED: Ends = &[(504, "timeout")];
 const TRAPS: Ends = &[(500, "trap")];
 const NO_MEMORY: Ends = &[(500, "memory-limit")];
-/// It takes time to take so much: on a busy machine its time is over first.
+/// Growing takes time: on a busy machine the timeout comes first.
 const NO_MEMORY_OR_STOPPED: Ends = &[(500, "memory-limit"), (504, "timeout")];
 const NO_HANDLES_OR_STOPPED: Ends = &[(500, "trap"), (504, "timeout")];
 const TOO_LARGE_OR_STOPPED: Ends = &[(502, "response-too-large"), (504, "timeout")];
-/// The guest was told, and gave that back as its error.
-const GUEST_IS_TOLD: Ends = &[(502, "guest-error")];
-const GUEST_IS_TOLD_OR_STOPPED: Ends = &[(502, "guest-error"), (504, "timeout")];
-/// The answer had begun, and ends before its end.
+/// The host call failed, and the guest returned that as its error.
+const GUEST_ERROR: Ends = &[(502, "guest-error")];
+const GUEST_ERROR_OR_STOPPED: Ends = &[(502, "guest-error"), (504, "timeout")];
+/// The response had begun, and is truncated.
 const CUT_OFF: Ends = &[(200, CUT)];
 const TRAPS_OR_CUT_OFF: Ends = &[(500, "trap"), (200, CUT)];
 const TOO_LARGE: Ends = &[(502, "response-too-large")];
 const ANSWERS: Ends = &[(200, "")];
-/// It never became ready: its module, or what runs when an instance is made, was refused.
+/// The plugin never became ready: its module, or its start functions, were refused.
 const NOT_READY: Ends = &[(503, "not-ready")];
 
-/// The kind of an answer whose body does not come to its end.
+/// The type, in place of a problem's, of a response whose body is truncated.
 pub const CUT: &str = "cut-off";
 /// A body that is never sent.
 pub const WITHHELD: &str = "WITHHELD";
-/// In a body: the host and port of an upstream that answers as none should.
+/// In a body: the host and port of the hostile upstream.
 pub const UPSTREAM: &str = "UPSTREAM";
 
-/// A function of a module in `tests/guests/hostile` (or of the plugins `web`, `out` and `files`), the body of a call, and
-/// how it ends.
+/// A module in `tests/guests/hostile` (or one of the plugins `web`, `out` and `files`), a function of it, the body of a
+/// call, and the ends that this may have.
 pub type Behaviour = (&'static str, &'static str, &'static str, Ends);
 
-/// Every one of them.
+/// All behaviours.
 #[rustfmt::skip]
 pub const BEHAVIOURS: &[Behaviour] = &[
     ("cpu", "spin", "", STOPPED),
@@ -199,19 +199,19 @@ pub const BEHAVIOURS: &[Behaviour] = &[
     ("out", "fetch", r#"["http", "UPSTREAM", "/never-answers"]"#, STOPPED),
     ("out", "fetch", r#"["http", "UPSTREAM", "/drips-its-head"]"#, STOPPED),
     ("out", "fetch", r#"["http", "UPSTREAM", "/drips-its-body"]"#, STOPPED),
-    ("out", "fetch", r#"["http", "UPSTREAM", "/headers-without-end"]"#, GUEST_IS_TOLD),
-    ("out", "fetch", r#"["http", "UPSTREAM", "/one-header-without-end"]"#, GUEST_IS_TOLD),
-    ("out", "fetch", r#"["http", "UPSTREAM", "/hints-without-end"]"#, GUEST_IS_TOLD_OR_STOPPED),
-    ("out", "fetch", r#"["http", "UPSTREAM", "/body-without-end"]"#, GUEST_IS_TOLD_OR_STOPPED),
-    ("out", "fetch", r#"["http", "UPSTREAM", "/chunks-without-end"]"#, GUEST_IS_TOLD_OR_STOPPED),
-    ("out", "fetch", r#"["http", "UPSTREAM", "/half-a-body"]"#, GUEST_IS_TOLD),
-    ("out", "fetch", r#"["http", "UPSTREAM", "/no-http"]"#, GUEST_IS_TOLD),
-    ("out", "fetch", r#"["http", "UPSTREAM", "/redirects-to-itself"]"#, GUEST_IS_TOLD),
-    ("out", "fetch", r#"["http", "UPSTREAM", "/hangs-up"]"#, GUEST_IS_TOLD),
+    ("out", "fetch", r#"["http", "UPSTREAM", "/headers-without-end"]"#, GUEST_ERROR),
+    ("out", "fetch", r#"["http", "UPSTREAM", "/one-header-without-end"]"#, GUEST_ERROR),
+    ("out", "fetch", r#"["http", "UPSTREAM", "/hints-without-end"]"#, GUEST_ERROR_OR_STOPPED),
+    ("out", "fetch", r#"["http", "UPSTREAM", "/body-without-end"]"#, GUEST_ERROR_OR_STOPPED),
+    ("out", "fetch", r#"["http", "UPSTREAM", "/chunks-without-end"]"#, GUEST_ERROR_OR_STOPPED),
+    ("out", "fetch", r#"["http", "UPSTREAM", "/half-a-body"]"#, GUEST_ERROR),
+    ("out", "fetch", r#"["http", "UPSTREAM", "/no-http"]"#, GUEST_ERROR),
+    ("out", "fetch", r#"["http", "UPSTREAM", "/redirects-to-itself"]"#, GUEST_ERROR),
+    ("out", "fetch", r#"["http", "UPSTREAM", "/hangs-up"]"#, GUEST_ERROR),
     ("out", "storm", r#"["UPSTREAM", 1000]"#, STOPPED),
     ("out", "storm", r#"["UPSTREAM", 100000]"#, NO_HANDLES_OR_STOPPED),
     ("out", "send", r#"["POST", "UPSTREAM", ""]"#, STOPPED),
-    ("out", "connect", r#"["127.0.0.1", 1, ""]"#, GUEST_IS_TOLD),
+    ("out", "connect", r#"["127.0.0.1", 1, ""]"#, GUEST_ERROR),
     ("out", "hoard", "[1000000]", ANSWERS),
 
     ("files", "run", "fill\t/tmp/x\t1000000000", NO_MEMORY),

@@ -1,10 +1,10 @@
-//! WebAssembly's binary format, just enough of it to take modules apart and to write what no toolchain writes.
+//! As much of WebAssembly's binary format as it takes to split modules, and to write what no toolchain emits.
 
-/// What core modules and components begin with.
+/// The headers of core modules and components.
 pub const CORE: &[u8] = b"\0asm\x01\0\0\0";
 pub const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
 
-/// A number as the format writes it, in seven bits a byte.
+/// A number in LEB128.
 pub fn leb(mut number: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     loop {
@@ -18,28 +18,28 @@ pub fn leb(mut number: u64) -> Vec<u8> {
     }
 }
 
-/// A section of this number that holds these parts.
+/// A section with this id and these parts.
 pub fn section(id: u8, parts: &[&[u8]]) -> Vec<u8> {
     let length = parts.iter().map(|part| part.len() as u64).sum();
     [&[id], &leb(length)[..], &parts.concat()].concat()
 }
 
-/// A section that is a row of `count` items.
+/// A section with a vector of `count` items.
 pub fn row(id: u8, count: u64, items: &[u8]) -> Vec<u8> {
     section(id, &[&leb(count), items])
 }
 
-/// A name, as long as it says.
+/// A name, with its length.
 pub fn name(bytes: &[u8]) -> Vec<u8> {
     [&leb(bytes.len() as u64), bytes].concat()
 }
 
-/// A core module of these sections.
+/// A core module with these sections.
 pub fn core(sections: &[Vec<u8>]) -> Vec<u8> {
     [CORE, &sections.concat()].concat()
 }
 
-/// Where a module's outermost sections are: each one's start, where its content begins, and its end.
+/// The positions of a module's outermost sections: the start of each, of its content, and its end.
 pub fn sections(module: &[u8]) -> Vec<[usize; 3]> {
     let mut found = Vec::new();
     let mut at = CORE.len();

@@ -1,4 +1,4 @@
-//! Fresh means fresh: guests that mark all that they can reach, and look for the marks of others.
+//! Isolation of instances: guests mark all that they can reach, and look for the marks of others.
 
 use std::{fmt::Write as _, sync::Arc, time::Duration};
 
@@ -12,16 +12,16 @@ use samovar_testbed::scratch;
 
 use crate::{count, numbers::Numbers};
 
-/// Instances that may exist: fewer than calls at once want, so that each slot is used again at once, by another plugin.
+/// Instances that may exist: fewer than the concurrent calls, so that another plugin reuses each slot at once.
 const SLOTS: u32 = 5;
 const AT_ONCE: usize = 6;
-/// How long a guest that never ends is let go on.
+/// The timeout of a guest that never ends.
 const TIMEOUT: Duration = Duration::from_millis(20);
 
 const IMPORT: &str = r#"
           (import "wasi_snapshot_preview1" "path_open"
             (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))"#;
-/// Opens the file named `m` in the first granted folder: it must not be there, and can then be made.
+/// Opens the file named `m` in the first granted folder: it must not exist, and is then created.
 const FILE: &str = r"
             (i32.store8 (i32.const 8) (i32.const 0x6d))
             (if (i32.eqz (call $open (i32.const 3) (i32.const 0) (i32.const 8) (i32.const 1) (i32.const 0)
@@ -31,10 +31,10 @@ const FILE: &str = r"
                   (i64.const 64) (i64.const 0) (i32.const 0) (i32.const 16))
               (then (return (i64.const -4))))";
 
-/// A core module whose mark is this byte. `mark` looks at all that it was given: its memory past its own data, what the
-/// memory grows by, a global, a table, its locals, the stack of its calls. It returns what is there and should not be,
-/// or 0; and leaves its mark in all of it. `mark-and-trap` then traps, `mark-and-spin` never ends. With `files`, it looks for
-/// a file too, and leaves one.
+/// A core module whose mark is this byte. `mark` reads all that it was given: its memory beyond its own data, the pages
+/// that it grows by, a global, a table, its locals, the stack of its calls. It returns a value that should not be there,
+/// or 0, and leaves its mark everywhere. `mark-and-trap` then traps, `mark-and-spin` never ends. With `files`, it looks
+/// for a file too, and leaves one.
 fn module(mark: u8, pages: u32, files: bool) -> String {
     let (import, file) = if files { (IMPORT, FILE) } else { ("", "") };
     let data = format!("\\{mark:02x}").repeat(8);
@@ -126,12 +126,12 @@ fn nothing() -> Call {
 }
 
 #[tokio::test]
-async fn a_mark_that_is_there_is_found() {
+async fn a_guest_finds_its_own_marks_in_a_reused_instance() {
     let engine = Engine::new(&EngineOptions { instances: 2, ..EngineOptions::default() }).unwrap();
     let directory = scratch().join("hostile-canaries-found");
     let cache = ArtifactCache::open(directory, engine.clone(), Compiler::InProcess).unwrap();
     for text in [module(0x55, 1, false), component(0x66, 2)] {
-        // An instance that serves again finds what it left itself: so would it what another left.
+        // A reused instance finds its own marks, so it would find those of another.
         let reuse = Some(Reuse { max_calls: 2, idle: Duration::from_mins(1) });
         let plugin = load(&engine, &cache, "found".to_owned(), text, reuse).await;
         let mark = plugin.function("mark").unwrap();
@@ -141,7 +141,7 @@ async fn a_mark_that_is_there_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_guest_finds_what_another_left_behind() {
+async fn no_guest_finds_the_marks_of_another() {
     let calls = count("SAMOVAR_HOSTILE_CALLS", 100_000);
     let engine = Engine::new(&EngineOptions { instances: SLOTS, ..EngineOptions::default() }).unwrap();
     let directory = scratch().join("hostile-canaries");
@@ -170,14 +170,14 @@ async fn no_guest_finds_what_another_left_behind() {
             let function = plugin.function(name).unwrap();
             loop {
                 return match (name, plugin.call(function, nothing()).await) {
-                    // With its slots taken it is another's turn.
+                    // All slots are taken: another call runs first.
                     (_, Err(CallError::AgentFull)) => {
                         tokio::task::yield_now().await;
                         continue;
                     }
                     ("mark", Ok(answer)) if answer.body == "0" => Ok(true),
                     ("mark-and-trap", Err(CallError::Trap { .. })) => Ok(true),
-                    // The machine may be so busy that any call is stopped; its marks are there all the same.
+                    // On a busy machine any call may time out; its marks stay all the same.
                     (_, Err(CallError::Timeout { .. })) => Ok(name == "mark-and-spin"),
                     (_, other) => Err(format!("call {seed}, {name}: {other:?}")),
                 };
@@ -192,7 +192,7 @@ async fn no_guest_finds_what_another_left_behind() {
             Err(why) => found.push(why),
         }
     }
-    println!("{looked} of {calls} calls looked everywhere, {} found something", found.len());
+    println!("{looked} of {calls} calls looked everywhere, {} found a mark", found.len());
     assert!(found.is_empty(), "{}", found[..found.len().min(10)].join("\n"));
     assert!(looked > calls * 9 / 10, "{looked} of {calls} calls ran to their end");
 }

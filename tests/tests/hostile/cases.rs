@@ -1,4 +1,4 @@
-//! Modules that are made, mutated, cut and lied about: one for each seed.
+//! Modules that are generated, mutated, truncated or malformed: one for each seed.
 
 use std::{panic, sync::LazyLock};
 
@@ -11,14 +11,14 @@ use crate::{
     numbers::Numbers,
 };
 
-/// One module, and how it came to be.
+/// One module, and how it was generated.
 pub struct Case {
-    /// What was done, for whoever reads why it failed.
+    /// A description of the steps, for the reader of a failure.
     pub how: String,
     pub bytes: Vec<u8>,
 }
 
-/// Core modules and components of the repository that others are made from.
+/// Core modules and components of the repository, from which others are derived.
 static WHOLE: LazyLock<Vec<(&str, Vec<u8>)>> = LazyLock::new(|| {
     const FILES: [&str; 14] = [
         "examples/hello/hello.wat",
@@ -39,15 +39,15 @@ static WHOLE: LazyLock<Vec<(&str, Vec<u8>)>> = LazyLock::new(|| {
     FILES.iter().map(|path| (*path, wat::parse_file(file(path)).unwrap())).collect()
 });
 
-/// The module of that seed.
+/// The module of a seed.
 pub fn case(seed: u64) -> Case {
     let mut numbers = Numbers::of(seed);
     match seed % 10 {
         0..=2 => smith_core(&mut numbers),
         3 => smith_component(&mut numbers),
         4 | 5 => mutated(&mut numbers),
-        6 => cut(&mut numbers),
-        7 => lying(&mut numbers),
+        6 => truncated(&mut numbers),
+        7 => missized(&mut numbers),
         8 => flipped(&mut numbers),
         _ => shuffled(&mut numbers),
     }
@@ -57,11 +57,11 @@ fn whole(numbers: &mut Numbers) -> (&'static str, Vec<u8>) {
     numbers.one_of(&WHOLE).clone()
 }
 
-/// A config in which each proposal and each bound is as it falls.
+/// A config with random proposals and bounds.
 fn config(numbers: &mut Numbers) -> wasm_smith::Config {
     let bytes = numbers.bytes(4096);
     let mut config = wasm_smith::Config::arbitrary(&mut Unstructured::new(&bytes)).unwrap_or_default();
-    // With imports that nobody gives it, a module is refused before it runs: most are to run.
+    // A module with unknown imports is refused before it runs: most are to run.
     if numbers.below(4) > 0 {
         config.max_imports = 0;
         config.min_imports = 0;
@@ -70,7 +70,7 @@ fn config(numbers: &mut Numbers) -> wasm_smith::Config {
     config.min_exports = config.max_exports.min(3);
     config.export_everything = numbers.below(2) == 0;
     config.generate_custom_sections = numbers.below(4) == 0;
-    // Memories of gigabytes are refused, which one in four is enough for.
+    // Memories of gigabytes are refused, and one in four is enough to test that.
     if numbers.below(4) > 0 {
         config.max_memory32_bytes = 1 << 20;
         config.max_memory64_bytes = 1 << 20;
@@ -85,7 +85,7 @@ fn smith_core(numbers: &mut Numbers) -> Case {
     let bytes = numbers.bytes(length);
     match wasm_smith::Module::new(config, &mut Unstructured::new(&bytes)) {
         Ok(mut module) => {
-            // What never ends takes its whole time limit: a few of them will do.
+            // A module that never ends takes its whole timeout: a few of them are enough.
             let ends = numbers.below(16) > 0 && module.ensure_termination(1000).is_ok();
             let how =
                 format!("wasm-smith, a core module that {}", if ends { "ends" } else { "may never end" });
@@ -112,7 +112,7 @@ fn mutated(numbers: &mut Numbers) -> Case {
     let mut made = 0;
     for _ in 0..rounds {
         let seed = numbers.next();
-        // wasm-mutate is no part of what is tested: where it gives up, the module stays as it is.
+        // wasm-mutate is not under test: if it panics, the module stays as it is.
         let mutate = panic::catch_unwind(|| {
             let mut mutate = WasmMutate::default();
             mutate.seed(seed).fuel(1000);
@@ -126,8 +126,8 @@ fn mutated(numbers: &mut Numbers) -> Case {
     Case { how: format!("{path} after {made} mutations"), bytes }
 }
 
-/// A fixture up to a section's start, the middle of its header, or its last byte but one.
-fn cut(numbers: &mut Numbers) -> Case {
+/// A fixture that is truncated at a section's start, in its header, in its middle or at its end.
+fn truncated(numbers: &mut Numbers) -> Case {
     let (path, mut bytes) = whole(numbers);
     let &[start, content, end] = numbers.one_of(&sections(&bytes));
     let at = *numbers.one_of(&[
@@ -142,8 +142,8 @@ fn cut(numbers: &mut Numbers) -> Case {
     Case { how: format!("{path}, its first {at} bytes"), bytes }
 }
 
-/// A fixture one of whose sections, or the row in it, claims to be of another size.
-fn lying(numbers: &mut Numbers) -> Case {
+/// A fixture with a section that claims another size, or another number of items.
+fn missized(numbers: &mut Numbers) -> Case {
     let (path, bytes) = whole(numbers);
     let &[start, content, end] = numbers.one_of(&sections(&bytes));
     let claim = *numbers.one_of(&[0, 1, 127, 0xffff, 1 << 20, i32::MAX as u64, u32::MAX.into(), u64::MAX]);
@@ -167,7 +167,7 @@ fn flipped(numbers: &mut Numbers) -> Case {
     Case { how: format!("{path} with {flips} flipped bits"), bytes }
 }
 
-/// A fixture's sections in another order, some of them twice, some of another fixture.
+/// Sections of two fixtures, in random order and number.
 fn shuffled(numbers: &mut Numbers) -> Case {
     let ((path, bytes), (other, others)) = (whole(numbers), whole(numbers));
     let parts = [&bytes, &others].map(|module| {

@@ -1,4 +1,4 @@
-//! Guests that mean harm, against the built programs: none takes the agent down, its neighbours' time or their data.
+//! Hostile guests against the built programs: none stops the agent, delays its neighbours or reads their data.
 //!
 //! `make test-hostile` brings the built program.
 

@@ -1,4 +1,4 @@
-//! Malformed and odd modules by the thousand: each is refused with a reason, or runs within its limits.
+//! Thousands of malformed and odd modules: each is refused with a reason, or runs within its limits.
 
 use std::{
     collections::BTreeMap,
@@ -14,17 +14,17 @@ use crate::{
     trial::{Outcome, Trial},
 };
 
-/// Modules at once: the machine is busy, and the pool is under pressure.
+/// Concurrent modules: the machine is busy, and the pool under pressure.
 const AT_ONCE: usize = 6;
-/// From here on a module is named in the output.
+/// A module that takes longer is named in the output.
 const SLOW: Duration = Duration::from_secs(10);
-/// What may stay of the memory budget when no guest is there.
+/// The part of the memory budget that may stay reserved when no guest is left.
 const LEFT: u64 = 1 << 20;
 
-/// Makes a module: when it is its turn, since some are large.
+/// Generates a module when it is its turn, since some are large.
 type Make = Box<dyn FnOnce() -> Case + Send>;
 
-/// Puts modules through a trial, `AT_ONCE` of them together, and tells how far how many came.
+/// Puts modules through a trial, `AT_ONCE` of them concurrently; returns the number of each outcome.
 async fn all(name: &str, modules: impl Iterator<Item = (String, Make)> + Send) -> BTreeMap<Outcome, usize> {
     let trial = Arc::new(Trial::new(name));
     let trials = modules.map(|(which, make)| {
@@ -52,14 +52,14 @@ async fn all(name: &str, modules: impl Iterator<Item = (String, Make)> + Send) -
     println!("{name}: {outcomes:?}, {} promises broken", broken.len());
     assert!(broken.is_empty(), "{}", broken.join("\n"));
     let left = trial.memory();
-    assert!(left < LEFT, "{left} bytes of the memory budget did not come back");
+    assert!(left < LEFT, "{left} bytes of the memory budget were not released");
     outcomes
 }
 
-/// `SAMOVAR_HOSTILE_MODULES` modules, from the seed `SAMOVAR_HOSTILE_SEED` on: one of them is looked at again with
-/// its seed and a count of 1.
+/// `SAMOVAR_HOSTILE_MODULES` modules, from the seed `SAMOVAR_HOSTILE_SEED` on: the seed and a count of 1 reproduce one of
+/// them.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_module_of_a_seed_is_refused_with_a_reason_or_runs_within_its_limits() {
+async fn every_seeded_module_is_refused_with_a_reason_or_runs_within_its_limits() {
     let (first, modules) = (count("SAMOVAR_HOSTILE_SEED", 0), count("SAMOVAR_HOSTILE_MODULES", 1000));
     let made = (first..first + modules).map(|seed| {
         let make: Make = Box::new(move || case(seed));

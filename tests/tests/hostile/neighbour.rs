@@ -1,4 +1,4 @@
-//! Guests that do all they can to a running agent, and the plugin beside them that notices nothing.
+//! Hostile guests on a running agent, and the latency of a neighbour beside them.
 
 use std::{
     collections::BTreeSet,
@@ -26,25 +26,25 @@ use crate::{
     upstream,
 };
 
-/// The limit of a hostile call.
+/// The timeout of a hostile call.
 const TIMEOUT: Duration = Duration::from_millis(200);
-/// How much later than that it may be over.
+/// The delay after its timeout with which a call may end.
 const LATE: Duration = Duration::from_millis(200);
-/// How long the neighbour is watched before each hostile guest.
+/// The time in which the neighbour is measured alone, before each hostile guest.
 const QUIET: Duration = Duration::from_millis(50);
-/// How long a guest that ends at once is called again, and how often. Calls without a pause disturb others whatever
-/// their guests do.
+/// The time in which a guest that ends at once is called again, and the interval. Calls without a pause would delay
+/// others whatever their guests do.
 const AGAIN: Duration = Duration::from_millis(50);
 const AGAIN_EVERY: Duration = Duration::from_millis(10);
-/// How often the neighbour is called.
+/// The interval of the neighbour's calls.
 const PACE: Duration = Duration::from_millis(2);
-/// How often what is late is tried before it counts.
+/// The tries of a measurement before a late one counts.
 const TRIES: u32 = 3;
-/// What the agent's memory may have grown by when all is over, in KiB.
+/// The growth of the agent's memory that may remain in the end, in KiB.
 const GROWN: u64 = 10 << 10;
 
-/// Calls of the neighbour, one after another at a steady pace, from a thread that does nothing else: what the test
-/// itself does meanwhile is not in their times.
+/// Calls of the neighbour, one after another at a steady pace, from a thread of their own, so that their times include
+/// nothing that the test does meanwhile.
 struct Neighbour {
     hostile: Arc<AtomicBool>,
     calls: Arc<Mutex<Vec<Call>>>,
@@ -80,7 +80,7 @@ impl Neighbour {
         self.calls.lock().unwrap()
     }
 
-    /// The slowest call since then.
+    /// The duration of the slowest call since then.
     fn slowest_since(&self, since: Instant) -> Duration {
         let calls = self.calls();
         calls
@@ -92,7 +92,7 @@ impl Neighbour {
             .unwrap_or_default()
     }
 
-    /// How many calls there were beside hostile guests, or alone, and their p99.
+    /// The number of calls beside hostile guests, or alone, and their p99.
     fn p99(&self, hostile: bool) -> (usize, Duration) {
         let mut took: Vec<_> =
             self.calls().iter().filter(|call| call.hostile == hostile).map(|call| call.took).collect();
@@ -147,7 +147,7 @@ async fn agent(upstream: &Upstream) -> Result<Server> {
     Server::start(folder).await
 }
 
-/// One call, and how long it took.
+/// Makes one call, checks its end, and returns its duration.
 async fn one(server: &Server, upstream: &Upstream, behaviour: &Behaviour) -> Result<Duration> {
     let (module, function, body, ends) = behaviour;
     let what = || format!("{module}/{function} {body}");
@@ -166,11 +166,11 @@ async fn one(server: &Server, upstream: &Upstream, behaviour: &Behaviour) -> Res
         Err(_) => CUT.to_owned(),
     };
     let took = started.elapsed();
-    ensure!(ends.contains(&(status, &*kind)), "{} ended otherwise: {status} {kind}", what());
+    ensure!(ends.contains(&(status, &*kind)), "{} ended in an unexpected way: {status} {kind}", what());
     Ok(took)
 }
 
-/// Every behaviour beside the neighbour: none takes longer than it may, and the neighbour's p99 is twice its own at most.
+/// Runs every behaviour beside the neighbour: each ends in time, and the neighbour's p99 is at most twice that alone.
 async fn beside_a_neighbour(server: &Server, upstream: &Upstream) -> Result<()> {
     let neighbour = Neighbour::start(format!("{}/v1/default/neighbour/echo", server.url));
     for behaviour in BEHAVIOURS {
@@ -181,7 +181,7 @@ async fn beside_a_neighbour(server: &Server, upstream: &Upstream) -> Result<()> 
         loop {
             let started = Instant::now();
             let took = attack(server, upstream, behaviour).await?;
-            // A call of a guest that does nothing takes this long on this machine just now: that is not the hostile one's.
+            // A harmless call takes this long on this machine just now: that part is not the hostile guest's.
             let measuring = neighbour.slowest_since(started);
             if took <= TIMEOUT + LATE + measuring {
                 break;
@@ -206,7 +206,7 @@ async fn beside_a_neighbour(server: &Server, upstream: &Upstream) -> Result<()> 
     Ok(())
 }
 
-/// One after another where they end early; the longest that one took.
+/// Repeats a behaviour that ends early; returns its longest duration.
 async fn attack(server: &Server, upstream: &Upstream, behaviour: &Behaviour) -> Result<Duration> {
     let started = Instant::now();
     let mut longest = Duration::ZERO;
@@ -220,7 +220,7 @@ async fn attack(server: &Server, upstream: &Upstream, behaviour: &Behaviour) -> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_hostile_guest_ends_at_its_limit_and_its_neighbour_does_not_notice() -> Result<()> {
+async fn every_hostile_guest_ends_at_its_limit_and_its_neighbour_is_unaffected() -> Result<()> {
     let upstream = Upstream::start(upstream::serve).await?;
     let mut server = agent(&upstream).await?;
     let wrong: Vec<_> = stream::iter(BEHAVIOURS)
@@ -232,7 +232,7 @@ async fn every_hostile_guest_ends_at_its_limit_and_its_neighbour_does_not_notice
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
 
     let before = server.resident()?;
-    // What disturbs a neighbour does so each time; a busy machine may do so once.
+    // A guest that delays its neighbour does so each time; a busy machine may do so once.
     let mut tries = 0;
     while let Err(error) = beside_a_neighbour(&server, &upstream).await {
         tries += 1;
@@ -240,12 +240,12 @@ async fn every_hostile_guest_ends_at_its_limit_and_its_neighbour_does_not_notice
         println!("{error:#}: tried again");
     }
 
-    ensure!(server.process.exit_status()?.is_none(), "the agent ended");
+    ensure!(server.process.exit_status()?.is_none(), "the agent exited");
     let log = server.process.log();
     let forged = log
         .lines()
         .find(|line| line.starts_with("forged") || line.chars().any(|c| c.is_control() && c != '\t'));
-    ensure!(forged.is_none(), "a guest wrote into the log by itself: {forged:?}");
+    ensure!(forged.is_none(), "a guest forged a line of the log: {forged:?}");
     let after = eventually(SOON, Duration::from_millis(20), async || {
         let after = server.resident()?;
         ensure!(after <= before + GROWN, "{after} KiB are resident, and {before} were before");

@@ -1,6 +1,6 @@
-//! Numbers that look random and follow from a seed alone, so that a seed is all it takes to see a case again.
+//! Pseudorandom numbers that depend on a seed alone, so that a seed reproduces a case.
 
-/// The generator known as `SplitMix64`: every seed gives another row of numbers, the same on every machine.
+/// The generator `SplitMix64`: each seed has another sequence, the same on every machine.
 pub struct Numbers(u64);
 
 impl Numbers {

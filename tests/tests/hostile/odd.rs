@@ -1,4 +1,4 @@
-//! Modules that are written byte by byte: each far past what a toolchain makes, in one way.
+//! Modules that are written byte by byte, each far beyond what a toolchain emits in one respect.
 
 use crate::binary::{COMPONENT, core, leb, name, row, section};
 
@@ -20,7 +20,7 @@ const TAG: u8 = 13;
 const I32: u8 = 0x7f;
 const END: u8 = 0x0b;
 
-/// `func()`, and a function of it, exported as `f`.
+/// The sections of a function `f` of the type `func()`: its type, its declaration, its export.
 fn takes_nothing() -> Vec<u8> {
     row(TYPE, 1, &[0x60, 0, 0])
 }
@@ -30,7 +30,7 @@ fn one_function() -> Vec<u8> {
 fn exported() -> Vec<u8> {
     row(EXPORT, 1, &[1, b'f', 0, 0])
 }
-/// Its body, with these locals before it.
+/// The code section of one body, with these locals.
 fn body(locals: &[u8], code: &[u8]) -> Vec<u8> {
     let whole = [locals, code, &[END]].concat();
     row(CODE, 1, &[&leb(whole.len() as u64), &whole[..]].concat())
@@ -62,9 +62,9 @@ fn with_import(module: &[u8], item: &[u8]) -> Vec<u8> {
 fn many(count: u64, item: impl Fn(u64) -> Vec<u8>) -> Vec<u8> {
     (0..count).flat_map(item).collect()
 }
-/// Components inside each other, so many deep.
+/// Nested components, `depth` levels deep.
 fn nested(depth: usize) -> Vec<u8> {
-    // From the inside out each header is needed before what it holds: the lengths first, then the bytes.
+    // A header precedes its content and has its length: so the lengths first, from the inside out, then the bytes.
     let mut lengths = vec![COMPONENT.len() as u64];
     for at in 0..depth {
         let inside = lengths[at];
@@ -81,14 +81,14 @@ fn nested(depth: usize) -> Vec<u8> {
 fn component(sections: &[Vec<u8>]) -> Vec<u8> {
     [COMPONENT, &sections.concat()].concat()
 }
-/// A component's types, each a tuple of two of the one before: the last has 2^count parts.
+/// A component's types, each a pair of the previous type: the last has 2^count parts.
 fn doubling(count: u64) -> Vec<u8> {
     let tuple = |of: &[u8]| [&[0x6f, 2], of, of].concat();
     let types = many(count, |at| if at == 0 { tuple(&[0x7d]) } else { tuple(&leb(at - 1)) });
     component(&[row(7, count, &types)])
 }
 
-/// Every one of them, by its name.
+/// All of them, with their names.
 #[expect(clippy::too_many_lines, reason = "a list")]
 pub fn all() -> Vec<(&'static str, Make)> {
     macro_rules! odd { ($($name:literal => $make:expr,)*) => { vec![$(($name, || $make),)*] } }

@@ -1,4 +1,4 @@
-//! What every module goes through here: the compiling child, loading, and a call of each function.
+//! The trial of a module: compiled in a child, loaded, and each function called.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -10,20 +10,20 @@ use samovar_runtime::{
 use samovar_testbed::scratch;
 use tokio::time::{Instant, timeout};
 
-/// How long one function may run.
+/// The timeout of one call.
 const CALL: Duration = Duration::from_millis(100);
-/// Functions of one module that are called.
+/// The functions of one module that are called.
 const CALLS: usize = 4;
-/// No refusal says more than this, in bytes: it goes into a condition, a log line, an answer.
+/// The most bytes of a refusal: it goes into a condition, a log line, a response.
 const LONGEST: usize = 4 << 10;
-/// What compiling, starting and calling may take together, before it is a hang: their own limits are shorter.
+/// The time of compiling, starting and calling beyond which a module hangs: their own limits are shorter.
 const HANG: Duration = Duration::from_secs(150);
-/// What compiling one of them may take.
+/// The limits of one compile.
 const COMPILE: CompileLimits = CompileLimits { time: Duration::from_mins(2), memory: 4 << 30 };
-/// The memory of all guests together.
+/// The memory budget of all guests together.
 const MEMORY: u64 = 512 << 20;
 
-/// How far a module came.
+/// The last step of a module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Outcome {
     Invalid,
@@ -34,7 +34,7 @@ pub enum Outcome {
     Loaded,
 }
 
-/// An engine, and compiling children for it.
+/// An engine, and an artifact cache that compiles in children.
 pub struct Trial {
     engine: Engine,
     cache: ArtifactCache,
@@ -52,7 +52,7 @@ impl Trial {
         Self { engine, cache }
     }
 
-    /// Puts one module through all of it; the error says which promise was broken.
+    /// Runs the trial of one module; the error names the broken promise.
     pub async fn of(&self, module: Vec<u8>) -> Result<Outcome, String> {
         let started = Instant::now();
         timeout(HANG, self.whole(module))
@@ -60,7 +60,7 @@ impl Trial {
             .map_err(|_| format!("it hangs: nothing after {:?}", started.elapsed()))?
     }
 
-    /// What guests hold of the memory budget when none runs.
+    /// The bytes that stay reserved of the memory budget when no guest runs.
     pub fn memory(&self) -> u64 {
         self.engine.memory().trim_freed();
         self.engine.memory().used()
@@ -74,7 +74,7 @@ impl Trial {
         };
         let artifact = match self.cache.keep(compiled).await {
             Ok(artifact) => artifact,
-            // It needs more of something than an instance may have, which is seen when its code is taken in.
+            // It needs more of something than an instance may have, which deserializing its code shows.
             Err(error) => return not_compiled(&error),
         };
         let spec = PluginSpec {
@@ -89,10 +89,10 @@ impl Trial {
                 let outcome = match &error {
                     LoadError::ExportNotFound(_) => Outcome::ExportNotFound,
                     LoadError::ImportNotGranted(_) => Outcome::ImportNotGranted,
-                    // More instances, memories or tables than a node has for all: the pool's own refusal.
+                    // More instances, memories or tables than the whole pool has.
                     LoadError::Init(_) | LoadError::AgentFull => Outcome::InitFailed,
                     LoadError::NodeMemory | LoadError::Engine(_) => {
-                        return Err(format!("it is not the module that was refused: {error}"));
+                        return Err(format!("the failure is not the module's: {error}"));
                     }
                 };
                 return reason(&error.to_string()).map(|()| outcome);
@@ -145,33 +145,33 @@ fn not_compiled(error: &CompileError) -> Result<Outcome, String> {
             Outcome::CompileFailed
         }
         CompileError::Run(_) | CompileError::NodeMemory => {
-            return Err(format!("it is not the module that was refused: {error}"));
+            return Err(format!("the failure is not the module's: {error}"));
         }
     };
     reason(&error.to_string()).map(|()| outcome)
 }
 
-/// A refusal says something, not too much of it, and nothing of this machine.
+/// Checks that a refusal is not empty, printable, short, and without paths of this machine.
 fn reason(text: &str) -> Result<(), String> {
     printable(text)?;
     let ours = [env!("CARGO_MANIFEST_DIR"), "/.cargo/", "/rustc/", "panicked", "/tmp/"];
     if text.trim().is_empty() {
         Err("it is refused without a reason".to_owned())
     } else if let Some(path) = ours.iter().find(|path| text.contains(**path)) {
-        Err(format!("its refusal tells {path}: {text}"))
+        Err(format!("its refusal contains {path}: {text}"))
     } else {
         Ok(())
     }
 }
 
-/// What is told of a module fits into a condition, and cannot forge a log line or drive a terminal.
+/// Checks that text of a module fits into a condition, and cannot forge a log line or control a terminal.
 fn printable(text: &str) -> Result<(), String> {
     let begin: String = text.chars().take(100).collect();
     if text.len() > LONGEST {
-        return Err(format!("{} bytes are told of it: {begin:?}...", text.len()));
+        return Err(format!("its text has {} bytes: {begin:?}...", text.len()));
     }
     if text.chars().any(|c| c.is_control() && c != '\t') {
-        return Err(format!("what is told of it has control characters: {begin:?}"));
+        return Err(format!("its text has control characters: {begin:?}"));
     }
     Ok(())
 }

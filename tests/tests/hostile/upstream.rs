@@ -1,4 +1,4 @@
-//! A host that guests may call, and that answers as no host should: what it does is the request's path.
+//! A hostile upstream: the path of the request selects its behaviour.
 
 use std::time::Duration;
 
@@ -24,35 +24,35 @@ pub async fn serve(mut stream: TcpStream) -> Result<()> {
         "/chunks-without-end" => {
             pour(&mut stream, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", "1\r\nx\r\n").await
         }
-        "/half-a-body" => say(&mut stream, "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").await,
-        "/no-http" => say(&mut stream, "\0\u{1}\u{2} what?\r\n\r\n").await,
+        "/half-a-body" => send(&mut stream, "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").await,
+        "/no-http" => send(&mut stream, "\0\u{1}\u{2} what?\r\n\r\n").await,
         "/redirects-to-itself" => {
             let host = head.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or_default();
             let location = format!("http://{host}/redirects-to-itself");
-            say(
+            send(
                 &mut stream,
                 &format!("HTTP/1.1 302 Found\r\nlocation: {location}\r\ncontent-length: 0\r\n\r\n"),
             )
             .await
         }
         "/hangs-up" => Ok(()),
-        // All others are never answered.
+        // Any other path is never answered.
         _ => drip(&mut stream, "", "").await,
     }
 }
 
-async fn say(stream: &mut TcpStream, text: &str) -> Result<()> {
+async fn send(stream: &mut TcpStream, text: &str) -> Result<()> {
     Ok(stream.write_all(text.as_bytes()).await?)
 }
 
-/// Says one thing, and then another a little at a time for as long as anybody listens.
+/// Sends `first`, then `more` every 5 ms, until the client disconnects.
 async fn drip(stream: &mut TcpStream, first: &str, more: &str) -> Result<()> {
-    say(stream, first).await?;
+    send(stream, first).await?;
     let mut pace = interval(Duration::from_millis(5));
     loop {
         let mut nothing = [0];
         tokio::select! {
-            _ = pace.tick() => say(stream, more).await?,
+            _ = pace.tick() => send(stream, more).await?,
             read = stream.read(&mut nothing) => {
                 if read? == 0 {
                     return Ok(());
@@ -62,11 +62,11 @@ async fn drip(stream: &mut TcpStream, first: &str, more: &str) -> Result<()> {
     }
 }
 
-/// Says one thing, and then another as fast as it is taken, for as long as anybody takes it.
+/// Sends `first`, then `more` as fast as the client reads, until it disconnects.
 async fn pour(stream: &mut TcpStream, first: &str, more: &str) -> Result<()> {
-    say(stream, first).await?;
+    send(stream, first).await?;
     let more = more.repeat(4096);
     loop {
-        say(stream, &more).await?;
+        send(stream, &more).await?;
     }
 }

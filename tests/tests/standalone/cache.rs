@@ -1,4 +1,4 @@
-//! The cache on disk: it stays under its size, and what serves stays in it.
+//! The disk cache: it stays within its size, and evicts nothing that serves.
 
 use std::{fs, path::Path};
 
@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::server::{Server, folder, plugin};
 
-/// Bytes that a module brings along, so that it and its artifact take a little over twice as many.
+/// The bytes of data in a module, so that it and its artifact take a little over twice as many.
 const DATA: usize = 200_000;
 
 fn add(folder: &Path, name: &str) -> Result<()> {
@@ -19,20 +19,20 @@ fn add(folder: &Path, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// What the files of a folder take, as the kubelet counts: in whole blocks.
-fn taken(folder: &Path) -> Result<u64> {
+/// The size of a folder's files as the kubelet counts it, in whole blocks.
+fn size_of(folder: &Path) -> Result<u64> {
     let mut bytes = 0;
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let metadata = entry.metadata()?;
         bytes +=
-            if metadata.is_dir() { taken(&entry.path())? } else { metadata.len().next_multiple_of(4096) };
+            if metadata.is_dir() { size_of(&entry.path())? } else { metadata.len().next_multiple_of(4096) };
     }
     Ok(bytes)
 }
 
 #[tokio::test]
-async fn a_module_that_does_not_fit_beside_those_in_use_is_refused_and_they_go_on() -> Result<()> {
+async fn a_module_that_does_not_fit_beside_pinned_ones_is_refused() -> Result<()> {
     let size: u64 = 1 << 20;
     let folder = folder("cache")?;
     add(&folder, "one")?;
@@ -43,9 +43,9 @@ async fn a_module_that_does_not_fit_beside_those_in_use_is_refused_and_they_go_o
         for name in names {
             server.answers(name, "f", "", "7").await?;
         }
-        let (taken, told) = (taken(&state)?, server.metric("samovar_agent_cache_bytes").await?);
-        assert!(taken <= size && told <= size, "{taken} bytes are taken, and {told} are told");
-        assert!(told >= names.len() as u64 * 2 * DATA as u64, "{told} bytes are told");
+        let (taken, reported) = (size_of(&state)?, server.metric("samovar_agent_cache_bytes").await?);
+        assert!(taken <= size && reported <= size, "{taken} bytes are taken, and {reported} reported");
+        assert!(reported >= names.len() as u64 * 2 * DATA as u64, "{reported} bytes are reported");
         Ok(())
     };
     answers(&["one", "two"]).await?;
@@ -55,7 +55,7 @@ async fn a_module_that_does_not_fit_beside_those_in_use_is_refused_and_they_go_o
     answers(&["one", "two"]).await?;
     assert_eq!(server.call("three", "f", "").await?.status, 503);
 
-    // Let go, the first makes room for another.
+    // Once unused, the first is evicted for another.
     fs::remove_file(folder.join("one.yaml"))?;
     fs::remove_file(folder.join("three.yaml"))?;
     add(&folder, "four")?;

@@ -1,4 +1,4 @@
-//! The other commands: each does what it says, its bad input is refused with a sentence and a stable exit code.
+//! The other commands: their output, and their exit code and message on invalid input.
 
 use std::{
     fs,
@@ -16,7 +16,7 @@ fn samovar(arguments: &[&str]) -> Result<Output> {
     Ok(Command::new(Path::new(&programs).join("samovar")).args(arguments).output()?)
 }
 
-/// The exit code and what was printed, errors last.
+/// The exit code and the output of a command, stdout before stderr.
 pub fn printed(arguments: &[&str]) -> Result<(i32, String)> {
     let output = samovar(arguments)?;
     let text =
@@ -25,7 +25,7 @@ pub fn printed(arguments: &[&str]) -> Result<(i32, String)> {
 }
 
 #[test]
-fn inspect_tells_what_a_module_exports_and_imports() -> Result<()> {
+fn inspect_shows_the_exports_and_imports_of_a_module() -> Result<()> {
     let text = file("examples/text/text.wasm").display().to_string();
     let (code, report) = printed(&["inspect", &text])?;
     assert_eq!(code, 0, "{report}");
@@ -51,7 +51,7 @@ fn inspect_tells_what_a_module_exports_and_imports() -> Result<()> {
 }
 
 #[test]
-fn bad_input_is_refused_with_a_sentence_and_code_two() -> Result<()> {
+fn invalid_input_exits_with_code_2_and_a_message() -> Result<()> {
     let folder = folder("commands")?;
     fs::write(folder.join("broken.yaml"), plugin("text", "text.wasm", "limits: { timeout: 2h }"))?;
     fs::write(folder.join("no.wasm"), b"not wasm")?;
@@ -76,7 +76,7 @@ fn bad_input_is_refused_with_a_sentence_and_code_two() -> Result<()> {
 }
 
 #[test]
-fn validate_takes_what_the_api_server_would_take() -> Result<()> {
+fn validate_accepts_the_manifest_of_the_example() -> Result<()> {
     let manifest = file("examples/text/local/plugin.yaml").display().to_string();
     let (code, text) = printed(&["validate", &manifest])?;
     assert_eq!(code, 0, "{text}");
@@ -85,7 +85,7 @@ fn validate_takes_what_the_api_server_would_take() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_module_goes_into_a_registry_and_out_again() -> Result<()> {
+async fn a_module_is_pushed_and_pulled_unchanged() -> Result<()> {
     let folder = folder("registry")?;
     let registry = samovar_testbed::Registry::start().await?;
     let text = file("examples/text/text.wasm").display().to_string();

@@ -1,4 +1,4 @@
-//! The forms in which modules are published, in a real registry: each is pulled as the module that it holds.
+//! The OCI forms in which modules are published, pulled from a real registry.
 
 use std::io::Write as _;
 
@@ -25,7 +25,7 @@ fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
 }
 
 #[tokio::test]
-async fn a_module_is_pulled_in_every_form_in_which_it_is_published() -> Result<()> {
+async fn a_module_is_pulled_from_every_published_form() -> Result<()> {
     let registry = Registry::start().await?;
     let wasm = wat::parse_str(r#"(module (func (export "f")))"#)?;
     let image = tar(&[("plugin.wasm", &wasm), ("etc/readme", b"read me")])?;
@@ -65,7 +65,7 @@ async fn a_module_is_pulled_in_every_form_in_which_it_is_published() -> Result<(
 }
 
 #[tokio::test]
-async fn of_several_modules_the_path_picks_one() -> Result<()> {
+async fn the_module_path_selects_one_of_several_modules() -> Result<()> {
     let registry = Registry::start().await?;
     let (one, two) = (
         wat::parse_str(r#"(module (func (export "one")))"#)?,

@@ -1,4 +1,4 @@
-//! `samovar run` with a policy: ConfigMaps and Secrets are manifests beside the plugins that name them.
+//! `samovar run` with a policy: it reads ConfigMaps and Secrets from manifests beside the plugins.
 
 use std::fs;
 
@@ -24,7 +24,7 @@ fn environment(token: &str) -> String {
 }
 
 #[tokio::test]
-async fn config_maps_and_secrets_are_manifests_and_an_edit_of_one_is_a_new_revision() -> Result<()> {
+async fn an_edit_of_a_configmap_or_secret_manifest_is_a_new_revision() -> Result<()> {
     let folder = folder("grants")?;
     fs::copy(file("tests/guests/wasi/wasi.wasm"), folder.join("wasi.wasm"))?;
     let api = folder.join("api.yaml");
@@ -32,7 +32,7 @@ async fn config_maps_and_secrets_are_manifests_and_an_edit_of_one_is_a_new_revis
     fs::write(folder.join("wasi.yaml"), format!("{}\n---\n{WORDS}\n", plugin("wasi", "wasi.wasm", POLICY)))?;
     let server = Server::start(folder.clone()).await?;
     server.answers("wasi", "environment", "[]", &environment("one")).await?;
-    // As the API server gives it back.
+    // In base64, as the API server returns it.
     fs::write(&api, secret("data: {token: dHdv}"))?;
     server.answers("wasi", "environment", "[]", &environment("two")).await?;
 
@@ -51,14 +51,14 @@ async fn config_maps_and_secrets_are_manifests_and_an_edit_of_one_is_a_new_revis
 }
 
 #[test]
-fn what_a_policy_names_is_checked_where_it_is_given() -> Result<()> {
+fn validate_checks_the_references_of_a_policy() -> Result<()> {
     let manifest = folder("grants-checked")?.join("plugin.yaml");
     let validate = |documents: &[&str]| {
         fs::write(&manifest, documents.join("\n---\n"))?;
         printed(&["validate", &manifest.display().to_string()])
     };
     let wasi = plugin("wasi", "wasi.wasm", POLICY);
-    ensure!(validate(&[&wasi])?.0 == 0, "what is not here may be in the cluster");
+    ensure!(validate(&[&wasi])?.0 == 0, "objects without a manifest may be in the cluster");
     ensure!(validate(&[&wasi, WORDS, &secret("stringData: {token: one}")])?.0 == 0);
     let (code, said) = validate(&[&wasi, WORDS, &secret("stringData: {other: one}")])?;
     ensure!(code != 0 && said.contains("no key `token`"), "{said}");

@@ -1,4 +1,4 @@
-//! `type: Http` over real connections: whole requests to a guest and back, over HTTP/1.1 and HTTP/2.
+//! `type: Http` over real connections, in HTTP/1.1 and HTTP/2.
 
 use std::{convert::Infallible, fs, time::Duration};
 
@@ -31,7 +31,7 @@ async fn serve(name: &str, limits: &str) -> Result<Server> {
 
 type Body = BoxBody<Bytes, Infallible>;
 
-/// A connection of either version.
+/// A connection in either version of HTTP.
 enum Caller {
     One(http1::SendRequest<Body>, JoinHandle<()>),
     Two(http2::SendRequest<Body>, JoinHandle<()>),
@@ -64,7 +64,7 @@ impl Caller {
         self.send(request(path, Empty::new().boxed())).await
     }
 
-    /// A request to the plugin by its host, as this version of HTTP says that.
+    /// A request to the plugin by its host, as this version of HTTP names it.
     async fn by_host(&mut self, host: &str, path: &str) -> Result<Response<Incoming>> {
         let request = match self {
             Self::One(..) => Request::builder().uri(path).header("host", host),
@@ -73,8 +73,8 @@ impl Caller {
         self.send(request.body(Empty::new().boxed())?).await
     }
 
-    /// Closes the connection, whatever is on its way.
-    fn break_off(self) {
+    /// Closes the connection, with its requests in progress.
+    fn disconnect(self) {
         let (Self::One(_, connection) | Self::Two(_, connection)) = self;
         connection.abort();
     }
@@ -96,7 +96,7 @@ async fn problem(response: Response<Incoming>) -> Result<(u16, String)> {
     Ok((status, type_.rsplit('/').next().unwrap_or_default().to_owned()))
 }
 
-/// Waits until so many of the plugin's requests run.
+/// Waits until `wanted` requests of the plugin run.
 async fn running(server: &Server, wanted: u32) -> Result<()> {
     eventually(SOON, Duration::from_millis(5), async || {
         let running =
@@ -108,7 +108,7 @@ async fn running(server: &Server, wanted: u32) -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_guest_has_its_own_part_of_the_path_by_host_and_by_path() -> Result<()> {
+async fn a_guest_sees_its_own_part_of_the_path_by_host_and_by_path() -> Result<()> {
     let server = serve("http-paths", "").await?;
     for mut caller in Caller::both(&server).await? {
         for (path, seen) in [
@@ -132,7 +132,7 @@ async fn the_guest_has_its_own_part_of_the_path_by_host_and_by_path() -> Result<
 }
 
 #[tokio::test]
-async fn headers_of_the_connection_stay_behind_and_all_others_go_through() -> Result<()> {
+async fn hop_by_hop_fields_are_removed_and_all_others_forwarded() -> Result<()> {
     let server = serve("http-headers", "").await?;
     let address = server.url.strip_prefix("http://").context("it is http")?;
     let mut stream = TcpStream::connect(address).await?;
@@ -144,7 +144,7 @@ async fn headers_of_the_connection_stay_behind_and_all_others_go_through() -> Re
     let (_, seen) = answer.split_once("\r\n\r\n").context("a head")?;
     let mut lines: Vec<_> = seen.lines().collect();
     lines.sort_unstable();
-    // HTTP/1.0 names no host: the guest is told its own.
+    // HTTP/1.0 names no host: the guest sees that of its plugin.
     let wanted = [
         "Method::Get /head Some(Scheme::Http) web.default",
         "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
@@ -155,7 +155,7 @@ async fn headers_of_the_connection_stay_behind_and_all_others_go_through() -> Re
 }
 
 #[tokio::test]
-async fn both_bodies_are_streamed_at_once() -> Result<()> {
+async fn both_bodies_are_streamed_concurrently() -> Result<()> {
     let server = serve("http-streams", ", limits: { timeout: 30s }").await?;
     for mut caller in Caller::both(&server).await? {
         let (send, receive) = mpsc::unbounded::<Bytes>();
@@ -171,14 +171,14 @@ async fn both_bodies_are_streamed_at_once() -> Result<()> {
             assert_eq!(frame.data_ref().map(AsRef::as_ref), Some(word.as_bytes()));
         }
         drop(send);
-        // HTTP/2 may end with a frame that has nothing in it.
+        // HTTP/2 may end with an empty frame.
         assert_eq!(echoed.collect().await?.to_bytes(), "");
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn trailers_go_both_ways() -> Result<()> {
+async fn trailers_are_forwarded_both_ways() -> Result<()> {
     let server = serve("http-trailers", "").await?;
     for mut caller in Caller::both(&server).await? {
         let trailers = HeaderMap::from_iter([("x-sum".parse()?, HeaderValue::from_static("7"))]);
@@ -191,7 +191,7 @@ async fn trailers_go_both_ways() -> Result<()> {
         let whole = caller.send(request).await?.into_body().collect().await?;
         let trailers = whole.trailers().cloned();
         assert_eq!(whole.to_bytes(), "body");
-        // HTTP/1.1 sends only those that a `trailer` header announces, and this guest announces none.
+        // HTTP/1.1 sends only trailers that a `trailer` field announces, and this guest announces none.
         if two {
             let trailers = trailers.context("trailers")?;
             assert_eq!((&trailers["x-sum"], &trailers["x-from"]), (&"7".parse()?, &"guest".parse()?));
@@ -201,18 +201,18 @@ async fn trailers_go_both_ways() -> Result<()> {
 }
 
 #[tokio::test]
-async fn each_way_to_fail_is_told_before_the_head_and_cuts_the_body_after_it() -> Result<()> {
+async fn a_failure_is_a_problem_before_the_head_and_breaks_the_body_after_it() -> Result<()> {
     let server =
         serve("http-fails", ", limits: { timeout: 500ms, requestBytes: 1Ki, responseBytes: 64Ki }").await?;
     for mut caller in Caller::both(&server).await? {
-        for (path, status, slug) in [
+        for (path, status, type_) in [
             ("trap", 500, "trap"),
             ("silent", 500, "trap"),
             ("refuse", 502, "guest-error"),
             ("hang", 504, "timeout"),
             ("spin", 504, "timeout"),
         ] {
-            assert_eq!(problem(caller.get(path).await?).await?, (status, slug.to_owned()), "{path}");
+            assert_eq!(problem(caller.get(path).await?).await?, (status, type_.to_owned()), "{path}");
         }
         let large = Full::new(Bytes::from(vec![b'x'; 2000])).boxed();
         assert_eq!(
@@ -224,14 +224,17 @@ async fn each_way_to_fail_is_told_before_the_head_and_cuts_the_body_after_it() -
         for mut caller in Caller::both(&server).await? {
             let begun = caller.get(path).await?;
             assert_eq!(begun.status(), StatusCode::OK);
-            assert!(begun.into_body().collect().await.is_err(), "{path}: half a body passed for a whole one");
+            assert!(
+                begun.into_body().collect().await.is_err(),
+                "{path}: a truncated body passed for a complete one"
+            );
         }
     }
     running(&server, 0).await
 }
 
 #[tokio::test]
-async fn a_caller_that_breaks_off_ends_its_guest() -> Result<()> {
+async fn a_caller_that_disconnects_ends_its_guest() -> Result<()> {
     let server = serve("http-breaks", ", limits: { timeout: 10m }").await?;
     for path in ["hang", "slowly?600000"] {
         for mut caller in Caller::both(&server).await? {
@@ -242,8 +245,8 @@ async fn a_caller_that_breaks_off_ends_its_guest() -> Result<()> {
             if begun.is_some() {
                 running(&server, 1).await?;
             }
-            caller.break_off();
-            // HTTP/2 keeps a connection for as long as anybody reads from it.
+            caller.disconnect();
+            // HTTP/2 keeps a connection while a response is being read.
             drop(begun);
             running(&server, 0).await?;
         }
@@ -252,7 +255,7 @@ async fn a_caller_that_breaks_off_ends_its_guest() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_reader_that_stops_keeps_no_guest_and_no_memory() -> Result<()> {
+async fn a_reader_that_stalls_keeps_neither_guest_nor_memory() -> Result<()> {
     let server = serve("http-slow", ", limits: { timeout: 2s, responseBytes: 2Gi }").await?;
     let before = server.resident()?;
     let mut unread = Vec::new();
@@ -269,7 +272,7 @@ async fn a_reader_that_stops_keeps_no_guest_and_no_memory() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_plugin_says_what_it_should_have_been() -> Result<()> {
+async fn a_plugin_of_the_wrong_type_names_the_right_one() -> Result<()> {
     let folder = folder("http-kinds")?;
     fs::copy(file("tests/guests/http/http.wasm"), folder.join("http.wasm"))?;
     fs::copy(file("examples/text/text.wasm"), folder.join("text.wasm"))?;

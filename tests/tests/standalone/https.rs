@@ -1,4 +1,4 @@
-//! Guests that call hosts over HTTPS: whom they trust is what the machine trusts.
+//! Guests that call hosts over HTTPS: they trust the root certificates of the machine.
 
 use std::{fs, sync::Arc};
 
@@ -28,7 +28,7 @@ async fn host(name: &str) -> Result<(Upstream, String)> {
 }
 
 #[tokio::test]
-async fn a_guest_trusts_the_hosts_that_its_machine_trusts_and_no_others() -> Result<()> {
+async fn a_guest_trusts_the_root_certificates_of_its_machine_alone() -> Result<()> {
     let (trusted, certificate) = host("127.0.0.1").await?;
     let (of_another_name, other_certificate) = host("api.example").await?;
     let (unknown, _) = host("127.0.0.1").await?;

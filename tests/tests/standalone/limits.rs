@@ -1,4 +1,4 @@
-//! Limits over HTTP: a guest meets its own, and its neighbours do not notice.
+//! Limits over HTTP: a guest ends at its own, and its neighbours are unaffected.
 
 use std::{fs, time::Duration};
 
@@ -24,7 +24,7 @@ async fn guests_with(name: &str, plugins: &[(&str, &str, &str)], flags: &[&str])
 }
 
 #[tokio::test]
-async fn an_endless_loop_is_stopped_at_its_timeout_and_its_neighbour_goes_on() -> Result<()> {
+async fn an_endless_loop_ends_at_its_timeout_beside_a_neighbour_that_answers() -> Result<()> {
     let server =
         guests("spin", &[("spin", "spin.wat", "limits: { timeout: 300ms }"), ("echo", "echo.wat", "")])
             .await?;
@@ -46,13 +46,13 @@ async fn an_endless_loop_is_stopped_at_its_timeout_and_its_neighbour_goes_on() -
         let answer = answer?;
         assert_eq!((answer.status, answer.problem().as_str()), (504, "timeout"), "{answer:?}");
     }
-    assert!(took < Duration::from_secs(2), "stopped after {took:?}");
-    assert!(slowest? < Duration::from_millis(250), "a neighbour's call took that long");
+    assert!(took < Duration::from_secs(2), "it ended after {took:?}");
+    assert!(slowest? < Duration::from_millis(250), "a neighbour's call took as long as a loop may");
     Ok(())
 }
 
 #[tokio::test]
-async fn a_guest_that_grows_without_end_is_stopped_and_the_agents_memory_stays_flat() -> Result<()> {
+async fn a_guest_that_grows_without_end_leaves_the_agents_memory_flat() -> Result<()> {
     let server = guests("grow", &[("grow", "grow.wat", "limits: { memory: 32Mi }")]).await?;
     let grows = async |function: &'static str| -> Result<()> {
         let answer = server.call("grow", function, "").await?;
@@ -71,12 +71,12 @@ async fn a_guest_that_grows_without_end_is_stopped_and_the_agents_memory_stays_f
 }
 
 #[tokio::test]
-async fn demand_past_the_memory_budget_is_refused_and_the_agent_stays_within_it() -> Result<()> {
+async fn demand_beyond_the_memory_budget_is_refused_and_the_agent_stays_within_it() -> Result<()> {
     let limits = "limits: { memory: 1Gi, timeout: 1s }";
     let plugins = [("one", "hoard.wat", limits), ("two", "hoard.wat", limits)];
     let server = guests_with("budget", &plugins, &["--memory-budget=64Mi"]).await?;
     let before = server.resident()?;
-    // 16 calls of 16 MiB each, which those that get them hold until their time is over.
+    // 16 calls of 16 MiB each; a call that gets its memory holds it until its timeout.
     let calls = (0..16).map(|at| server.call(["one", "two"][at % 2], "hold", "[255]"));
     let calls = join_all(calls);
     let watches = async {
@@ -92,7 +92,7 @@ async fn demand_past_the_memory_budget_is_refused_and_the_agent_stays_within_it(
     };
     let answers = tokio::select! {
         answers = calls => answers,
-        most = watches => anyhow::bail!("the agent had {} KiB, and {before} KiB before the calls", most?),
+        most = watches => anyhow::bail!("{} KiB are resident, and {before} were before the calls", most?),
     };
     let answers: Vec<_> = answers.into_iter().collect::<Result<_>>()?;
     let held = answers.iter().filter(|answer| answer.status == 504).count();
@@ -105,7 +105,7 @@ async fn demand_past_the_memory_budget_is_refused_and_the_agent_stays_within_it(
     for plugin in ["one", "two"] {
         let answer = server.call(plugin, "hoard", "[255]").await?;
         assert_eq!((answer.status, answer.body.as_str()), (200, "256"));
-        // More than all there is: alone on the node, it is refused all the same.
+        // More than the whole budget: refused even as the only call.
         assert_eq!(server.call(plugin, "hoard", "[2000]").await?.status, 503);
     }
     assert_eq!(server.metric("samovar_agent_memory_budget_bytes").await?, 64 << 20);
@@ -114,7 +114,7 @@ async fn demand_past_the_memory_budget_is_refused_and_the_agent_stays_within_it(
 }
 
 #[tokio::test]
-async fn the_sixty_fifth_call_of_sixty_four_at_once_is_refused_with_when_to_try_again() -> Result<()> {
+async fn the_65th_concurrent_call_of_64_is_refused_with_retry_after() -> Result<()> {
     let limits = "limits: { concurrency: 64, queue: 0, timeout: 1s }";
     let server = guests("full", &[("spin", "spin.wat", limits)]).await?;
     let answers = join_all((0..65).map(|_| server.call("spin", "spin", ""))).await;
@@ -127,12 +127,12 @@ async fn the_sixty_fifth_call_of_sixty_four_at_once_is_refused_with_when_to_try_
 }
 
 #[tokio::test]
-async fn bodies_over_their_caps_are_refused_both_ways() -> Result<()> {
+async fn bodies_over_their_limits_are_refused_both_ways() -> Result<()> {
     let limits = "limits: { requestBytes: 1Ki, responseBytes: 512 }";
     let server = guests("bodies", &[("echo", "echo.wat", limits)]).await?;
     let answer = server.call("echo", "echo", "x".repeat(1025)).await?;
     assert_eq!((answer.status, answer.problem().as_str()), (413, "too-large"));
-    // Sent in pieces, its length is not known ahead.
+    // Sent in chunks, without a content-length.
     let pieces = futures::stream::iter((0..100).map(|_| Ok::<_, std::io::Error>("x".repeat(100))));
     let answer = server.call("echo", "echo", reqwest::Body::wrap_stream(pieces)).await?;
     assert_eq!((answer.status, answer.problem().as_str()), (413, "too-large"));
@@ -143,7 +143,7 @@ async fn bodies_over_their_caps_are_refused_both_ways() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_body_for_which_the_node_has_no_memory_is_refused() -> Result<()> {
+async fn a_body_beyond_the_memory_budget_is_refused() -> Result<()> {
     let plugins = [("echo", "echo.wat", "limits: { requestBytes: 8Mi }")];
     let server = guests_with("body-budget", &plugins, &["--memory-budget=4Mi"]).await?;
     let answer = server.call("echo", "echo", "x".repeat(6 << 20)).await?;
@@ -154,7 +154,7 @@ async fn a_body_for_which_the_node_has_no_memory_is_refused() -> Result<()> {
 }
 
 #[tokio::test]
-async fn what_large_bodies_took_goes_back_to_the_system() -> Result<()> {
+async fn memory_of_large_bodies_is_returned_to_the_system() -> Result<()> {
     let folder = folder("given-back")?;
     fs::copy(file("examples/text/text.wasm"), folder.join("text.wasm"))?;
     fs::write(folder.join("text.yaml"), plugin("text", "text.wasm", "limits: { timeout: 30s }"))?;
@@ -173,7 +173,7 @@ async fn what_large_bodies_took_goes_back_to_the_system() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_trap_tells_the_guests_backtrace_and_no_path() -> Result<()> {
+async fn a_trap_includes_the_guests_backtrace_and_no_path() -> Result<()> {
     let server = guests("trap", &[("trap", "trap.wat", "")]).await?;
     let answer = server.call("trap", "fail", "").await?;
     assert_eq!((answer.status, answer.problem().as_str()), (500, "trap"));
@@ -183,12 +183,12 @@ async fn a_trap_tells_the_guests_backtrace_and_no_path() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_call_says_what_fuel_it_took_and_past_its_limit_it_is_stopped() -> Result<()> {
+async fn a_call_reports_its_fuel_and_ends_beyond_its_limit() -> Result<()> {
     let taken = {
         let server = guests("fuel", &[("logs", "logs.wat", "limits: { fuel: 1000000 }")]).await?;
         server.call("logs", "logs", "[3]").await?.fuel
     };
-    let taken = taken.ok_or_else(|| anyhow::anyhow!("no fuel is told"))?;
+    let taken = taken.ok_or_else(|| anyhow::anyhow!("no fuel is reported"))?;
     for (fuel, status, problem) in [(taken, 200, ""), (taken - 1, 500, "fuel-exhausted")] {
         let limits = format!("functions: [{{ name: logs, limits: {{ fuel: {fuel} }} }}]");
         let server = guests(&format!("fuel-{fuel}"), &[("logs", "logs.wat", &limits)]).await?;
@@ -199,7 +199,7 @@ async fn a_call_says_what_fuel_it_took_and_past_its_limit_it_is_stopped() -> Res
 }
 
 #[tokio::test]
-async fn a_flood_of_log_lines_is_cut_at_the_plugins_limit_and_summed_up_once() -> Result<()> {
+async fn log_lines_beyond_the_limit_are_dropped_and_counted_in_one_line() -> Result<()> {
     let plugins =
         [("few", "logs.wat", "limits: { logLines: 3 }"), ("many", "logs.wat", "limits: { logLines: 30 }")];
     let server = guests("log-lines", &plugins).await?;
@@ -220,7 +220,7 @@ async fn a_flood_of_log_lines_is_cut_at_the_plugins_limit_and_summed_up_once() -
 }
 
 #[tokio::test]
-async fn a_compile_past_its_time_or_memory_fails_its_revision_and_says_which() -> Result<()> {
+async fn a_compile_beyond_its_time_or_memory_fails_and_names_the_limit() -> Result<()> {
     for (name, flag, reason) in [
         ("compile", "--compile-timeout=1m", None),
         ("compile-time", "--compile-timeout=1ms", Some("longer than its limit of 0.001 s")),

@@ -1,4 +1,4 @@
-//! `samovar` as a person uses it without a cluster: the built program, real files, real HTTP.
+//! `samovar` without a cluster: the built program, real files, real HTTP.
 //!
 //! `make test-standalone` brings the built program.
 

@@ -1,4 +1,4 @@
-//! `samovar run`: manifests, folders and modules; edits while it runs; how it ends.
+//! `samovar run`: manifests, folders and modules, edits while it runs, and its exit.
 
 use std::{fs, time::Duration};
 
@@ -45,7 +45,7 @@ async fn the_example_answers_as_its_readme_says() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_program_is_invoked_with_arguments_and_its_error_is_told() -> Result<()> {
+async fn invoke_passes_arguments_to_a_command_and_shows_its_error() -> Result<()> {
     let folder = folder("program")?;
     fs::copy(file("tests/guests/command/command.wasm"), folder.join("command.wasm"))?;
     fs::write(folder.join("command.yaml"), plugin("command", "command.wasm", ""))?;
@@ -62,7 +62,7 @@ async fn a_program_is_invoked_with_arguments_and_its_error_is_told() -> Result<(
 }
 
 #[tokio::test]
-async fn an_edit_is_a_new_revision_and_a_broken_one_leaves_the_old_serving() -> Result<()> {
+async fn an_edit_is_a_new_revision_and_a_broken_one_leaves_the_old_one_serving() -> Result<()> {
     let folder = folder("edit")?;
     fs::write(folder.join("math.wat"), ADD)?;
     fs::write(folder.join("math.yaml"), plugin("math", "math.wat", ""))?;
@@ -86,7 +86,7 @@ async fn an_edit_is_a_new_revision_and_a_broken_one_leaves_the_old_serving() -> 
 }
 
 #[tokio::test]
-async fn once_ends_well_when_all_are_ready_and_says_why_when_one_is_not() -> Result<()> {
+async fn once_exits_with_success_if_all_are_ready_else_with_the_reason() -> Result<()> {
     let folder = folder("once")?;
     fs::write(folder.join("good.wat"), ADD)?;
     fs::write(folder.join("bad.wat"), r#"(module (import "env" "x" (func)) (func (export "f")))"#)?;
@@ -113,7 +113,7 @@ async fn once_ends_well_when_all_are_ready_and_says_why_when_one_is_not() -> Res
 }
 
 #[tokio::test]
-async fn a_termination_ends_it_well() -> Result<()> {
+async fn sigterm_exits_with_success() -> Result<()> {
     let folder = folder("terminated")?;
     fs::write(folder.join("math.yaml"), plugin("math", "math.wat", ""))?;
     fs::write(folder.join("math.wat"), ADD)?;

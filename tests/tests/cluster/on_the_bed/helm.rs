@@ -1,4 +1,4 @@
-//! The chart's life: installed, upgraded, rolled back, uninstalled, installed again.
+//! The life cycle of the release: installed, upgraded, rolled back, uninstalled, installed again.
 
 use std::{fs, path::Path};
 
@@ -33,12 +33,12 @@ async fn all_ready(cluster: &Cluster, name: &str) -> Result<WasmPlugin> {
 
 /// In a bed of its own, beside the one that the other tests share.
 #[tokio::test]
-async fn upgrades_change_the_crds_too_and_uninstalling_leaves_only_what_is_peoples() -> Result<()> {
+async fn upgrades_change_the_crds_and_uninstalling_keeps_them_and_the_plugins() -> Result<()> {
     let mut bed = TestBed::start(1).await?;
     push_images(bed.registry()).await?;
     let helm = Helm::new(&bed.kubeconfig(), SYSTEM, bed.registry_address());
     let cluster = Cluster::at(bed.kubeconfig(), "people").await?;
-    // The strictest of Pod security, without an exemption.
+    // The restricted Pod Security Standard, without an exemption.
     cluster.kubectl(&["create", "namespace", SYSTEM]).await?;
     let restricted = "pod-security.kubernetes.io/enforce=restricted";
     cluster.kubectl(&["label", "namespace", SYSTEM, restricted]).await?;
@@ -63,7 +63,7 @@ async fn upgrades_change_the_crds_too_and_uninstalling_leaves_only_what_is_peopl
         &crd,
         text.replacen("categories:\n    - samovar\n", "categories:\n    - samovar\n    - newer\n", 1),
     )?;
-    ensure!(fs::read_to_string(&crd)? != text, "the CRD has a category");
+    ensure!(fs::read_to_string(&crd)? != text, "the CRD's category was not replaced");
     helm.with_chart_at(&newer, &["upgrade"], &["operator.replicas=1"]).await?;
     let categories = ["get", "crd", CRD, "-o", "jsonpath={.spec.names.categories}"];
     ensure!(cluster.kubectl(&categories).await?.contains("newer"));
@@ -106,7 +106,7 @@ async fn upgrades_change_the_crds_too_and_uninstalling_leaves_only_what_is_peopl
     let (name, id) = ("jsonpath={.metadata.uid}", uid.clone().unwrap_or_default());
     ensure!(cluster.kubectl(&["get", "wplug", "add", "-o", name]).await? == id);
 
-    // What was left is taken up again; and a release that watches one namespace has no right in others.
+    // A new release adopts the plugins; one that watches a single namespace has no rights in others.
     helm.install(&[&format!("watchNamespaces={{{}}}", cluster.namespace)]).await?;
     let plugin = all_ready(&cluster, "add").await?;
     ensure!(plugin.uid() == uid);
@@ -128,7 +128,7 @@ async fn upgrades_change_the_crds_too_and_uninstalling_leaves_only_what_is_peopl
 }
 
 #[tokio::test]
-async fn values_that_are_misspelt_are_refused() -> Result<()> {
+async fn misspelt_values_are_refused() -> Result<()> {
     let helm = Helm::new(Path::new("/dev/null"), SYSTEM, "registry.example.com");
     let chart = project("charts/samovar").display().to_string();
     let refusal =

@@ -1,4 +1,4 @@
-//! Guests that want more memory than the agent's Pod may have.
+//! Guests that demand more memory than the agent's Pod may have.
 
 use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
@@ -6,7 +6,7 @@ use kube::ResourceExt as _;
 
 use crate::stage::{ADD, Alone, eventually};
 
-/// Takes so many pages, and writes to all of them for as long as it may run.
+/// Grows to a number of pages, and writes to all of them until its timeout.
 const HOARD: &str = include_str!("../../../guests/hoard.wat");
 
 fn restarts(pods: &[Pod]) -> i32 {
@@ -15,7 +15,7 @@ fn restarts(pods: &[Pod]) -> i32 {
 }
 
 #[tokio::test]
-async fn calls_past_the_agents_memory_are_refused_and_its_pod_is_not_killed() -> Result<()> {
+async fn calls_beyond_the_agents_memory_are_refused_and_its_pod_survives() -> Result<()> {
     let stage = Alone::new_alone("memory").await?;
     stage.world.helm().upgrade(&["agent.resources.limits.memory=256Mi"]).await?;
     let outcome = storm(&stage).await;
@@ -51,9 +51,12 @@ async fn storm(stage: &Alone) -> Result<()> {
         count("504"),
         count("503")
     );
-    ensure!(count("503 1") > 0, "none was refused with a time to try again:\n{storm}");
-    ensure!(count("504") > 0, "no call got the memory that there is:\n{storm}");
-    ensure!(count("503") + count("504") == 192, "each is refused or ends at its timeout:\n{storm}");
+    ensure!(count("503 1") > 0, "no call was refused with Retry-After:\n{storm}");
+    ensure!(count("504") > 0, "no call got memory:\n{storm}");
+    ensure!(
+        count("503") + count("504") == 192,
+        "a call neither was refused nor ended at its timeout:\n{storm}"
+    );
 
     let after = stage.agents().await?;
     let uids = |pods: &[Pod]| {
@@ -61,9 +64,9 @@ async fn storm(stage: &Alone) -> Result<()> {
         uids.sort();
         uids
     };
-    ensure!(uids(&before) == uids(&after) && restarts(&after) == 0, "an agent was killed");
+    ensure!(uids(&before) == uids(&after) && restarts(&after) == 0, "an agent was killed or replaced");
 
-    // Refusals say why, and pass.
+    // Afterwards calls are served again.
     let url = format!("http://add.{}.svc/add", stage.cluster.namespace);
     let answers = async || {
         let said = stage.curl(&["-H", "content-type: application/json", "-d", "[6,7]", &url]).await?;

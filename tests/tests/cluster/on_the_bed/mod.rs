@@ -1,4 +1,4 @@
-//! What needs power over the cluster itself: its nodes, its servers, its audit log.
+//! Tests that need control of the cluster itself: its nodes, its servers, its audit log.
 
 mod helm;
 mod memory;

@@ -1,4 +1,4 @@
-//! Nodes that are drained, cordoned, tainted, deleted, powered off, cut off; and that come back, or are new.
+//! Nodes that are drained, cordoned, tainted, deleted, powered off, disconnected or hung, and that return or join.
 
 use std::time::{Duration, Instant};
 
@@ -12,10 +12,10 @@ use tokio::time::timeout;
 
 use crate::stage::{ADD, Alone, SOON, SYSTEM, eventually, message};
 
-/// A dead node is known as such after 10 s in the bed.
+/// In the bed, a dead node loses its Ready condition after 10 s.
 const NODE_LOST: Duration = Duration::from_secs(30);
 
-/// Calls a plugin without a pause from node1 until it is told to stop, and tries each call twice.
+/// Calls a plugin without a pause until SIGTERM, with one retry for each call.
 const CALLER: &str = r"
 trap 'exit 0' TERM
 while :; do
@@ -24,7 +24,7 @@ while :; do
 done
 ";
 
-/// A plugin that answers on three nodes, and a caller on the first.
+/// A plugin that serves on its nodes, and a Pod on node1 that calls it without a pause.
 async fn called(name: &str, more: &str) -> Result<Alone> {
     let stage = Alone::new_alone(name).await?;
     stage.apply("add", &stage.push("1", ADD).await?, more).await?;
@@ -37,30 +37,30 @@ async fn called(name: &str, more: &str) -> Result<Alone> {
     Ok(stage)
 }
 
-/// How the caller's calls ended so far: all of them, and those that failed twice.
+/// The number of the caller's calls so far, and of those that failed twice.
 async fn calls(stage: &Alone) -> Result<(usize, usize)> {
     let log = stage.cluster.kubectl(&["logs", "caller"]).await?;
     Ok((log.lines().count(), log.lines().filter(|line| *line != "200").count()))
 }
 
-/// The same, once there are some more than so many.
-async fn calls_past(stage: &Alone, so_many: usize) -> Result<(usize, usize)> {
+/// The same, once there are more than 20 calls beyond `count`.
+async fn calls_past(stage: &Alone, count: usize) -> Result<(usize, usize)> {
     eventually(async || {
         let (all, failed) = calls(stage).await?;
-        ensure!(all > so_many + 20, "too few calls yet: {all}");
+        ensure!(all > count + 20, "too few calls yet: {all}");
         Ok((all, failed))
     })
     .await
 }
 
-/// No call failed twice: none until now, and none of the next.
+/// Checks that no call failed twice until now, nor one of the next 20.
 async fn no_call_failed(stage: &Alone) -> Result<()> {
     let (all, failed) = calls_past(stage, calls(stage).await?.0).await?;
     ensure!(failed == 0, "{failed} of {all} calls failed twice");
     Ok(())
 }
 
-/// The nodes in the plugin's EndpointSlices that are ready.
+/// The nodes of the ready endpoints in the namespace's EndpointSlices.
 async fn endpoints(stage: &Alone) -> Result<Vec<String>> {
     let path = "jsonpath={range .items[*].endpoints[?(@.conditions.ready==true)]}{.nodeName}{\"\\n\"}{end}";
     let slices = stage.cluster.kubectl(&["get", "endpointslices", "-o", path]).await?;
@@ -81,36 +81,36 @@ async fn endpoints_are(stage: &Alone, wanted: &[&str]) -> Result<Duration> {
 }
 
 #[tokio::test]
-async fn a_node_that_is_drained_cordoned_or_tainted_and_back_costs_no_call() -> Result<()> {
+async fn draining_cordoning_and_tainting_a_node_fails_no_call() -> Result<()> {
     let stage = called("drained", "").await?;
     let kubectl = async |command: &str| stage.cluster.kubectl(&command.split(' ').collect::<Vec<_>>()).await;
 
-    // A drain leaves DaemonSets alone, and so the plugins that they carry: what runs on a cordoned node goes on.
+    // A drain ignores the Pods of DaemonSets, and so the plugins on agents: they keep serving on a cordoned node.
     kubectl("drain node2 --ignore-daemonsets --delete-emptydir-data --force --timeout=60s").await?;
     ensure!(endpoints(&stage).await? == ["node1", "node2", "node3"]);
-    // What is new takes no cordoned node.
+    // A new plugin is not placed on a cordoned node.
     stage.apply("later", &stage.push("1", ADD).await?, "").await?;
     stage.on_nodes("later", 2, 2, SOON).await?;
     kubectl("uncordon node2").await?;
     stage.on_nodes("later", 3, 3, SOON).await?;
 
-    // A taint that a plugin does not tolerate moves it away, though the agent stays.
+    // A taint that a plugin does not tolerate removes it from the node, although the agent stays.
     kubectl("taint node node2 reserved=yes:NoSchedule").await?;
     stage.on_nodes("add", 2, 2, SOON).await?;
-    endpoints_are_all_but_of_later(&stage).await?;
+    both_leave_node2(&stage).await?;
     kubectl("taint node node2 reserved-").await?;
     stage.on_nodes("add", 3, 3, SOON).await?;
 
     no_call_failed(&stage).await
 }
 
-/// Neither plugin tolerates the taint: no call goes to node2 any more.
-async fn endpoints_are_all_but_of_later(stage: &Alone) -> Result<()> {
+/// Neither plugin tolerates the taint: both leave node2.
+async fn both_leave_node2(stage: &Alone) -> Result<()> {
     endpoints_are(stage, &["node1", "node1", "node3", "node3"]).await.map(drop)
 }
 
 #[tokio::test]
-async fn agents_that_are_replaced_one_after_the_other_cost_no_call() -> Result<()> {
+async fn a_rolling_restart_of_the_agents_fails_no_call() -> Result<()> {
     let stage = called("replaced", "").await?;
     let restart = ["rollout", "restart", "--namespace", SYSTEM, "daemonset/samovar-agent"];
     stage.cluster.kubectl(&restart).await?;
@@ -122,10 +122,10 @@ async fn agents_that_are_replaced_one_after_the_other_cost_no_call() -> Result<(
 }
 
 #[tokio::test]
-async fn a_node_without_power_is_left_and_comes_back() -> Result<()> {
+async fn a_node_without_power_is_replaced_and_serves_again_after_boot() -> Result<()> {
     let mut stage = called("powerless", "replicas: 2").await?;
     let before = endpoints(&stage).await?;
-    let lost = before.iter().find(|node| *node != "node1").context("two nodes carry it")?.clone();
+    let lost = before.iter().find(|node| *node != "node1").context("two nodes serve it")?.clone();
 
     stage.world.bed()?.power_off(&lost).await?;
     let began = Instant::now();
@@ -139,17 +139,15 @@ async fn a_node_without_power_is_left_and_comes_back() -> Result<()> {
     let plugin = stage.on_nodes("add", 2, 2, SOON).await?;
     ensure!(message(&plugin).contains('2'), "{}", message(&plugin));
     let (sent, failed) = calls(&stage).await?;
-    // Of two nodes one is dead: a call in four fails twice.
+    // One of two nodes is dead: one call in four fails twice.
     ensure!(failed <= sent / 2 + 2, "{failed} of {sent} calls failed twice");
-    println!(
-        "figure: calls that failed twice until a node without power was known as such: {failed} of {sent}"
-    );
-    // The call that is under way may still try it, for up to 2 s. From then on nothing is sent there any more.
+    println!("figure: calls that failed twice until a node without power was NotReady: {failed} of {sent}");
+    // A call in progress may still try that node, for up to 2 s. Later ones are not sent there.
     let (before, failed_before) = calls_past(&stage, sent).await?;
     let (_, failed_after) = calls_past(&stage, before).await?;
     ensure!(
         failed_after == failed_before,
-        "{} calls failed after the node had left",
+        "{} calls failed after the node's endpoint was gone",
         failed_after - failed_before
     );
 
@@ -162,7 +160,7 @@ async fn a_node_without_power_is_left_and_comes_back() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_node_that_is_deleted_while_it_runs_is_left_and_taken_again() -> Result<()> {
+async fn a_deleted_node_has_no_endpoint_until_it_registers_again() -> Result<()> {
     let mut stage = called("deleted", "").await?;
     stage.cluster.kubectl(&["delete", "node", "node3"]).await?;
     endpoints_are(&stage, &["node1", "node2"]).await?;
@@ -175,7 +173,7 @@ async fn a_node_that_is_deleted_while_it_runs_is_left_and_taken_again() -> Resul
 }
 
 #[tokio::test]
-async fn a_node_that_is_cut_off_is_left_and_its_agent_serves_on_when_it_is_back() -> Result<()> {
+async fn a_disconnected_node_has_no_endpoint_until_it_reconnects() -> Result<()> {
     let mut stage = called("cut-off", "").await?;
     let agent = stage.agent_on("node3").await?.name_any();
     stage.world.bed()?.set_connected("node3", false)?;
@@ -187,12 +185,12 @@ async fn a_node_that_is_cut_off_is_left_and_its_agent_serves_on_when_it_is_back(
     stage.world.bed()?.set_connected("node3", true)?;
     stage.world.bed()?.node("node3")?.ready(&client, true, NODE_LOST).await?;
     endpoints_are(&stage, &["node1", "node2", "node3"]).await?;
-    ensure!(stage.agent_on("node3").await?.name_any() == agent, "the same agent went on");
+    ensure!(stage.agent_on("node3").await?.name_any() == agent, "the agent was replaced");
     Ok(())
 }
 
 #[tokio::test]
-async fn a_node_that_hangs_is_left_and_taken_again() -> Result<()> {
+async fn a_hung_node_has_no_endpoint_until_it_resumes() -> Result<()> {
     let mut stage = called("hung", "").await?;
     stage.world.bed()?.node("node3")?.pause()?;
     let client = stage.cluster.client.clone();
@@ -205,7 +203,7 @@ async fn a_node_that_hangs_is_left_and_taken_again() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_agent_that_is_killed_is_back_at_once_and_costs_no_call() -> Result<()> {
+async fn a_killed_agent_is_replaced_and_fails_no_call() -> Result<()> {
     let stage = called("killed", "").await?;
     let agent = stage.agent_on("node2").await?.name_any();
     stage
@@ -223,8 +221,7 @@ async fn an_agent_that_is_killed_is_back_at_once_and_costs_no_call() -> Result<(
 }
 
 #[tokio::test]
-async fn a_new_node_carries_what_it_should_within_5_s_of_its_agents_readiness_and_a_deleted_one_nothing()
--> Result<()> {
+async fn a_new_node_serves_within_5_s_of_its_agents_readiness() -> Result<()> {
     let mut stage = called("joined", "").await?;
     let node = stage.world.bed()?.add_node().await?;
     let agent_is_ready = async || {

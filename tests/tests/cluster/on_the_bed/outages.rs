@@ -1,4 +1,4 @@
-//! The servers of a cluster, away and back.
+//! Outages of the control plane, the registry and DNS.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use samovar_testbed::Server;
 
 use crate::stage::{ADD, Alone, SOON, eventually, message};
 
-/// Calls by the plugin's name and expects an answer.
+/// Calls the plugin by its name, and checks the answer.
 async fn answers(stage: &Alone, plugin: &str) -> Result<()> {
     let url = format!("http://{plugin}.{}.svc/add", stage.cluster.namespace);
     let said = stage.curl(&["-H", "content-type: application/json", "-d", "[6,7]", &url]).await?;
@@ -16,12 +16,12 @@ async fn answers(stage: &Alone, plugin: &str) -> Result<()> {
 }
 
 #[tokio::test]
-async fn calls_go_on_without_the_control_plane_and_what_was_missed_is_made_up() -> Result<()> {
+async fn calls_continue_without_the_control_plane_and_changes_follow_later() -> Result<()> {
     let mut stage = Alone::new_alone("outage").await?;
     stage.apply("add", &stage.push("1", ADD).await?, "").await?;
     stage.all_ready("add").await?;
     let url = format!("http://add.{}.svc/add", stage.cluster.namespace);
-    // kubectl exec needs the API server: this one calls by itself, and its log is read afterwards.
+    // `kubectl exec` needs the API server: this Pod calls by itself, and its log is read afterwards.
     let script = format!(
         "while :; do curl -s -m 2 -w ' %{{http_code}}\\n' -H content-type:application/json -d '[6,7]' {url} || echo failed; sleep 0.1; done"
     );
@@ -45,7 +45,7 @@ async fn calls_go_on_without_the_control_plane_and_what_was_missed_is_made_up() 
     }
     eventually(async || stage.apply("later", &stage.push("1", ADD).await?, "").await).await?;
     eventually(async || stage.all_ready("later").await).await?;
-    // All nodes were taken for lost: calls went on while they were counted again, one after the other.
+    // All nodes were NotReady: calls continued while they became Ready, one after the other.
     stage.on_nodes("add", 3, 3, SOON).await?;
     let log = eventually(async || stage.cluster.kubectl(&["logs", "caller"]).await).await?;
     let failed = log.lines().filter(|line| *line != "13 200").count();
@@ -58,7 +58,7 @@ async fn calls_go_on_without_the_control_plane_and_what_was_missed_is_made_up() 
 }
 
 #[tokio::test]
-async fn a_registry_that_is_away_holds_up_what_is_new_and_nothing_else() -> Result<()> {
+async fn an_outage_of_the_registry_delays_only_new_plugins() -> Result<()> {
     let mut stage = Alone::new_alone("no-registry").await?;
     stage.client(None).await?;
     let image = stage.push("1", ADD).await?;
@@ -76,14 +76,14 @@ async fn a_registry_that_is_away_holds_up_what_is_new_and_nothing_else() -> Resu
 }
 
 #[tokio::test]
-async fn without_dns_a_plugin_answers_at_its_address_and_by_name_when_dns_is_back() -> Result<()> {
+async fn without_dns_a_plugin_answers_at_its_address() -> Result<()> {
     let mut stage = Alone::new_alone("no-dns").await?;
     stage.client(None).await?;
     stage.apply("add", &stage.push("1", ADD).await?, "").await?;
     stage.all_ready("add").await?;
     answers(&stage, "add").await?;
     stage.world.bed()?.server(Server::Dns).kill();
-    ensure!(answers(&stage, "add").await.is_err(), "names are still answered");
+    ensure!(answers(&stage, "add").await.is_err(), "the name is still resolved");
     let address =
         stage.cluster.kubectl(&["get", "service", "add", "-o", "jsonpath={.spec.clusterIP}"]).await?;
     let host = format!("Host: add.{}", stage.cluster.namespace);

@@ -1,4 +1,4 @@
-//! Least privilege: what Samovar may do is what it does.
+//! Least privilege: Samovar has exactly the rights that it uses.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,12 +17,12 @@ use serde_json::{Value, json};
 
 use crate::stage::{ADD, Alone, SOON, SYSTEM, eventually};
 
-/// A verb on a resource, as an audit log and a role both say it: `patch samovar.dev/wasmplugins/status`.
+/// A verb on a resource, as audit logs and roles both have them: `patch samovar.dev/wasmplugins/status`.
 type Act = String;
-/// Acts by the name of the account.
+/// Acts by ServiceAccount.
 type Acts = BTreeMap<String, BTreeSet<Act>>;
 
-/// What is granted, by the name of the account.
+/// The acts that RBAC grants to each ServiceAccount.
 async fn granted(stage: &Alone) -> Result<Acts> {
     let (client, all) = (stage.cluster.client.clone(), ListParams::default());
     let mut granted = Acts::new();
@@ -62,7 +62,7 @@ fn acts(rule: &PolicyRule) -> Vec<Act> {
         .collect()
 }
 
-/// What was done, by the name of the account, and every event that tells of a refusal.
+/// The acts of each ServiceAccount in the audit log, and the events of forbidden requests.
 fn done(audit_log: &str) -> Result<(Acts, Vec<String>)> {
     let (mut done, mut refused) = (Acts::new(), Vec::new());
     for line in audit_log.lines() {
@@ -72,7 +72,7 @@ fn done(audit_log: &str) -> Result<(Acts, Vec<String>)> {
         else {
             continue;
         };
-        // What this suite tries with a stolen token comes from outside the Pods' network.
+        // Requests of these tests with an agent's token come from outside the Pods' network.
         if !text("/sourceIPs/0").starts_with("10.78.") {
             continue;
         }
@@ -89,7 +89,7 @@ fn done(audit_log: &str) -> Result<(Acts, Vec<String>)> {
             refused.push(line.to_owned());
         }
         let acts = done.entry(account.to_owned()).or_default();
-        // An apply that made an object had to be allowed to create it too.
+        // An apply that created the object needed the verb create too.
         if text("/verb") == "patch" && code == Some(201) {
             acts.insert(act.replacen("patch", "create", 1));
         }
@@ -98,7 +98,7 @@ fn done(audit_log: &str) -> Result<(Acts, Vec<String>)> {
     Ok((done, refused))
 }
 
-/// A day in the life of a plugin, so that everything that Samovar ever does is done.
+/// Makes Samovar do all that it ever does: every change of a plugin and of its objects.
 async fn live(stage: &Alone) -> Result<()> {
     // More revisions than are kept.
     let image = stage.push("1", ADD).await?;
@@ -106,7 +106,7 @@ async fn live(stage: &Alone) -> Result<()> {
         stage.apply("add", &image, &format!("limits: {{timeout: {milliseconds}ms}}")).await?;
         stage.all_ready("add").await?;
     }
-    // What a policy names is read, and given to the agents that show a token.
+    // The contents that a policy names are read, and requested by agents with a token.
     for object in [
         "{kind: ConfigMap, metadata: {name: words}, data: {locale: en}}",
         "{kind: Secret, metadata: {name: api}, stringData: {token: hush}}",
@@ -118,19 +118,19 @@ async fn live(stage: &Alone) -> Result<()> {
         {name: TOKEN, valueFrom: {secretKeyRef: {name: api, key: token}}}]}";
     stage.apply("add", &image, policy).await?;
     stage.all_ready("add").await?;
-    // Twice the same, so that an Event is counted up rather than made.
+    // Twice the same, so that an Event is patched rather than created.
     for _ in 0..2 {
         for (replicas, count) in [("--replicas=0", 0), ("--replicas=3", 3)] {
             stage.cluster.kubectl(&["scale", "wplug/add", replicas]).await?;
             stage.on_nodes("add", count, count, SOON).await?;
         }
     }
-    // A Service that somebody removes is made again; one that is not the plugin's is removed with its slices.
+    // Deleted EndpointSlices are created again.
     let another = ["delete", "endpointslices", "--all"];
     stage.cluster.kubectl(&another).await?;
     eventually(async || {
         let slices = stage.cluster.kubectl(&["get", "endpointslices", "-o", "name"]).await?;
-        ensure!(!slices.is_empty(), "no slice again");
+        ensure!(!slices.is_empty(), "no EndpointSlice is created again");
         Ok(())
     })
     .await?;
@@ -138,9 +138,9 @@ async fn live(stage: &Alone) -> Result<()> {
 }
 
 #[tokio::test]
-async fn nothing_is_granted_that_is_not_used_and_nothing_used_is_missing() -> Result<()> {
+async fn every_granted_right_is_used_and_no_request_is_forbidden() -> Result<()> {
     let mut stage = Alone::new_alone("privileges").await?;
-    // Both leaders' ways: one gives the lease back, the next takes it.
+    // Both ways of a Lease: one leader releases it, the next acquires it.
     let restart = ["rollout", "restart", "--namespace", SYSTEM, "deployment/samovar-operator"];
     stage.cluster.kubectl(&restart).await?;
     let status = ["rollout", "status", "--namespace", SYSTEM, "deployment/samovar-operator", "--timeout=90s"];
@@ -149,20 +149,20 @@ async fn nothing_is_granted_that_is_not_used_and_nothing_used_is_missing() -> Re
 
     let granted = granted(&stage).await?;
     let (mut done, refused) = done(&stage.world.bed()?.audit_log()?)?;
-    ensure!(refused.is_empty(), "Samovar was refused:\n{}", refused.join("\n"));
-    // Admission asks for this right where an object blocks its owner's deletion, and no log tells of it.
+    ensure!(refused.is_empty(), "requests of Samovar were forbidden:\n{}", refused.join("\n"));
+    // Admission checks this right if an object blocks its owner's deletion; the audit log does not show it.
     let operator = done.get_mut("samovar-operator").context("the operator did something")?;
     operator.insert("update samovar.dev/wasmplugins/finalizers".to_owned());
     for account in ["samovar-operator", "samovar-agent"] {
         let (granted, done) = (&granted[account], &done[account]);
         let unused: Vec<_> = granted.difference(done).collect();
-        ensure!(unused.is_empty(), "{account} may, and never does: {unused:#?}\nit does {done:#?}");
+        ensure!(unused.is_empty(), "{account} has rights that it never uses: {unused:#?}\nit uses {done:#?}");
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn an_agents_token_writes_the_status_of_its_own_assignments_and_nothing_else() -> Result<()> {
+async fn an_agents_token_writes_only_the_status_of_its_own_assignments() -> Result<()> {
     let stage = Alone::new_alone("tokens").await?;
     stage.apply("add", &stage.push("1", ADD).await?, "").await?;
     stage.all_ready("add").await?;
@@ -184,7 +184,7 @@ async fn an_agents_token_writes_the_status_of_its_own_assignments_and_nothing_el
     let unbound = ["create", "token", "samovar-agent", "--namespace", SYSTEM];
     let unbound = stage.cluster.client_of(stage.cluster.kubectl(&unbound).await?.trim()).await?;
 
-    // A second Pod of the agents' account on the same node, as while a DaemonSet replaces its Pods.
+    // A second Pod of the agents' ServiceAccount on the same node, as during a rolling update of the DaemonSet.
     let twin = stage.pod_as("samovar-agent", "node1").await?;
     let bound = [
         "create",

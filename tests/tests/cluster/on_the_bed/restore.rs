@@ -1,4 +1,4 @@
-//! What a failed test leaves is restored before the next test.
+//! The bed after a test that failed midway: the next test has all of it again.
 
 use anyhow::{Result, ensure};
 use samovar_testbed::Server;
@@ -6,7 +6,7 @@ use samovar_testbed::Server;
 use crate::stage::{ADD, Alone, SOON};
 
 #[tokio::test]
-async fn nodes_and_servers_that_a_test_left_off_are_restored_for_the_next() -> Result<()> {
+async fn a_bed_that_a_test_left_broken_is_restored_for_the_next() -> Result<()> {
     let mut stage = Alone::new_alone("left").await?;
     stage.cluster.kubectl(&["cordon", "node1"]).await?;
     let bed = stage.world.bed()?;
