@@ -4,11 +4,7 @@
 //! through the gate, JSON in and out, on a reused instance; `scalar/fresh` is the same on a warm instance each time, and
 //! waits for the refill that its call causes.
 
-#![allow(
-    missing_docs,
-    clippy::unwrap_used,
-    reason = "a benchmark that cannot be set up has nothing to say but where"
-)]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a failed setup may panic in a benchmark")]
 
 #[path = "../tests/support/mod.rs"]
 mod support;

@@ -1,10 +1,6 @@
 //! The cost of compiling in a child process beyond compiling in this one, in one run.
 
-#![allow(
-    missing_docs,
-    clippy::unwrap_used,
-    reason = "a benchmark that cannot be set up has nothing to say but where"
-)]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a failed setup may panic in a benchmark")]
 
 use std::{env, fmt::Write as _, process::ExitCode, time::Duration};
 

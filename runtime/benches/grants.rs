@@ -4,11 +4,7 @@
 //! Both do the same as far as they can: without grants, the command looks for all three and finds none. Their calls
 //! alternate, so that other load of the machine affects both; the line after criterion's is the ratio of their medians.
 
-#![allow(
-    missing_docs,
-    clippy::unwrap_used,
-    reason = "a benchmark that cannot be set up has nothing to say but where"
-)]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a failed setup may panic in a benchmark")]
 
 #[path = "../tests/support/mod.rs"]
 mod support;

@@ -1,6 +1,6 @@
 //! The artifact cache: artifacts are found by content, and damaged or foreign files are never loaded.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
+#![allow(clippy::unwrap_used, reason = "a failed setup may panic in a test")]
 
 mod support;
 

@@ -1,6 +1,6 @@
 //! Calls of real modules: each ABI, each limit, each failure.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
+#![allow(clippy::unwrap_used, reason = "a failed setup may panic in a test")]
 
 mod support;
 

@@ -1,6 +1,6 @@
 //! Commands: their input, their output and their failures.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
+#![allow(clippy::unwrap_used, reason = "a failed setup may panic in a test")]
 
 mod support;
 

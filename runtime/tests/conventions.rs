@@ -1,6 +1,6 @@
 //! The conventions of other hosts, whose modules run unchanged, and the config in each form in which guests get it.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
+#![allow(clippy::unwrap_used, reason = "a failed setup may panic in a test")]
 
 mod support;
 

@@ -1,6 +1,6 @@
 //! Attempts to escape a mount, or to change a read-only one: none succeeds.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
+#![allow(clippy::unwrap_used, reason = "a failed setup may panic in a test")]
 
 mod files_guest;
 mod support;

@@ -1,6 +1,6 @@
 //! Granted files and variables, through preview 1 and through WASI 0.2.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
+#![allow(clippy::unwrap_used, reason = "a failed setup may panic in a test")]
 
 mod files_guest;
 mod support;

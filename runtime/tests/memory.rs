@@ -1,6 +1,6 @@
 //! One memory budget for all plugins: calls reserve from it, and release however they end.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
+#![allow(clippy::unwrap_used, reason = "a failed setup may panic in a test")]
 
 mod support;
 

@@ -1,6 +1,6 @@
 //! Every WIT type as JSON and back, through a real component built from Rust.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
+#![allow(clippy::unwrap_used, reason = "a failed setup may panic in a test")]
 
 mod support;
 

@@ -1,6 +1,6 @@
 //! The imports between crates, and between the modules of a crate, that docs/architecture.md allows.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
+#![allow(clippy::unwrap_used, reason = "a failed setup may panic in a test")]
 
 mod sources;
 

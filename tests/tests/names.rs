@@ -1,6 +1,6 @@
 //! The names of all tests, of every crate: short enough to be read in a list.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
+#![allow(clippy::unwrap_used, reason = "a failed setup may panic in a test")]
 
 mod sources;
 

@@ -1,6 +1,6 @@
 //! Guests of `type: Http`: bodies stream both ways with backpressure, and every guest ends in time.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
+#![allow(clippy::unwrap_used, reason = "a failed setup may panic in a test")]
 
 #[path = "../support/mod.rs"]
 mod support;

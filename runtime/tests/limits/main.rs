@@ -1,6 +1,6 @@
 //! Each limit of a call, with two values that show two behaviours.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
+#![allow(clippy::unwrap_used, reason = "a failed setup may panic in a test")]
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,6 +1,6 @@
 //! The network of guests: the hosts that they reach, and those that they do not.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
+#![allow(clippy::unwrap_used, reason = "a failed setup may panic in a test")]
 
 #[path = "../support/mod.rs"]
 mod support;

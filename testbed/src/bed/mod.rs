@@ -67,7 +67,7 @@ impl Place {
 }
 
 impl TestBed {
-    /// Starts a cluster of so many nodes, `node1` and on, and waits until all are Ready.
+    /// Starts a cluster with this number of nodes, from `node1` on, and waits until all are Ready.
     pub async fn start(nodes: u8) -> Result<Self> {
         requirements::check()?;
         let folder = scratch::folder("bed")?;

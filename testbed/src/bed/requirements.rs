@@ -1,4 +1,4 @@
-//! Checks that the machine has what a bed needs, and says what to do if it has not.
+//! Checks that the machine has what a bed needs; the error says what to install or to load.
 
 use std::{fs, path::Path, process::Command};
 

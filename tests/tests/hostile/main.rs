@@ -2,7 +2,7 @@
 //!
 //! `make test-hostile` brings the built program.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot be set up says where")]
+#![allow(clippy::unwrap_used, reason = "a failed setup may panic in a test")]
 
 mod agent;
 mod artifacts;
