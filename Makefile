@@ -177,4 +177,4 @@ crds-check: programs ## Check that crds/generated and the chart's copy are up to
 
 .PHONY: examples
 examples: ## Build the example modules from source. Needs the wasm32-wasip2 target of Rust.
-	$(MAKE) -C examples/text
+	tests/guests/tools/build-guest.sh examples/text

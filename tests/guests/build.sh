@@ -2,11 +2,11 @@
 # Builds the Rust guests anew, each beside its source.
 set -euo pipefail
 cd "$(dirname "$0")"
-../../examples/build-guest.sh types
-../../examples/build-guest.sh wasi --wasi
-../../examples/build-guest.sh command --command
-../../examples/build-guest.sh http
-../../examples/build-guest.sh http3
-../../examples/build-guest.sh files --command
-../../examples/build-guest.sh files --preview1
-../../examples/build-guest.sh outgoing --wasi
+tools/build-guest.sh types
+tools/build-guest.sh wasi --wasi
+tools/build-guest.sh command --command
+tools/build-guest.sh http
+tools/build-guest.sh http3
+tools/build-guest.sh files --command
+tools/build-guest.sh files --preview1
+tools/build-guest.sh outgoing --wasi

@@ -18,6 +18,9 @@ cd "$folder"
 # A panic names its source file, but not where that lies on the machine that built it.
 flags=("--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}/registry/src/=")
 
+# A cdylib's file has no hash in its name: one that a guest of the same name elsewhere left would pass for this guest's.
+rm -f "$CARGO_TARGET_DIR"/*/release/deps/"${name//-/_}.wasm"
+
 made=$name.wasm
 with_rustup=wasm32-wasip2
 if [ "${2:-}" = --preview1 ]; then
