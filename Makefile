@@ -176,5 +176,6 @@ crds-check: programs ## Check that crds/generated and the chart's copy are up to
 	done
 
 .PHONY: examples
-examples: ## Build the example modules from source. Needs the wasm32-wasip2 target of Rust.
-	tests/guests/tools/build-guest.sh examples/text
+examples: ## Build the examples' Rust modules from source. Needs the wasm32-wasip2 target of Rust.
+	for folder in text http; do tests/guests/tools/build-guest.sh "examples/$$folder"; done
+	for folder in command secrets-and-hosts; do tests/guests/tools/build-guest.sh "examples/$$folder" --command; done
