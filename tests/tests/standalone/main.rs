@@ -4,6 +4,7 @@
 
 mod cache;
 mod commands;
+mod examples;
 mod forms;
 mod grants;
 mod http;
