@@ -5,9 +5,16 @@ SHELL := bash
 .ONESHELL:
 .DEFAULT_GOAL := help
 
-# Nothing is built inside the checkout, and what is built is shared by all checkouts.
+# Nothing is built inside the checkout. Each checkout has a target directory of its own, since tests carry the paths of their
+# sources, and all share what cargo builds of dependencies. In cargo's build directory the crates of two checkouts differ by
+# nothing but their profile: the number of codegen units tells them apart. It is more than a crate makes use of.
 export SAMOVAR_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/samovar
-export CARGO_TARGET_DIR ?= $(SAMOVAR_CACHE)/target
+ifndef CARGO_TARGET_DIR
+checkout := $(shell printf %s '$(CURDIR)' | cksum | cut -d ' ' -f 1)
+export CARGO_TARGET_DIR := $(SAMOVAR_CACHE)/checkouts/$(checkout)
+export CARGO_BUILD_BUILD_DIR := $(SAMOVAR_CACHE)/build
+export CARGO_PROFILE_DEV_CODEGEN_UNITS := $(shell expr 1000 + $(checkout) % 1000000)
+endif
 # The PATH that su leaves to root lacks the folders of sysctl and ip.
 export PATH := $(PATH):/usr/sbin:/sbin
 # The built programs that the tests start.
@@ -38,7 +45,7 @@ LISTEN ?= 127.0.0.1:8080
 
 .PHONY: run
 run: ## Serve examples/text without a cluster, call it, and print the answer. Needs Rust and a C compiler.
-	cargo build -p samovar-cli
+	cargo build --workspace --bin samovar
 	samovar=$(SAMOVAR_BIN_DIR)/samovar
 	state=$$(mktemp -d)
 	coproc SERVER { exec $$samovar run examples/text/local/plugin.yaml --listen $(LISTEN) --ops-listen 127.0.0.1:0 --state-dir $$state; }
@@ -105,15 +112,26 @@ cluster-down: programs ## Stop that cluster and remove all of it.
 images: programs ## Push images of the built programs to REGISTRY (host:port, without TLS), without a container builder.
 	$(SAMOVAR_BIN_DIR)/samovar-testbed images $(REGISTRY)
 
-# With a test among the targets, so that cargo chooses the features that tests have, and compiles nothing twice.
+# The whole workspace here and in `run`, so that cargo chooses the same features, and compiles no dependency twice.
 .PHONY: programs
 programs:
 	cargo build --workspace --bins --test apiserver --test standalone --test hostile --test cluster
+
+# Reading a file renews its access time once a day.
+.PHONY: prune
+prune: ## Delete from the cache of builds, which all checkouts share, what none has used for a week.
+	for folder in $(SAMOVAR_CACHE)/build $(SAMOVAR_CACHE)/checkouts; do
+	  [ -d "$$folder" ] || continue
+	  find "$$folder" -type f -atime +7 -mtime +7 -delete
+	  find "$$folder" -mindepth 1 -type d -empty -delete
+	done
 
 .PHONY: testbed
 testbed: ## Build the servers of the tests, once for each version, and print their folder.
 	@testbed/build.sh
 
+# Codegen units matter to what a release build makes, so that its crates cannot be told apart by them: it shares nothing.
+bench: export CARGO_BUILD_BUILD_DIR := $(CARGO_TARGET_DIR)
 .PHONY: bench
 bench: ## Run the benchmarks: calls and compiles in process, and HTTP against an empty server and `wasmtime serve`. Needs jq.
 	cargo bench -p samovar-runtime --bench calls --bench compile

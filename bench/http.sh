@@ -3,7 +3,7 @@
 # so that drift of the machine's speed affects both; only the ratios are meaningful. Needs Rust and jq.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-: "${SAMOVAR_CACHE:=${XDG_CACHE_HOME:-$HOME/.cache}/samovar}" "${CARGO_TARGET_DIR:=$SAMOVAR_CACHE/target}"
+: "${SAMOVAR_CACHE:=${XDG_CACHE_HOME:-$HOME/.cache}/samovar}" "${CARGO_TARGET_DIR:=target}"
 export CARGO_TARGET_DIR
 version=1.16.0
 oha=$SAMOVAR_CACHE/tools/oha-$version/bin/oha
@@ -12,7 +12,7 @@ rounds=${ROUNDS:-3}
 connections=${CONNECTIONS:-32}
 testbed/needs.sh bench >&2
 [ -x "$oha" ] || cargo install --locked --no-default-features --features rustls --version "$version" --root "$SAMOVAR_CACHE/tools/oha-$version" oha
-cargo build --release -p samovar-cli -p samovar-bench --bins
+cargo build --release --workspace --bin samovar --bin empty-server
 bin=$CARGO_TARGET_DIR/release
 
 state=$(mktemp -d)

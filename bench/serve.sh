@@ -4,7 +4,7 @@
 # speed affects both; only the ratios are meaningful. Needs Rust and jq.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-: "${SAMOVAR_CACHE:=${XDG_CACHE_HOME:-$HOME/.cache}/samovar}" "${CARGO_TARGET_DIR:=$SAMOVAR_CACHE/target}"
+: "${SAMOVAR_CACHE:=${XDG_CACHE_HOME:-$HOME/.cache}/samovar}" "${CARGO_TARGET_DIR:=target}"
 export CARGO_TARGET_DIR
 oha_version=1.16.0
 oha=$SAMOVAR_CACHE/tools/oha-$oha_version/bin/oha
@@ -18,7 +18,7 @@ testbed/needs.sh bench >&2
 [ -x "$oha" ] || cargo install --locked --no-default-features --features rustls --version "$oha_version" --root "$SAMOVAR_CACHE/tools/oha-$oha_version" oha
 [ -x "$wasmtime" ] || cargo install --locked --no-default-features --version "$wasmtime_version" --root "$SAMOVAR_CACHE/tools/wasmtime-$wasmtime_version" \
   --features run,serve,cranelift,compile,parallel-compilation,pooling-allocator,component-model,component-model-async,threads,gc,gc-drc wasmtime-cli
-[ -n "${BUILT:-}" ] || cargo build --release -p samovar-cli --bins
+[ -n "${BUILT:-}" ] || cargo build --release --workspace --bin samovar
 
 state=$(mktemp -d)
 agent=127.0.0.1:${AGENT_PORT:-18080} serve=127.0.0.1:${SERVE_PORT:-18090}

@@ -8,6 +8,8 @@ seconds=${1:?how many seconds for each target}
 target=$(rustc -vV | sed -n 's/^host: //p')
 # cargo-fuzz wants a nightly compiler for its flags. Rust that is safe gains nothing from a sanitizer.
 export RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}-fuzz
+# As in the Makefile: it tells this checkout's own crate apart in a build directory that checkouts share.
+[ -z "${CARGO_PROFILE_DEV_CODEGEN_UNITS:-}" ] || export CARGO_PROFILE_RELEASE_CODEGEN_UNITS=$CARGO_PROFILE_DEV_CODEGEN_UNITS
 cargo-fuzz build --fuzz-dir . --sanitizer none
 
 found=$(mktemp -d)
