@@ -79,7 +79,8 @@ async fn a_damaged_truncated_or_foreign_file_is_removed_and_never_loaded() {
 #[tokio::test]
 async fn stale_temporary_files_are_removed() {
     let setup = Setup::new();
-    let [left, being_written] = ["a", "b"].map(|name| setup.node.directory().join(format!(".half-written-{name}")));
+    let [left, being_written] =
+        ["a", "b"].map(|name| setup.node.directory().join(format!(".half-written-{name}")));
     for file in [&left, &being_written] {
         fs::write(file, b"half").unwrap();
     }
