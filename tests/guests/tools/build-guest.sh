@@ -9,10 +9,11 @@
 # without either, its std knows no host.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-cache=${SAMOVAR_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/samovar}
 folder=$(cd "$1" && pwd)
 name=$(sed -n 's/^name = "\(.*\)"$/\1/p' "$folder/Cargo.toml" | head -1)
-export CARGO_TARGET_DIR=$cache/guests
+# The checkout's own, as in the Makefile. Guests are workspaces of their own, which a shared build directory would mix up.
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$(cd "$here/../../.." && pwd)/target}/guests
+unset CARGO_BUILD_BUILD_DIR
 cd "$folder"
 
 # A panic names its source file, but not where that lies on the machine that built it.
