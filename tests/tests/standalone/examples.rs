@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use futures::future::join_all;
-use samovar_tests::{Process, free_port};
+use samovar_testbed::{Process, free_port};
 use tokio::{process::Command, time::timeout};
 
 use crate::server::{SOON, file, folder};
