@@ -38,7 +38,7 @@ async fn an_edit_of_a_configmap_or_secret_manifest_is_a_new_revision() -> Result
 
     for (broken, says) in [
         (secret("data: {other: dHdv}"), "Secret `api` has no key `token`"),
-        (secret("data: {token: hush!}"), "Secret/api cannot be read"),
+        (secret("data: {token: hush!}"), "Secret/api is invalid"),
         ("{apiVersion: v1, kind: Namespace, metadata: {name: a}}".to_owned(), "Secret `api` does not exist"),
     ] {
         fs::write(&api, broken)?;
