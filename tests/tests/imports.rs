@@ -28,7 +28,7 @@ const MAY_IMPORT: [(&str, &[&str]); 10] = [
     ),
     // Tests drive the built programs from outside, and speak to them through the custom resources.
     ("samovar-testbed", &["samovar-crds"]),
-    ("samovar-tests", &[]),
+    ("samovar-tests", &["samovar-crds", "samovar-runtime", "samovar-testbed"]),
 ];
 
 /// A crate, a module of it, and the modules that this one must not import.
