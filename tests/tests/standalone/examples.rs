@@ -97,7 +97,7 @@ async fn start(root: &Path, paths: Vec<PathBuf>, address: &str, printed: &str) -
     Ok(process)
 }
 
-/// What a command writes to stdout.
+/// The output that a command writes to stdout.
 async fn shell(root: &Path, command: &str, address: &str) -> Result<String> {
     let programs = std::env::var("SAMOVAR_BIN_DIR").context("SAMOVAR_BIN_DIR is not set")?;
     let path = format!("{programs}:{}", std::env::var("PATH")?);
